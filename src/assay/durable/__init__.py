@@ -1,0 +1,1 @@
+"""Durable writes: one SQLite writer, and the group commit in front of it."""
