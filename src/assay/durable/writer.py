@@ -26,7 +26,7 @@ T = TypeVar("T")
 _SENTENCES = {
     "SQLITE_FULL": "The disk is full: nothing was stored. Free some space and repeat the request.",
     "SQLITE_READONLY": "The data directory is read-only: nothing was stored.",
-    "SQLITE_IOERR": "The disk reported an error: the write may or may not be stored; repeat it with the same ids.",
+    "SQLITE_IOERR": "The disk reported an error: the write may be stored; repeat it with the same ids.",
     "SQLITE_CANTOPEN": "The database file cannot be opened: nothing was stored.",
     "SQLITE_BUSY": "Another process is writing to the database: nothing was stored.",
 }
