@@ -6,15 +6,44 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from assay.bucketing.ruleset import Ruleset
+from assay.errors import Forbidden, Unauthorized
+
+
+class Right(StrEnum):
+    """One kind of thing a call may do; each route asks for one."""
+
+    ASSIGN = "assign"  # assign, evaluate, record events
+    READ = "read"  # read everything but keys
+    EDIT = "edit"  # experiments, segments, metrics, layers
+    ADMIN = "admin"  # keys and users
 
 
 class Role(StrEnum):
-    """What a key may do: see the table in the API reference."""
+    """What a key may do."""
 
     ADMIN = "admin"
     EDITOR = "editor"
     VIEWER = "viewer"
     CLIENT = "client"
+
+
+#: Which rights each role has.
+RIGHTS: dict[Role, frozenset[Right]] = {
+    Role.ADMIN: frozenset(Right),
+    Role.EDITOR: frozenset({Right.ASSIGN, Right.READ, Right.EDIT}),
+    Role.VIEWER: frozenset({Right.READ}),
+    Role.CLIENT: frozenset({Right.ASSIGN}),
+}
+
+
+def anonymous_rights(role: str) -> frozenset[Right]:
+    """What a call without a key may do under `ANONYMOUS_ROLE`.
+
+    Clients that send no key assign and record in any case; as `viewer` they read results, too.
+    """
+    if role == Role.VIEWER:
+        return RIGHTS[Role.VIEWER] | RIGHTS[Role.CLIENT]
+    return RIGHTS[Role.CLIENT] if role == Role.CLIENT else frozenset()
 
 
 class Key(NamedTuple):
@@ -47,6 +76,27 @@ class KeyRing:
         key = self._by_digest.get(hashlib.sha256(secret).digest())
         if key is None or (key.expires_at is not None and key.expires_at <= now):
             return None
+        return key
+
+    def authorise(
+        self, header: bytes | None, right: Right, now: int, anonymous: frozenset[Right] = frozenset()
+    ) -> Key | None:
+        """Who sent this `Authorization` header, if they may do `right`; None for an allowed anonymous call.
+
+        Raises `Unauthorized` for no key or a wrong one, `Forbidden` for a role without the right.
+        """
+        if header is None:
+            if right in anonymous:
+                return None
+            raise Unauthorized("Send an API key: Authorization: Bearer <key>.", code="missing_key")
+        scheme, _, secret = header.partition(b" ")
+        if scheme.lower() != b"bearer" or not secret:
+            raise Unauthorized("Authorization must be: Bearer <key>.", code="bad_authorization")
+        key = self.find(secret.strip(), now)
+        if key is None:
+            raise Unauthorized("This API key is unknown, revoked or expired.", code="bad_key")
+        if right not in RIGHTS[key.role]:
+            raise Forbidden(f"A key with the role {key.role} may not {right} here.", code="role_forbids")
         return key
 
     def __len__(self) -> int:
