@@ -1,0 +1,38 @@
+"""Event ids: a caller's id in canonical form, and ids of our own.
+
+Only the canonical 36-character form is taken as a UUID; every other string becomes the UUIDv5 of itself in a
+fixed namespace: any string is an id, and the stores keep sixteen bytes. The original is kept beside it.
+"""
+
+import hashlib
+import os
+import random
+import re
+import uuid
+
+#: Fixed for ever: changing it would let every event sent before count a second time.
+NAMESPACE = uuid.UUID("6c9f4b0e-7a52-5d0b-9a58-1f2b0c6f6a3d")
+
+_CANONICAL = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+# Ids must be unique, not secret; the operating system's generator costs a system call for each.
+_random = random.Random(os.urandom(32))  # noqa: S311
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
+def canonical(event_id: str) -> str:
+    """The UUID text, in lower case, that stands for a caller's event id; equal ids give equal texts."""
+    if len(event_id) == 36 and _CANONICAL.fullmatch(event_id):
+        return event_id.lower()
+    text = hashlib.sha1(NAMESPACE.bytes + event_id.encode(), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+
+
+def fresh(now: int) -> str:
+    """A new UUIDv7 for an event received at `now` (µs): 48 bits of time, 74 random ones."""
+    noise = _random.getrandbits(74)
+    head = (now // 1_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | noise >> 62
+    text = f"{head:016x}{0x8 << 60 | noise & (1 << 62) - 1:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
