@@ -1,0 +1,187 @@
+"""Our own operational numbers and logs. (The word *metric* belongs to experiments.)
+
+Counters on the hot path are plain dictionaries, an increment each; they become Prometheus series only
+when somebody scrapes. Labels that callers can invent are bounded: past the bound they count as `other`.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+K = TypeVar("K", bound=Hashable)
+
+#: Most label combinations of one series, whatever callers send.
+MAX_SERIES = 1000
+OTHER = "other"
+
+
+class Counts(Generic[K]):
+    """Counts by label values, of which at most `limit` are kept apart; the rest add up in `overflow`."""
+
+    __slots__ = ("_counts", "limit", "overflow")
+
+    def __init__(self, limit: int = MAX_SERIES) -> None:
+        self._counts: dict[K, int] = {}
+        self.limit = limit
+        self.overflow = 0
+
+    def add(self, key: K, amount: int = 1) -> None:
+        """Count `amount` more for `key`."""
+        counts = self._counts
+        if key in counts:
+            counts[key] += amount
+        elif len(counts) < self.limit:
+            counts[key] = amount
+        else:
+            self.overflow += amount
+
+    def items(self) -> Iterable[tuple[K, int]]:
+        """What was counted, as of now."""
+        return list(self._counts.items())
+
+
+class Telemetry:
+    """The process's counters, gauges and histograms.
+
+    `watch` registers a gauge that is read when scraped. `variant_name` maps (experiment id, variant
+    id) to the variant's key for labels.
+    """
+
+    def __init__(self) -> None:
+        self.assignments: Counts[tuple[int, int]] = Counts()
+        self.events: Counts[tuple[int | None, int | None, str]] = Counts()
+        self.rejected_events: Counts[str] = Counts(100)
+        self.significant: Counts[int] = Counts()
+        self.requests: Counts[tuple[str, int]] = Counts()
+        self.statuses: Callable[[], dict[str, int]] = dict
+        self.variant_key: Callable[[int, int], str] = lambda _, variant: str(variant)
+        self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._counters: list[tuple[str, str, Callable[[], float]]] = []
+        self._analysed: set[int] = set()
+        self._registry = CollectorRegistry()
+        self._durations = Histogram(
+            "experimentation_analysis_duration_seconds",
+            "Time taken to compute one report, in seconds.",
+            ["experiment_id"],
+            registry=self._registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
+        self._registry.register(self)  # type: ignore[arg-type] # a collector is whatever has collect()
+
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a gauge read at scrape time."""
+        self._gauges.append((name, text, read))
+
+    def count(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a counter read at scrape time; `name` ends in `_total`."""
+        self._counters.append((name, text, read))
+
+    def analysed(self, experiment_id: int, seconds: float, *, significant: bool) -> None:
+        """Note one computed report."""
+        if len(self._analysed) < MAX_SERIES or experiment_id in self._analysed:
+            self._analysed.add(experiment_id)
+            self._durations.labels(str(experiment_id)).observe(seconds)
+        else:
+            self._durations.labels(OTHER).observe(seconds)
+        if significant:
+            self.significant.add(experiment_id)
+
+    def collect(self) -> Iterator[Metric]:
+        """The series, as the Prometheus client wants them."""
+        statuses = self.statuses()
+        total = GaugeMetricFamily(
+            "experimentation_experiments_total", "Experiments by status.", labels=["status"]
+        )
+        for status, number in sorted(statuses.items()):
+            total.add_metric([status], number)
+        yield total
+        yield GaugeMetricFamily(
+            "experimentation_experiments_active", "Experiments running now.", value=statuses.get("running", 0)
+        )
+        yield self._family(
+            "experimentation_variant_assignments_total",
+            "New assignments made by this process.",
+            ["experiment_id", "variant"],
+            (([str(e), self.variant_key(e, v)], number) for (e, v), number in self.assignments.items()),
+            self.assignments.overflow,
+        )
+        yield self._family(
+            "experimentation_events_total",
+            "Events accepted by this process; experiment and variant are empty where the event names none.",
+            ["experiment_id", "variant", "event_name"],
+            (
+                (
+                    [str(e or ""), "" if e is None or v is None else self.variant_key(e, v), name],
+                    number,
+                )
+                for (e, v, name), number in self.events.items()
+            ),
+            self.events.overflow,
+        )
+        yield self._family(
+            "experimentation_significant_results_total",
+            "Reports computed whose primary comparison was significant.",
+            ["experiment_id"],
+            (([str(e)], number) for e, number in self.significant.items()),
+            self.significant.overflow,
+        )
+        yield self._family(
+            "assay_events_rejected_total",
+            "Events refused, by code.",
+            ["code"],
+            (([code], number) for code, number in self.rejected_events.items()),
+            self.rejected_events.overflow,
+        )
+        yield self._family(
+            "assay_hot_requests_total",
+            "Answers on the hot path, by route and status.",
+            ["route", "status"],
+            (([route, str(status)], number) for (route, status), number in self.requests.items()),
+            self.requests.overflow,
+        )
+        for name, text, read in self._gauges:
+            yield GaugeMetricFamily(name, text, value=read())
+        for name, text, read in self._counters:
+            yield CounterMetricFamily(name, text, value=read())
+
+    @staticmethod
+    def _family(
+        name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], int]], overflow: int
+    ) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, text, labels=labels)
+        merged: dict[tuple[str, ...], int] = {}
+        for values, number in rows:
+            merged[tuple(values)] = merged.get(tuple(values), 0) + number
+        for key, number in merged.items():
+            family.add_metric(list(key), number)
+        if overflow:
+            family.add_metric([OTHER] * len(labels), overflow)
+        return family
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self._registry)
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Structured logs on standard error: readable on a terminal, JSON lines elsewhere."""
+    readable = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any = structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
+    tail: list[Any] = [renderer] if readable else [structlog.processors.dict_tracebacks, renderer]
+    structlog.configure(
+        processors=[*shared, *tail],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
