@@ -50,8 +50,13 @@ def clocks(room: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield call.lineno, f"{owner}.{method}() in a pure room; take `now` as an argument"
 
 
-def inner_imports(_: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """An import inside a function hides a cycle; only third-party weight may be put off like that."""
+def inner_imports(room: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """An import inside a function hides a cycle; only third-party weight may be put off like that.
+
+    The command line is the top floor, where no cycle can be, and `assay --help` should not load a server.
+    """
+    if room == "cli.py":
+        return
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for node in ast.walk(function):

@@ -43,7 +43,11 @@ def test_breach__named_with_its_line(rules: ModuleType, room: str, text: str, ru
         ("catalog/database.py", "def save(tx):\n    tx.commit()\n"),
         ("hotpath/app.py", "import time\nnow = time.time_ns()\n"),
         ("wiring.py", "def open():\n    import fastapi\n"),
-        ("stats/srm.py", "import time\nnow = time.time()  # house: allow clocks because it is only printed\n"),
+        ("cli.py", "def serve():\n    import assay.wiring\n"),
+        (
+            "stats/srm.py",
+            "import time\nt = time.time()  # house: allow clocks because it is only shown\n",
+        ),
     ],
 )
 def test_allowed__silent(rules: ModuleType, room: str, text: str) -> None:
