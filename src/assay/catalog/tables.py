@@ -1,0 +1,321 @@
+"""The tables of the catalog, as SQLAlchemy sees them.
+
+`assignments` and `inbox` live in the same file but are read and written by plain SQL on the hot path;
+they stand here so that one chain of migrations makes the whole database. Ids are never reused: a purged
+experiment's number must not come back with somebody else's events.
+
+Relations load loudly (`lazy="raise"`): whoever reads says what it needs.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+#: Eight bytes everywhere; SQLite counts rows only in a column that says exactly INTEGER.
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+#: SQL NULL for None, so that "nothing" is one thing in both databases.
+Json = JSON(none_as_null=True)
+_COUNTED = {"sqlite_autoincrement": True}
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment, always with its zone: SQLite stores it as UTC without one and gives it back with one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a time without a zone rather than guess it."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give back the zone that SQLite does not keep."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(DeclarativeBase):
+    """Base of all tables; constraints get names by rule, so that later migrations can address them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Experiment(Table):
+    """An experiment: what is tested, on whom, and what success means.
+
+    `coverage` is the share of eligible units that enter. `phase` counts stretches of unchanged
+    allocation, 0 before the first start. `start_at` and `end_at` are plans; `started_at` and
+    `ended_at` are what happened. `version` grows with every change.
+    """
+
+    __tablename__ = "experiments"
+    __table_args__ = (Index(None, "status"), _COUNTED)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str] = mapped_column(Text)
+    hypothesis: Mapped[str] = mapped_column(Text)
+    owner: Mapped[str | None] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(16))
+    unit: Mapped[str] = mapped_column(String(200))
+    coverage: Mapped[float] = mapped_column(Float(53))
+    condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    metrics: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    target_sample_size: Mapped[int | None] = mapped_column(BigInteger)
+    significance_level: Mapped[float] = mapped_column(Float(53))
+    power: Mapped[float] = mapped_column(Float(53))
+    minimum_detectable_effect: Mapped[float | None] = mapped_column(Float(53))
+    analysis: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+    start_at: Mapped[datetime | None] = mapped_column(Moment)
+    end_at: Mapped[datetime | None] = mapped_column(Moment)
+    started_at: Mapped[datetime | None] = mapped_column(Moment)
+    ended_at: Mapped[datetime | None] = mapped_column(Moment)
+    winner_id: Mapped[int | None] = mapped_column(BigInteger)
+    decision: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    phase: Mapped[int] = mapped_column(Integer)
+    version: Mapped[int] = mapped_column(Integer)
+
+    variants: Mapped[list["Variant"]] = relationship(
+        lazy="raise",
+        order_by="Variant.position, Variant.id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+    tags: Mapped[list["Tag"]] = relationship(
+        lazy="raise", order_by="Tag.position", cascade="all, delete-orphan", passive_deletes=True
+    )
+    segments: Mapped[list["Segment"]] = relationship(
+        lazy="raise", secondary="experiment_segments", order_by="Segment.id", passive_deletes=True
+    )
+
+
+class Tag(Table):
+    """One tag of an experiment; rows rather than a list, so that every database can filter by it."""
+
+    __tablename__ = "experiment_tags"
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    tag: Mapped[str] = mapped_column(String(100), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer)
+
+
+class Variant(Table):
+    """One arm. Once its experiment has started it is never deleted, only `removed`: people have it."""
+
+    __tablename__ = "variants"
+    __table_args__ = (UniqueConstraint("experiment_id", "key"), _COUNTED)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    key: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str] = mapped_column(Text)
+    allocation: Mapped[float] = mapped_column(Float(53))
+    enabled: Mapped[bool] = mapped_column(Boolean)
+    is_control: Mapped[bool] = mapped_column(Boolean)
+    config: Mapped[dict[str, Any]] = mapped_column(Json)
+    position: Mapped[int] = mapped_column(Integer)
+    removed: Mapped[bool] = mapped_column(Boolean)
+
+
+class Phase(Table):
+    """A stretch with unchanged allocation: what was in force, from when to when."""
+
+    __tablename__ = "phases"
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(Moment)
+    ended_at: Mapped[datetime | None] = mapped_column(Moment)
+    coverage: Mapped[float] = mapped_column(Float(53))
+    allocations: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    segments: Mapped[list[int]] = mapped_column(Json)
+
+
+class Segment(Table):
+    """A named part of the population, by rule, by list, or both.
+
+    `version` grows with every change; `members_version` only when the list changes, so that a long
+    list is not read again because somebody corrected a description.
+    """
+
+    __tablename__ = "segments"
+    __table_args__ = (_COUNTED,)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str] = mapped_column(Text)
+    rules: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    member_count: Mapped[int] = mapped_column(BigInteger)
+    members_version: Mapped[int] = mapped_column(Integer)
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class SegmentMember(Table):
+    """A user who is in a segment by name. Users need not be known to the catalog."""
+
+    __tablename__ = "segment_members"
+    __table_args__ = (Index(None, "user_id"),)
+
+    segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(1000), primary_key=True)
+
+
+class ExperimentSegment(Table):
+    """A segment attached to an experiment."""
+
+    __tablename__ = "experiment_segments"
+    __table_args__ = (Index(None, "segment_id"),)
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True)
+
+
+class Override(Table):
+    """A unit that is served a variant by decree, for checking an experiment by hand."""
+
+    __tablename__ = "overrides"
+    __table_args__ = (Index(None, "unit_id"),)
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    unit_id: Mapped[str] = mapped_column(String(1000), primary_key=True)
+    variant_id: Mapped[int] = mapped_column(ForeignKey("variants.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class User(Table):
+    """A user the application has described; all but `id` and `created_at` is attributes."""
+
+    __tablename__ = "users"
+    __table_args__ = (Index(None, "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(1000), primary_key=True)
+    attributes: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class ApiKey(Table):
+    """An API key: the SHA-256 digest of the secret, in hexadecimal, never the secret."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (_COUNTED,)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    prefix: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    expires_at: Mapped[datetime | None] = mapped_column(Moment)
+    revoked_at: Mapped[datetime | None] = mapped_column(Moment)
+    last_used_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class AuditEntry(Table):
+    """Who did what, when, and what it changed from what to what.
+
+    No foreign keys: the record outlives what it is about. `user_id` names the person a row concerns,
+    and nothing else in the row does, so that erasing them is one statement.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (
+        Index(None, "experiment_id"),
+        Index(None, "noun", "noun_id"),
+        Index(None, "user_id"),
+        _COUNTED,
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[datetime] = mapped_column(Moment)
+    actor: Mapped[str] = mapped_column(String(200))
+    key_id: Mapped[int | None] = mapped_column(BigInteger)
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))
+    noun: Mapped[str] = mapped_column(String(32))
+    noun_id: Mapped[int | None] = mapped_column(BigInteger)
+    experiment_id: Mapped[int | None] = mapped_column(BigInteger)
+    user_id: Mapped[str | None] = mapped_column(String(1000))
+    reason: Mapped[str | None] = mapped_column(Text)
+    changes: Mapped[dict[str, Any]] = mapped_column(Json)
+
+
+class CatalogVersion(Table):
+    """One row that grows with every change other processes must notice."""
+
+    __tablename__ = "catalog_version"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+
+
+class Assignment(Table):
+    """The sticky record: which variant a unit got, when (microseconds UTC), and in which phase."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (UniqueConstraint("experiment_id", "unit_id"), _COUNTED)
+
+    seq: Mapped[int] = mapped_column(BigId, primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(BigInteger)
+    unit_id: Mapped[str] = mapped_column(Text)
+    variant_id: Mapped[int] = mapped_column(BigInteger)
+    phase: Mapped[int] = mapped_column(Integer)
+    assigned_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Inbox(Table):
+    """Acknowledged events on their way to the event store: one row is one request."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (_COUNTED,)
+
+    seq: Mapped[int] = mapped_column(BigId, primary_key=True)
+    count: Mapped[int] = mapped_column(Integer)
+    body: Mapped[str] = mapped_column(Text)
