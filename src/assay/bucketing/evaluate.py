@@ -1,0 +1,190 @@
+"""Who gets what. Total functions of a frozen experiment: any input has an answer, nothing raises."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from assay.bucketing.hashing import choose, fnv1a32, hash_unit, in_namespace
+from assay.bucketing.ruleset import Experiment, Status, Variant
+
+
+class Reason(StrEnum):
+    """Why a unit is served what it is."""
+
+    ASSIGNED = "assigned"
+    OVERRIDE = "override"
+    ROLLED_OUT = "rolled_out"
+    VARIANT_DISABLED = "variant_disabled"
+    NOT_RUNNING = "not_running"
+    NOT_IN_TRAFFIC = "not_in_traffic"
+    NOT_IN_SEGMENT = "not_in_segment"
+    LAYER_EXCLUDED = "layer_excluded"
+    HOLDOUT = "holdout"
+    NO_UNIT = "no_unit"
+
+
+class Decision(NamedTuple):
+    """The variant to serve, None for none; `bucket` is the unit's place in [0, 1) where it was computed."""
+
+    variant: Variant | None
+    reason: Reason
+    bucket: float | None = None
+
+
+_NO_UNIT = Decision(None, Reason.NO_UNIT)
+_NOT_RUNNING = Decision(None, Reason.NOT_RUNNING)
+_NOT_IN_SEGMENT = Decision(None, Reason.NOT_IN_SEGMENT)
+_LAYER_EXCLUDED = Decision(None, Reason.LAYER_EXCLUDED)
+
+
+def evaluate(
+    experiment: Experiment, unit_id: str | None, user_id: str | None, attributes: Mapping[str, Any]
+) -> Decision:
+    """What a unit that is not on record gets now.
+
+    `attributes` are the stored ones with those of the call laid over them; `id`, `user_id` and the unit's own name
+    are added where absent.
+    """
+    if not unit_id:
+        return _NO_UNIT
+    if experiment.status is not Status.RUNNING:
+        return _NOT_RUNNING
+    if experiment.segments or experiment.condition is not None:
+        seen = _seen(experiment, unit_id, user_id, attributes)
+        if experiment.segments and not _in_any(experiment, user_id, seen):
+            return _NOT_IN_SEGMENT
+        if experiment.condition is not None and not experiment.condition(seen):
+            return _NOT_IN_SEGMENT
+    if experiment.namespace is not None and not in_namespace(unit_id, experiment.namespace):
+        return _LAYER_EXCLUDED
+    bucket = hash_unit(experiment.seed, unit_id)
+    index = -1 if bucket is None else choose(bucket, experiment.ranges)
+    if index < 0:
+        return Decision(None, Reason.NOT_IN_TRAFFIC, bucket)
+    return Decision(experiment.variants[index], Reason.ASSIGNED, bucket)
+
+
+def _seen(
+    experiment: Experiment, unit_id: str, user_id: str | None, attributes: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    return {"id": user_id or unit_id, "user_id": user_id, experiment.unit: unit_id, **attributes}
+
+
+def _in_any(experiment: Experiment, user_id: str | None, seen: Mapping[str, Any]) -> bool:
+    return any(segment.matches(user_id or "", seen) for segment in experiment.segments)
+
+
+def serve(experiment: Experiment, unit_id: str, recorded: int | None) -> Decision | None:
+    """What the record, an override or the experiment's end decide; None where a running experiment must evaluate.
+
+    `recorded` is the id of the variant on record, None where there is none.
+    """
+    status = experiment.status
+    if status is Status.ARCHIVED:
+        return _NOT_RUNNING
+    if status is Status.STOPPED:
+        if experiment.winner is None:
+            return _NOT_RUNNING
+        return Decision(experiment.variants[experiment.winner], Reason.ROLLED_OUT)
+    forced = experiment.overrides.get(unit_id)
+    if forced is not None:
+        return Decision(experiment.variants[forced], Reason.OVERRIDE)
+    if status is Status.DRAFT:
+        return _NOT_RUNNING
+    if recorded is not None:
+        at = experiment.by_variant_id.get(recorded)
+        if at is None or not experiment.variants[at].on:
+            return Decision(experiment.variants[experiment.control], Reason.VARIANT_DISABLED)
+        return Decision(experiment.variants[at], Reason.ASSIGNED)
+    return None if status is Status.RUNNING else _NOT_RUNNING
+
+
+class Explanation(NamedTuple):
+    """A receipt of one decision; see `as_document`."""
+
+    experiment: Experiment
+    unit_id: str | None
+    user_id: str
+    attributes: Mapping[str, Any]
+    recorded: int | None
+    bucket: float | None
+    slot: float | None
+    segments: tuple[tuple[int, str, bool, bool], ...]
+    condition: bool | None
+    decision: Decision
+
+    def as_document(self) -> dict[str, Any]:
+        """The receipt as plain values for JSON."""
+        experiment, variant = self.experiment, self.decision.variant
+        arms = zip(experiment.variants, experiment.ranges, strict=True)
+        namespace = experiment.namespace
+        return {
+            "experiment_id": experiment.id,
+            "experiment_key": experiment.key,
+            "status": str(experiment.status),
+            "version": experiment.version,
+            "phase": experiment.phase,
+            "user_id": self.user_id,
+            "unit": experiment.unit,
+            "unit_id": self.unit_id,
+            "attributes": dict(self.attributes),
+            "hash": {
+                "version": 2,
+                "seed": experiment.seed,
+                "input": None if self.unit_id is None else experiment.seed + self.unit_id,
+                "bucket": self.bucket,
+            },
+            "coverage": experiment.coverage,
+            "ranges": [
+                {"variant_id": arm.id, "variant": arm.name, "enabled": arm.on, "from": low, "to": high}
+                for arm, (low, high) in arms
+            ],
+            "layer": None
+            if namespace is None
+            else {"key": namespace.key, "from": namespace.low, "to": namespace.high, "slot": self.slot},
+            "segments": [
+                {"id": number, "name": name, "member": member, "rule": rule, "matched": member or rule}
+                for number, name, member, rule in self.segments
+            ],
+            "condition": self.condition,
+            "assigned_variant_id": self.recorded,
+            "assigned": variant is not None,
+            "variant_id": variant.id if variant else None,
+            "variant": variant.name if variant else None,
+            "reason": str(self.decision.reason),
+        }
+
+
+def explain(
+    experiment: Experiment,
+    unit_id: str | None,
+    user_id: str,
+    attributes: Mapping[str, Any],
+    recorded: int | None,
+) -> Explanation:
+    """Every step of the decision for this unit, whether or not an earlier step settled it."""
+    seen = _seen(experiment, unit_id or "", user_id, attributes)
+    decision = None if unit_id is None else serve(experiment, unit_id, recorded)
+    namespace = experiment.namespace
+    return Explanation(
+        experiment=experiment,
+        unit_id=unit_id,
+        user_id=user_id,
+        attributes=seen,
+        recorded=recorded,
+        bucket=None if unit_id is None else hash_unit(experiment.seed, unit_id),
+        slot=None
+        if unit_id is None or namespace is None
+        else fnv1a32(f"{unit_id}__{namespace.key}") % 1000 / 1000,
+        segments=tuple(
+            (
+                each.id,
+                each.name,
+                each.members is not None and user_id in each.members,
+                each.condition is not None and each.condition(seen),
+            )
+            for each in experiment.segments
+        ),
+        condition=None if experiment.condition is None else experiment.condition(seen),
+        decision=decision or evaluate(experiment, unit_id, user_id, attributes),
+    )

@@ -1,0 +1,83 @@
+"""From a seed and a unit's id to a number in [0, 1), as GrowthBook's SDKs compute it.
+
+Source: the hashing section of GrowthBook's "build your own SDK" specification, version 0.8. The reference is the
+JavaScript SDK, which folds UTF-16 code units, not UTF-8 bytes, into FNV-1a.
+"""
+
+from collections.abc import Sequence
+
+from fnv_hash_fast import fnv1a_32
+
+_OFFSET = 0x811C9DC5
+_PRIME = 0x01000193
+_MASK = 0xFFFFFFFF
+
+Ranges = tuple[tuple[float, float], ...]
+
+
+def fnv1a32(text: str) -> int:
+    """FNV-1a with 32 bits over the UTF-16 code units of `text`.
+
+    Where every unit is below 256 the units are the Latin-1 bytes and C does the work.
+    """
+    try:
+        return int(fnv1a_32(text.encode("latin-1")))
+    except UnicodeEncodeError:
+        units = memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
+        value = _OFFSET
+        for unit in units:
+            value = ((value ^ unit) * _PRIME) & _MASK
+        return value
+
+
+def hash_unit(seed: str, value: str, version: int = 2) -> float | None:
+    """A number in [0, 1) for this unit under this seed; None for a version that does not exist.
+
+    Version 2 hashes twice and has a resolution of 1/10,000; version 1 is GrowthBook's older one, of 1/1,000.
+    """
+    if version == 2:
+        return fnv1a32(str(fnv1a32(seed + value))) % 10000 / 10000
+    if version == 1:
+        return fnv1a32(value + seed) % 1000 / 1000
+    return None
+
+
+def equal_weights(count: int) -> list[float]:
+    """`count` equal shares; none for a count below one."""
+    return [1 / count] * count if count > 0 else []
+
+
+def bucket_ranges(count: int, coverage: float, weights: Sequence[float] | None) -> Ranges:
+    """The stretch of [0, 1) that each of `count` variants takes.
+
+    Coverage is clamped to [0, 1]; weights of another number, or that do not add up to about 1, give way to equal
+    ones. Each range keeps its place when coverage grows, so that nobody inside moves.
+    """
+    coverage = min(max(coverage, 0.0), 1.0)
+    if weights is None or len(weights) != count or not 0.99 <= sum(weights) <= 1.01:
+        weights = equal_weights(count)
+    return cumulated(weights, coverage)
+
+
+def cumulated(weights: Sequence[float], coverage: float) -> Ranges:
+    """Ranges that start where the weights before them end and cover `coverage` of their own weight."""
+    start = 0.0
+    ranges = []
+    for weight in weights:
+        ranges.append((start, start + coverage * weight))
+        start += weight
+    return tuple(ranges)
+
+
+def choose(position: float, ranges: Ranges) -> int:
+    """The index of the range that holds `position`, -1 for none."""
+    for index, (low, high) in enumerate(ranges):
+        if low <= position < high:
+            return index
+    return -1
+
+
+def in_namespace(unit_id: str, namespace: tuple[str, float, float]) -> bool:
+    """Whether the unit's slot in a namespace lies in [low, high)."""
+    key, low, high = namespace
+    return low <= fnv1a32(f"{unit_id}__{key}") % 1000 / 1000 < high

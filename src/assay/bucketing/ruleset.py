@@ -1,0 +1,230 @@
+"""The published catalog in the form that evaluation reads: frozen, compiled, and complete."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from assay.bucketing.conditions import Condition
+from assay.bucketing.hashing import Ranges, bucket_ranges, cumulated
+
+_NO_OVERRIDES: Mapping[str, int] = MappingProxyType({})
+
+
+class Status(StrEnum):
+    """Where an experiment is in its life."""
+
+    DRAFT = "draft"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    ARCHIVED = "archived"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One arm. `allocation` is its share of the covered traffic; a removed one is off for ever."""
+
+    id: int
+    key: str
+    name: str
+    allocation: float
+    enabled: bool = True
+    is_control: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
+    removed: bool = False
+
+    @property
+    def on(self) -> bool:
+        """Whether new units may get it."""
+        return self.enabled and not self.removed
+
+
+class Members:
+    """A set of unit ids. Small ones are kept as they are, large ones as sorted 64-bit digests.
+
+    With a million members, a stranger's digest meets one of theirs once in 2**44 strangers.
+    """
+
+    SMALL = 10_000
+    __slots__ = ("_digests", "_ids", "_size")
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        found = frozenset(ids)
+        self._size = len(found)
+        self._ids: frozenset[str] | None = found if len(found) <= self.SMALL else None
+        self._digests = np.empty(0, np.uint64)
+        if self._ids is None:
+            self._digests = np.sort(np.fromiter((_digest(each) for each in found), np.uint64, len(found)))
+
+    def __contains__(self, unit_id: object) -> bool:
+        if not isinstance(unit_id, str):
+            return False
+        if self._ids is not None:
+            return unit_id in self._ids
+        digest = np.uint64(_digest(unit_id))
+        place = int(np.searchsorted(self._digests, digest))
+        return place < self._size and bool(self._digests[place] == digest)
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def _digest(unit_id: str) -> int:
+    return int.from_bytes(blake2b(unit_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A named part of the population, by rule, by list, or both."""
+
+    id: int
+    name: str
+    condition: Condition | None = None
+    members: Members | None = None
+
+    def matches(self, user_id: str, attributes: Mapping[str, Any]) -> bool:
+        """Whether the user belongs to it, by membership or by rule."""
+        if self.members is not None and user_id in self.members:
+            return True
+        return self.condition is not None and self.condition(attributes)
+
+
+class Namespace(NamedTuple):
+    """A slot of a layer: units whose slot number lies in [low, high)."""
+
+    key: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment as evaluation sees it; made by `compile`.
+
+    `ranges` holds one stretch of [0, 1) for each variant, empty for those that are off. `phase` numbers the
+    stretch of unchanged allocation. Times are microseconds UTC. `overrides` maps a unit id, and `winner` is,
+    the index of a variant.
+    """
+
+    id: int
+    key: str
+    name: str
+    status: Status
+    unit: str
+    seed: str
+    variants: tuple[Variant, ...]
+    control: int
+    coverage: float
+    ranges: Ranges
+    condition: Condition | None
+    segments: tuple[Segment, ...]
+    namespace: Namespace | None
+    overrides: Mapping[str, int]
+    winner: int | None
+    phase: int
+    version: int
+    started_at: int | None
+    ended_at: int | None
+    needs_attributes: bool
+    by_variant_id: Mapping[int, int]
+
+    @classmethod
+    def compile(
+        cls,
+        *,
+        id: int,  # noqa: A002 - the field's name
+        key: str,
+        name: str,
+        status: Status,
+        variants: Iterable[Variant],
+        unit: str = "user_id",
+        seed: str | None = None,
+        coverage: float = 1.0,
+        condition: Condition | None = None,
+        segments: Iterable[Segment] = (),
+        namespace: Namespace | None = None,
+        overrides: Mapping[str, int] = _NO_OVERRIDES,
+        winner: int | None = None,
+        phase: int = 0,
+        version: int = 1,
+        started_at: int | None = None,
+        ended_at: int | None = None,
+    ) -> "Experiment":
+        """Work out everything evaluation needs. The seed is the key unless another is given."""
+        arms = tuple(variants)
+        attached = tuple(segments)
+        return cls(
+            id=id,
+            key=key,
+            name=name,
+            status=status,
+            unit=unit,
+            seed=key if seed is None else seed,
+            variants=arms,
+            control=next((at for at, each in enumerate(arms) if each.is_control), 0),
+            coverage=coverage,
+            ranges=shares(arms, coverage),
+            condition=condition,
+            segments=attached,
+            namespace=namespace,
+            overrides=MappingProxyType(dict(overrides)),
+            winner=winner,
+            phase=phase,
+            version=version,
+            started_at=started_at,
+            ended_at=ended_at,
+            needs_attributes=condition is not None or any(each.condition is not None for each in attached),
+            by_variant_id=MappingProxyType({each.id: at for at, each in enumerate(arms)}),
+        )
+
+
+def shares(variants: tuple[Variant, ...], coverage: float) -> Ranges:
+    """The stretch of [0, 1) for each variant.
+
+    What switched-off variants had goes to the others in proportion. A share given to nobody stays free. With all
+    variants on and shared out in full, these are GrowthBook's own ranges.
+    """
+    declared = [each.allocation for each in variants if not each.removed]
+    on = [each.allocation if each.on else 0.0 for each in variants]
+    given, live = sum(declared), sum(on)
+    if live <= 0:
+        return tuple((0.0, 0.0) for _ in variants)
+    if live != given:
+        on = [weight * given / live for weight in on]
+    if abs(given - 1) < 1e-9:
+        return bucket_ranges(len(on), coverage, on)
+    return cumulated(on, min(max(coverage, 0.0), 1.0))
+
+
+class Ruleset:
+    """All experiments at one version of the catalog; replaced as a whole, never changed."""
+
+    __slots__ = ("by_id", "by_key", "published_at", "version")
+
+    def __init__(
+        self, experiments: Iterable[Experiment] = (), version: int = 0, published_at: int = 0
+    ) -> None:
+        found = tuple(experiments)
+        self.version = version
+        self.published_at = published_at
+        self.by_id: Mapping[int, Experiment] = MappingProxyType({each.id: each for each in found})
+        self.by_key: Mapping[str, Experiment] = MappingProxyType({each.key: each for each in found})
+
+    def find(self, reference: int | str) -> Experiment | None:
+        """The experiment with this id or key; a text of digits is an id, since no key is all digits."""
+        if isinstance(reference, int):
+            return self.by_id.get(reference)
+        if reference.isascii() and reference.isdigit() and len(reference) < 19:
+            return self.by_id.get(int(reference))
+        return self.by_key.get(reference)
+
+    def __iter__(self) -> Iterator[Experiment]:
+        return iter(self.by_id.values())
+
+    def __len__(self) -> int:
+        return len(self.by_id)
