@@ -1,0 +1,286 @@
+"""The catalog's rows as JSON-ready documents: what the API answers and the audit log compares."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypedDict
+
+from assay.catalog import metrics
+from assay.catalog.tables import ApiKey, AuditEntry, Experiment, Override, Phase, Segment, User, Variant
+
+
+class VariantDocument(TypedDict):
+    """A variant."""
+
+    id: int
+    key: str
+    name: str
+    description: str
+    allocation: float
+    allocation_percent: float
+    enabled: bool
+    is_control: bool
+    config: dict[str, Any]
+
+
+class SegmentReference(TypedDict):
+    """A segment attached to an experiment."""
+
+    id: int
+    name: str
+
+
+class ExperimentDocument(TypedDict):
+    """An experiment."""
+
+    id: int
+    key: str
+    name: str
+    description: str
+    hypothesis: str
+    owner: str | None
+    tags: list[str]
+    status: str
+    created_at: str
+    start_at: str | None
+    end_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    traffic_allocation: float
+    variants: list[VariantDocument]
+    segments: list[SegmentReference]
+    condition: dict[str, Any] | None
+    layer: dict[str, Any] | None
+    unit: str
+    metrics: list[dict[str, Any]]
+    primary_metric: str | None
+    guardrail_metrics: list[str]
+    target_sample_size: int | None
+    significance_level: float
+    power: float
+    minimum_detectable_effect: float | None
+    analysis: dict[str, Any]
+    winner: str | None
+    decision: dict[str, Any] | None
+    phase: int
+    version: int
+
+
+class SegmentDocument(TypedDict):
+    """A segment."""
+
+    id: int
+    name: str
+    description: str
+    rules: dict[str, Any] | None
+    member_count: int
+    experiments: list[int]
+    created_at: str
+    updated_at: str
+    version: int
+
+
+class KeyDocument(TypedDict):
+    """An API key, without its secret."""
+
+    id: int
+    name: str
+    role: str
+    prefix: str
+    is_active: bool
+    created_at: str
+    last_used_at: str | None
+    expires_at: str | None
+
+
+class AuditDocument(TypedDict):
+    """One entry of the audit log."""
+
+    id: int
+    at: str
+    actor: str
+    key_id: int | None
+    request_id: str | None
+    action: str
+    noun: str
+    noun_id: int | None
+    experiment_id: int | None
+    user_id: str | None
+    reason: str | None
+    changes: dict[str, Any]
+
+
+class PhaseDocument(TypedDict):
+    """A stretch with unchanged allocation."""
+
+    number: int
+    started_at: str
+    ended_at: str | None
+    traffic_allocation: float
+    variants: list[dict[str, Any]]
+    condition: dict[str, Any] | None
+    layer: dict[str, Any] | None
+    segments: list[int]
+
+
+class OverrideDocument(TypedDict):
+    """A forced variant."""
+
+    experiment_id: int
+    user_id: str
+    variant_id: int
+    variant: str
+    created_at: str
+
+
+def iso(moment: datetime) -> str:
+    """A moment as the API writes it: `2026-11-21T07:49:53.123456Z`."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def iso_or_none(moment: datetime | None) -> str | None:
+    """The same for a moment that may be missing."""
+    return None if moment is None else iso(moment)
+
+
+def percent(fraction: float) -> float:
+    """A fraction in percent, free of the digits that multiplying adds."""
+    return round(fraction * 100, 9)
+
+
+def variant(row: Variant) -> VariantDocument:
+    """A variant."""
+    return {
+        "id": row.id,
+        "key": row.key,
+        "name": row.name,
+        "description": row.description,
+        "allocation": row.allocation,
+        "allocation_percent": percent(row.allocation),
+        "enabled": row.enabled,
+        "is_control": row.is_control,
+        "config": row.config,
+    }
+
+
+def experiment(row: Experiment) -> ExperimentDocument:
+    """An experiment with its variants, tags and segments, which must be loaded."""
+    winner = next((arm.key for arm in row.variants if arm.id == row.winner_id), None)
+    return {
+        "id": row.id,
+        "key": row.key,
+        "name": row.name,
+        "description": row.description,
+        "hypothesis": row.hypothesis,
+        "owner": row.owner,
+        "tags": [each.tag for each in row.tags],
+        "status": str(row.status),
+        "created_at": iso(row.created_at),
+        "start_at": iso_or_none(row.start_at),
+        "end_at": iso_or_none(row.end_at),
+        "started_at": iso_or_none(row.started_at),
+        "ended_at": iso_or_none(row.ended_at),
+        "traffic_allocation": row.coverage,
+        "variants": [variant(arm) for arm in row.variants if not arm.removed],
+        "segments": [{"id": each.id, "name": each.name} for each in row.segments],
+        "condition": row.condition,
+        "layer": row.layer,
+        "unit": row.unit,
+        "metrics": row.metrics,
+        "primary_metric": metrics.primary(row.metrics),
+        "guardrail_metrics": metrics.guardrails(row.metrics),
+        "target_sample_size": row.target_sample_size,
+        "significance_level": row.significance_level,
+        "power": row.power,
+        "minimum_detectable_effect": row.minimum_detectable_effect,
+        "analysis": row.analysis,
+        "winner": winner,
+        "decision": row.decision,
+        "phase": row.phase,
+        "version": row.version,
+    }
+
+
+def segment(row: Segment, experiments: list[int]) -> SegmentDocument:
+    """A segment and the ids of the experiments it is attached to."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "rules": row.rules,
+        "member_count": row.member_count,
+        "experiments": experiments,
+        "created_at": iso(row.created_at),
+        "updated_at": iso(row.updated_at),
+        "version": row.version,
+    }
+
+
+def user(row: User) -> dict[str, Any]:
+    """A user as one flat document."""
+    return {"id": row.id, "created_at": iso(row.created_at), **row.attributes}
+
+
+def key(row: ApiKey, now: datetime) -> KeyDocument:
+    """An API key; whether it is active depends on the time."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "role": row.role,
+        "prefix": row.prefix,
+        "is_active": row.revoked_at is None and (row.expires_at is None or row.expires_at > now),
+        "created_at": iso(row.created_at),
+        "last_used_at": iso_or_none(row.last_used_at),
+        "expires_at": iso_or_none(row.expires_at),
+    }
+
+
+def audit_entry(row: AuditEntry) -> AuditDocument:
+    """One entry of the audit log."""
+    return {
+        "id": row.id,
+        "at": iso(row.at),
+        "actor": row.actor,
+        "key_id": row.key_id,
+        "request_id": row.request_id,
+        "action": row.action,
+        "noun": row.noun,
+        "noun_id": row.noun_id,
+        "experiment_id": row.experiment_id,
+        "user_id": row.user_id,
+        "reason": row.reason,
+        "changes": row.changes,
+    }
+
+
+def phase(row: Phase) -> PhaseDocument:
+    """A phase with the allocation that was in force."""
+    return {
+        "number": row.number,
+        "started_at": iso(row.started_at),
+        "ended_at": iso_or_none(row.ended_at),
+        "traffic_allocation": row.coverage,
+        "variants": row.allocations,
+        "condition": row.condition,
+        "layer": row.layer,
+        "segments": row.segments,
+    }
+
+
+def override(row: Override, arm: Variant) -> OverrideDocument:
+    """A forced variant."""
+    return {
+        "experiment_id": row.experiment_id,
+        "user_id": row.unit_id,
+        "variant_id": arm.id,
+        "variant": arm.name,
+        "created_at": iso(row.created_at),
+    }
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What changed, as `{field: {"from": …, "to": …}}`; fields that only count changes are left out."""
+    return {
+        name: {"from": before.get(name), "to": after.get(name)}
+        for name in {**before, **after}
+        if name not in {"version", "updated_at", "phase"} and before.get(name) != after.get(name)
+    }

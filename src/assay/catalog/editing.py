@@ -1,0 +1,149 @@
+"""How an experiment is found and changed: version, phase and audit entry follow by themselves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload
+from sqlalchemy.orm.interfaces import ORMOption
+
+from assay.bucketing.conditions import compile_condition
+from assay.bucketing.ruleset import Status
+from assay.catalog import documents, phases
+from assay.catalog.checks import shown
+from assay.catalog.database import ReadTx, WriteTx
+from assay.catalog.tables import Experiment, Variant
+from assay.errors import Conflict, Invalid, NotFound, Stale
+
+#: States in which units are, or may again be, let in.
+LIVE = frozenset({Status.RUNNING, Status.PAUSED})
+
+
+def whole() -> tuple[ORMOption, ...]:
+    """Load an experiment with everything its document shows."""
+    return (
+        selectinload(Experiment.variants),
+        selectinload(Experiment.tags),
+        selectinload(Experiment.segments),
+    )
+
+
+def find(tx: ReadTx, reference: int | str) -> Experiment:
+    """The experiment with this id or key; all digits are an id. Raises `NotFound`."""
+    number = as_id(reference)
+    condition = Experiment.key == reference if number is None else Experiment.id == number
+    found = tx.scalar(select(Experiment).where(condition).options(*whole()))
+    if found is None:
+        raise NotFound(f"There is no experiment {shown(reference)}.", code="unknown_experiment")
+    return found
+
+
+def find_variant(experiment: Experiment, reference: int | str) -> Variant:
+    """The variant with this id, key or name, among those not removed. Raises `NotFound`."""
+    present = [each for each in experiment.variants if not each.removed]
+    number = as_id(reference)
+    for each in present:
+        if each.id == number:
+            return each
+    for each in present:
+        if reference in (each.key, each.name):
+            return each
+    raise NotFound(f"Experiment {experiment.key} has no variant {shown(reference)}.", code="unknown_variant")
+
+
+def as_id(reference: int | str) -> int | None:
+    """The number that a reference is, if it is one a database can hold."""
+    if isinstance(reference, int):
+        number = reference
+    elif reference.isascii() and reference.isdigit() and len(reference) < 20:
+        number = int(reference)
+    else:
+        return None
+    return number if 0 < number < 2**63 else None
+
+
+def expect_version(current: int, expected: frozenset[int] | None) -> None:
+    """Refuse a change that was made looking at another version than the current one."""
+    if expected is not None and current not in expected:
+        wanted = ", ".join(str(each) for each in sorted(expected)) or "none"
+        raise Stale(f"The current version is {current}, not {wanted}: read it again and repeat the change.")
+
+
+def state_forbids(experiment: Experiment, what: str) -> Conflict:
+    """The error for a change that the experiment's state does not allow."""
+    return Conflict(
+        f"Experiment {experiment.key} is {experiment.status}: {what}.", code=f"experiment_{experiment.status}"
+    )
+
+
+@contextmanager
+def changing(tx: WriteTx, experiment: Experiment, action: str, reason: str | None = None) -> Iterator[None]:
+    """Change an experiment inside this block; what follows from the change follows by itself.
+
+    Nothing changed: nothing is written. Where the split of a started experiment changed, a new phase
+    begins; the assignments already made stay.
+    """
+    before, split = documents.experiment(experiment), phases.split(experiment)
+    yield
+    tx.flush()
+    tx.refresh(experiment, ["variants", "tags", "segments"])
+    changes = documents.difference(before, documents.experiment(experiment))
+    if not changes:
+        return
+    other_split = phases.split(experiment) != split
+    _expect_changeable(experiment, Status(before["status"]), changes, other_split=other_split)
+    if other_split and before["status"] in LIVE and experiment.status in LIVE:
+        phases.open_next(tx, experiment)
+    experiment.version += 1
+    experiment.updated_at = tx.now
+    tx.record(
+        action, "experiment", experiment.id, experiment_id=experiment.id, changes=changes, reason=reason
+    )
+
+
+def checked_rule(rule: dict[str, Any] | None, path: str) -> dict[str, Any] | None:
+    """A targeting rule that compiles; one that demands nothing is no rule. Raises `Invalid` below `path`."""
+    if not rule:
+        return None
+    compile_condition(rule, path)
+    return rule
+
+
+def targeting_changed(tx: WriteTx, experiment: Experiment) -> None:
+    """Something the experiment refers to now means other units: a started one begins a new phase."""
+    if experiment.status in LIVE:
+        phases.open_next(tx, experiment)
+    experiment.version += 1
+    experiment.updated_at = tx.now
+
+
+def _expect_changeable(
+    experiment: Experiment, status: Status, changes: Mapping[str, object], *, other_split: bool
+) -> None:
+    """What may change in which state. Raising here undoes the whole transaction."""
+    if status == Status.ARCHIVED:
+        raise state_forbids(experiment, "it can no longer change")
+    if status == Status.DRAFT:
+        return
+    if other_split and status not in LIVE:
+        raise state_forbids(experiment, "its variants, allocation and targeting can no longer change")
+    for name in ("key", "unit"):
+        if name in changes:
+            raise state_forbids(experiment, f"its {name} decides who gets what and can no longer change")
+
+
+def complete_split(experiment: Experiment) -> None:
+    """Refuse to start an experiment whose variants do not share out all of the traffic."""
+    total = sum(each.allocation for each in experiment.variants if not each.removed)
+    if abs(total - 1) > 1e-6:
+        raise Invalid.field(
+            "variants",
+            f"allocations must sum to 1 (100 %) when the experiment starts; "
+            f"they sum to {total:g} ({documents.percent(total):g} %)",
+            code="allocation_sum",
+        )
+    if not any(each.enabled and each.allocation > 0 for each in experiment.variants if not each.removed):
+        raise Invalid.field(
+            "variants", "at least one variant with an allocation must be enabled", code="no_variant"
+        )

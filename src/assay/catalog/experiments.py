@@ -1,0 +1,255 @@
+"""Experiments: create, edit, list, remove."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import func, or_, select
+
+from assay.bucketing.ruleset import Status
+from assay.catalog import documents, lifecycle, metrics, variants
+from assay.catalog.checks import shown
+from assay.catalog.database import ReadTx, WriteTx
+from assay.catalog.editing import LIVE, changing, checked_rule, expect_version, state_forbids, whole
+from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, ExperimentInput
+from assay.catalog.keying import free, slug
+from assay.catalog.tables import Experiment, Segment, Tag
+from assay.errors import Conflict, FieldError, Invalid, NotFound
+
+#: Fields that are columns as they stand.
+_PLAIN = {
+    "name": "name",
+    "description": "description",
+    "hypothesis": "hypothesis",
+    "owner": "owner",
+    "traffic_allocation": "coverage",
+    "unit": "unit",
+    "target_sample_size": "target_sample_size",
+    "significance_level": "significance_level",
+    "power": "power",
+    "minimum_detectable_effect": "minimum_detectable_effect",
+}
+#: Fields of an answer that are changed by other calls, if at all.
+_READ_ONLY = {
+    "id": "id",
+    "experiment_id": "id",
+    "created_at": "created_at",
+    "started_at": "started_at",
+    "start_time": "started_at",
+    "ended_at": "ended_at",
+    "end_time": "ended_at",
+    "winner": "winner",
+    "decision": "decision",
+    "phase": "phase",
+}
+
+
+def create(tx: WriteTx, given: ExperimentCreate, *, status: Status = Status.DRAFT) -> Experiment:
+    """A new experiment; it starts at once where the caller, or else `status`, says `running`."""
+    wanted = given.status or status
+    if wanted not in {Status.DRAFT, Status.RUNNING}:
+        raise Invalid.field("status", f"a new experiment is draft or running; got {wanted}")
+    if given.status is None and given.start_at is not None:
+        wanted = Status.DRAFT  # it is to start later
+    experiment = Experiment(
+        key=_free_key(tx, given),
+        name=given.name,
+        description=given.description,
+        hypothesis=given.hypothesis,
+        owner=given.owner,
+        status=Status.DRAFT,
+        unit=given.unit,
+        coverage=given.traffic_allocation,
+        condition=checked_rule(given.condition, "condition"),
+        layer=given.layer.model_dump() if given.layer else None,
+        metrics=metrics.settled([], given, started=False),
+        target_sample_size=given.target_sample_size,
+        significance_level=given.significance_level,
+        power=given.power,
+        minimum_detectable_effect=given.minimum_detectable_effect,
+        analysis=given.analysis.model_dump(),
+        created_at=tx.now,
+        updated_at=tx.now,
+        start_at=given.start_at,
+        end_at=given.end_at,
+        phase=0,
+        version=1,
+        variants=variants.made(given.variants),
+        tags=_tags(given.tags),
+        segments=_segments(tx, given.segments),
+    )
+    tx.add(experiment)
+    tx.flush()
+    tx.refresh(experiment, ["variants", "tags", "segments"])
+    created = documents.difference({}, documents.experiment(experiment))
+    tx.record("experiment.create", "experiment", experiment.id, experiment_id=experiment.id, changes=created)
+    if wanted == Status.RUNNING:
+        lifecycle.start(tx, experiment)
+    return experiment
+
+
+def edit(
+    tx: WriteTx, experiment: Experiment, given: ExperimentEdit, *, expected: frozenset[int] | None = None
+) -> None:
+    """Change what is given. A changed split of a started experiment begins a new phase.
+
+    `expected` are the versions the caller may have been looking at. Raises `Stale` for another one.
+    """
+    expect_version(experiment.version, expected)
+    if given.version is not None:
+        expect_version(experiment.version, frozenset({given.version}))
+    _refuse_read_only(experiment, given)
+    with changing(tx, experiment, "experiment.edit"):
+        if given.given("key"):
+            _rename_key(tx, experiment, given.key)
+        for field, column in _PLAIN.items():
+            if given.given(field):
+                setattr(experiment, column, getattr(given, field))
+        _edit_rules(tx, experiment, given)
+        _edit_schedule(experiment, given)
+        if given.given("variants"):
+            variants.replace(experiment, given.variants)
+        if given.given("tags") and given.tags != [each.tag for each in experiment.tags]:
+            experiment.tags.clear()
+            tx.flush()
+            experiment.tags = _tags(given.tags)
+    if given.status is not None:
+        lifecycle.bring_to(tx, experiment, given.status)
+
+
+def page(
+    tx: ReadTx,
+    *,
+    status: Status | None = None,
+    q: str | None = None,
+    tag: str | None = None,
+    skip: int = 0,
+    limit: int = 100,
+) -> tuple[list[Experiment], int]:
+    """The newest experiments that match, and how many match. Archived ones only when asked for."""
+    conditions = [Experiment.status == status if status else Experiment.status != Status.ARCHIVED]
+    if q:
+        pattern = "%" + q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        fields = (Experiment.name, Experiment.key, Experiment.description, Experiment.hypothesis)
+        conditions.append(or_(*(field.ilike(pattern, escape="\\") for field in fields)))
+    if tag:
+        conditions.append(Experiment.id.in_(select(Tag.experiment_id).where(Tag.tag == tag)))
+    total = tx.scalar(select(func.count()).select_from(Experiment).where(*conditions)) or 0
+    rows = (
+        select(Experiment)
+        .where(*conditions)
+        .order_by(Experiment.id.desc())
+        .offset(skip)
+        .limit(limit)
+        .options(*whole())
+    )
+    return list(tx.scalars(rows)), total
+
+
+def remove(tx: WriteTx, experiment: Experiment, *, purge: bool = False) -> str:
+    """Delete a draft, archive a started experiment, or with `purge` delete it with all that belongs to it.
+
+    Returns `deleted`, `archived` or `purged`. The audit log keeps its entries in every case. What other
+    stores hold about a purged experiment is theirs to remove, after this transaction.
+    """
+    if not purge and experiment.status != Status.DRAFT:
+        lifecycle.put_away(tx, experiment)
+        return "archived"
+    what = "purge" if purge else "delete"
+    changes = documents.difference(documents.experiment(experiment), {})
+    tx.record(f"experiment.{what}", "experiment", experiment.id, experiment_id=experiment.id, changes=changes)
+    tx.delete(experiment)
+    return f"{what}d"
+
+
+def attach(tx: WriteTx, experiment: Experiment, segment: Segment) -> None:
+    """Let the units of a segment in, beside those of the segments already attached."""
+    with changing(tx, experiment, "segment.attach"):
+        if segment not in experiment.segments:
+            experiment.segments.append(segment)
+
+
+def detach(tx: WriteTx, experiment: Experiment, segment: Segment) -> None:
+    """Take a segment off an experiment; without any, everybody is eligible. Raises `NotFound`."""
+    if segment not in experiment.segments:
+        raise NotFound(
+            f"Segment {segment.id} is not attached to experiment {experiment.key}.", code="not_attached"
+        )
+    with changing(tx, experiment, "segment.detach"):
+        experiment.segments.remove(segment)
+
+
+def _free_key(tx: ReadTx, given: ExperimentCreate) -> str:
+    if given.key is not None:
+        _refuse_taken(tx, given.key)
+        return given.key
+    base = slug(given.name, "experiment")
+    alike = tx.scalars(select(Experiment.key).where(Experiment.key.startswith(base, autoescape=True)))
+    return free(base, set(alike).__contains__)
+
+
+def _refuse_taken(tx: ReadTx, key: str) -> None:
+    if tx.scalar(select(Experiment.id).where(Experiment.key == key)) is not None:
+        raise Conflict(
+            f"The experiment key {key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
+        )
+
+
+def _rename_key(tx: ReadTx, experiment: Experiment, key: str | None) -> None:
+    if key is None:
+        raise Invalid.field("key", "must be a string; got null")
+    if key != experiment.key:
+        _refuse_taken(tx, key)
+        experiment.key = key
+
+
+def _refuse_read_only(experiment: Experiment, given: ExperimentEdit) -> None:
+    current: Mapping[str, Any] = {**documents.experiment(experiment)}
+    for name, field in _READ_ONLY.items():
+        if given.given(name) and getattr(given, name) != current[field]:
+            raise Invalid.field(
+                name,
+                f"cannot be changed here; it is {shown(current[field])}, got {shown(getattr(given, name))}",
+            )
+
+
+def _edit_rules(tx: ReadTx, experiment: Experiment, given: ExperimentEdit) -> None:
+    """Targeting, layer, analysis and metrics: what needs a look before it is stored."""
+    if given.given("condition"):
+        experiment.condition = checked_rule(given.condition, "condition")
+    if given.given("layer"):
+        experiment.layer = given.layer.model_dump() if given.layer else None
+    if given.given("analysis"):
+        experiment.analysis = given.analysis.model_dump()
+    if given.given("segments"):
+        experiment.segments = _segments(tx, given.segments)
+    if given.given("metrics") or given.given("guardrail_metrics") or given.names_primary:
+        experiment.metrics = metrics.settled(experiment.metrics, given, started=experiment.phase > 0)
+
+
+def _edit_schedule(experiment: Experiment, given: ExperimentInput) -> None:
+    if given.given("start_at") and given.start_at != experiment.start_at:
+        if experiment.status != Status.DRAFT:
+            raise state_forbids(experiment, "it has started already, so start_at cannot change")
+        experiment.start_at = given.start_at
+    if given.given("end_at") and given.end_at != experiment.end_at:
+        if experiment.status not in {Status.DRAFT, *LIVE}:
+            raise state_forbids(experiment, "it has ended already, so end_at cannot change")
+        experiment.end_at = given.end_at
+    if (
+        experiment.start_at is not None
+        and experiment.end_at is not None
+        and experiment.start_at >= experiment.end_at
+    ):
+        raise Invalid.field("end_at", "must be later than start_at")
+
+
+def _tags(tags: Sequence[str]) -> list[Tag]:
+    return [Tag(tag=tag, position=at) for at, tag in enumerate(dict.fromkeys(tags))]
+
+
+def _segments(tx: ReadTx, ids: Sequence[int]) -> list[Segment]:
+    found = {each.id: each for each in tx.scalars(select(Segment).where(Segment.id.in_(ids)))}
+    for at, each in enumerate(ids):
+        if each not in found:
+            raise Invalid.field(f"segments[{at}]", f"there is no segment {each}", code="unknown_segment")
+    return [found[each] for each in sorted(set(ids))]

@@ -1,0 +1,285 @@
+"""What a caller may write about an experiment, in every accepted spelling."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from assay.bucketing.ruleset import Status
+from assay.catalog.checks import (
+    Config,
+    Fraction,
+    Input,
+    KeyText,
+    Name,
+    OuterId,
+    Percent,
+    Prose,
+    Rule,
+    Tag,
+    Time,
+    refuse,
+    shown,
+)
+
+_TOLERANCE = 1e-9
+#: Spellings of a variant's share, with the number that stands for all of the traffic.
+SHARES = {
+    "allocation": 1.0,
+    "allocation_percent": 100.0,
+    "traffic_percentage": 100.0,
+    "traffic_allocation_percent": 100.0,
+    "percent_allocated": 100.0,
+}
+MAX_VARIANTS = 100
+MAX_METRICS = 100
+
+
+def _one(given: dict[str, Any]) -> Any:
+    """The value that differently spelled fields agree on; None if none was given."""
+    names = list(given)
+    for name in names[1:]:
+        if given[name] != given[names[0]]:
+            raise refuse(
+                f"says {shown(given[name])} where {names[0]} says {shown(given[names[0]])}; give one of them",
+                name,
+            )
+    return given[names[0]] if names else None
+
+
+class Share(Input):
+    """How much of an experiment's traffic a variant gets, in whichever spelling."""
+
+    allocation: Fraction | None = None
+    allocation_percent: Percent | None = Field(default=None, description="`allocation` in percent.")
+    traffic_percentage: Percent | None = Field(default=None, description="`allocation` in percent.")
+    traffic_allocation_percent: Percent | None = Field(default=None, description="`allocation` in percent.")
+    percent_allocated: Percent | None = Field(default=None, description="`allocation` in percent.")
+
+    @model_validator(mode="after")
+    def _shares_agree(self) -> Self:
+        written = self._written()
+        for name, value in written[1:]:
+            first, reference = written[0]
+            if abs(value / SHARES[name] - reference / SHARES[first]) > _TOLERANCE:
+                raise refuse(f"says {value:g} where {first} says {reference:g}; give one of them", name)
+        return self
+
+    def _written(self) -> list[tuple[str, float]]:
+        return [(name, value) for name in SHARES if (value := getattr(self, name)) is not None]
+
+    @property
+    def share(self) -> float | None:
+        """The fraction given, 0..1; None if none was."""
+        written = self._written()
+        return written[0][1] / SHARES[written[0][0]] if written else None
+
+    @property
+    def spelling(self) -> str:
+        """The field in which the share was given."""
+        written = self._written()
+        return written[0][0] if written else "allocation"
+
+
+class VariantInput(Share):
+    """A variant as a caller writes it. Fields left out stay as they are, or take their default."""
+
+    id: int | None = Field(
+        default=None, description="Which existing variant is meant, in a list of variants."
+    )
+    variant_id: int | None = Field(default=None, description="The same as `id`.")
+    key: KeyText | None = None
+    name: Name | None = None
+    variant_name: Name | None = Field(default=None, description="The same as `name`.")
+    description: Prose = ""
+    enabled: bool = True
+    is_control: bool | None = None
+    config: Config = Field(default_factory=dict)
+    configuration_json: Config = Field(default_factory=dict, description="The same as `config`.")
+
+    @model_validator(mode="after")
+    def _spellings_agree(self) -> Self:
+        for names in (("id", "variant_id"), ("name", "variant_name"), ("config", "configuration_json")):
+            _one({name: getattr(self, name) for name in names if self.given(name)})
+        return self
+
+    @property
+    def reference(self) -> int | None:
+        """The existing variant this is about, if the caller says so."""
+        return self.id if self.id is not None else self.variant_id
+
+    @property
+    def title(self) -> str | None:
+        """The name, in either spelling."""
+        return self.name or self.variant_name
+
+    @property
+    def payload(self) -> dict[str, Any] | None:
+        """The configuration, in either spelling; None if none was given."""
+        if self.given("config"):
+            return self.config
+        return self.configuration_json if self.given("configuration_json") else None
+
+
+Direction = Literal["increase", "decrease"]
+MetricRole = Literal["primary", "secondary", "guardrail", "exploratory"]
+MetricType = Literal["conversion", "count", "sum", "mean", "revenue"]
+
+
+class MetricInput(Input):
+    """A measure of success. A bare string is the conversion rate of that type of event."""
+
+    key: Name | None = None
+    name: Name | None = None
+    type: MetricType = "conversion"
+    event_type: Name | None = None
+    event: Name | None = Field(default=None, description="The same as `event_type`.")
+    property_name: Name | None = Field(
+        default=None,
+        alias="property",
+        description="Which property to add up; by default value, amount, price …",
+    )
+    direction: Direction = "increase"
+    role: MetricRole | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        _one(
+            {name: getattr(self, name) for name in ("event_type", "event") if getattr(self, name) is not None}
+        )
+        if self.event_type is None and self.event is None:
+            raise refuse("is required: the type of event that the metric looks at", "event_type")
+        if self.property_name is not None and self.type in {"conversion", "count"}:
+            raise refuse(f"is read by sum, mean and revenue metrics, not by a {self.type} metric", "property")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The event type, in either spelling."""
+        return self.event_type or self.event or ""
+
+
+def _metric(value: object) -> object:
+    return {"event_type": value} if isinstance(value, str) else value
+
+
+def _status(value: object) -> object:
+    if isinstance(value, str):
+        word = value.strip().lower()
+        word = "running" if word == "active" else word
+        if word in set(Status):
+            return Status(word)
+    known = ", ".join(Status)
+    raise refuse(f"must be one of {known}; got {shown(value)}")
+
+
+def _segment(value: object) -> object:
+    return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+class Layer(Input):
+    """A slot in a layer: experiments whose ranges in one layer do not overlap share no unit."""
+
+    key: KeyText
+    low: Fraction
+    high: Fraction
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise refuse(f"must be more than low, which is {self.low:g}; got {self.high:g}", "high")
+        return self
+
+
+class Analysis(Input):
+    """How the experiment is analysed."""
+
+    method: Literal["fixed"] = "fixed"
+
+
+Metric = Annotated[MetricInput, BeforeValidator(_metric)]
+StatusText = Annotated[Status, BeforeValidator(_status)]
+SegmentId = Annotated[int, BeforeValidator(_segment)]
+
+
+class ExperimentInput(Input):
+    """What may be said about an experiment when it is made and later."""
+
+    key: KeyText | None = None
+    description: Prose = ""
+    hypothesis: Prose = ""
+    owner: Name | None = None
+    tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
+    status: StatusText | None = None
+    start_at: Time | None = None
+    end_at: Time | None = None
+    traffic_allocation: Fraction = Field(
+        default=1.0, description="Share of the eligible units that enter at all."
+    )
+    variants: Annotated[list[VariantInput], Field(max_length=MAX_VARIANTS)] = Field(default_factory=list)
+    segments: Annotated[list[SegmentId], Field(max_length=100)] = Field(default_factory=list)
+    condition: Rule | None = None
+    layer: Layer | None = None
+    unit: OuterId = "user_id"
+    metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS)] = Field(default_factory=list)
+    primary_metric: Name | None = None
+    primary_metric_name: Name | None = Field(default=None, description="The same as `primary_metric`.")
+    guardrail_metrics: Annotated[list[Name], Field(max_length=MAX_METRICS)] = Field(default_factory=list)
+    target_sample_size: Annotated[int, Field(gt=0, le=10**15)] | None = None
+    significance_level: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    power: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    minimum_detectable_effect: Annotated[float, Field(gt=0)] | None = None
+    analysis: Analysis = Analysis()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        names = ("primary_metric", "primary_metric_name")
+        _one({name: getattr(self, name) for name in names if self.given(name)})
+        if self.start_at is not None and self.end_at is not None and self.start_at >= self.end_at:
+            raise refuse("must be later than start_at", "end_at")
+        return self
+
+    @property
+    def primary(self) -> str | None:
+        """The primary metric, in either spelling."""
+        return self.primary_metric or self.primary_metric_name
+
+    @property
+    def names_primary(self) -> bool:
+        """Whether the caller said anything about the primary metric."""
+        return self.given("primary_metric") or self.given("primary_metric_name")
+
+
+class ExperimentCreate(ExperimentInput):
+    """A new experiment."""
+
+    name: Name
+
+
+class ExperimentEdit(ExperimentInput):
+    """A change: only what is given changes.
+
+    What an answer contains may be sent back; fields that cannot be changed here must then hold what
+    they hold now. `version` works like `If-Match`.
+    """
+
+    name: Name = ""
+    version: int | None = None
+    id: Any = None
+    experiment_id: Any = None
+    created_at: Any = None
+    started_at: Any = None
+    start_time: Any = None
+    ended_at: Any = None
+    end_time: Any = None
+    winner: Any = None
+    decision: Any = None
+    phase: Any = None
+
+
+class StopInput(Input):
+    """How an experiment ends."""
+
+    winner: Name | int | None = Field(
+        default=None, description="Id, key or name of the variant everybody gets from now on."
+    )
+    reason: Prose = ""

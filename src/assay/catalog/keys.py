@@ -1,0 +1,132 @@
+"""API keys: made, listed, revoked; the secret is shown once and never stored."""
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from pydantic import BeforeValidator
+from sqlalchemy import bindparam, func, select, update
+
+from assay.catalog.checks import Input, Name, Time, refuse, shown
+from assay.catalog.database import Actor, Database, ReadTx, WriteTx
+from assay.catalog.documents import difference, iso_or_none
+from assay.catalog.tables import ApiKey
+from assay.errors import Invalid, NotFound
+from assay.published import Key, Role
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SERVER = Actor("server")
+
+
+def _role(value: object) -> object:
+    if isinstance(value, str) and value.lower() in set(Role):
+        return Role(value.lower())
+    raise refuse(f"must be one of {', '.join(Role)}; got {shown(value)}")
+
+
+class KeyInput(Input):
+    """A new API key."""
+
+    name: Name
+    role: Annotated[Role, BeforeValidator(_role)] = Role.CLIENT
+    expires_at: Time | None = None
+
+
+def create(tx: WriteTx, given: KeyInput) -> tuple[ApiKey, str]:
+    """A new key and its secret, which is not known afterwards."""
+    if given.expires_at is not None and given.expires_at <= tx.now:
+        raise Invalid.field("expires_at", f"must lie in the future; got {iso_or_none(given.expires_at)}")
+    secret = f"assay_{secrets.token_urlsafe(32)}"
+    row = ApiKey(
+        name=given.name,
+        role=given.role.value,
+        digest=hashlib.sha256(secret.encode()).hexdigest(),
+        prefix=secret[:12],
+        created_at=tx.now,
+        expires_at=given.expires_at,
+    )
+    tx.add(row)
+    tx.flush()
+    changes = {"name": row.name, "role": row.role, "expires_at": iso_or_none(row.expires_at)}
+    tx.record("key.create", "key", row.id, changes=difference({}, changes))
+    return row, secret
+
+
+def revoke(tx: WriteTx, key_id: int) -> None:
+    """End a key for good. Raises `NotFound` for one that is unknown or revoked already."""
+    row = tx.get(ApiKey, key_id)
+    if row is None or row.revoked_at is not None:
+        raise NotFound(f"There is no key {key_id}.", code="unknown_key")
+    row.revoked_at = tx.now
+    tx.record("key.revoke", "key", row.id, changes={"is_active": {"from": True, "to": False}})
+
+
+def page(tx: ReadTx, *, skip: int = 0, limit: int = 100) -> tuple[list[ApiKey], int]:
+    """All keys, revoked ones too, newest first, and how many there are."""
+    total = tx.scalar(select(func.count()).select_from(ApiKey)) or 0
+    rows = select(ApiKey).order_by(ApiKey.id.desc()).offset(skip).limit(limit)
+    return list(tx.scalars(rows)), total
+
+
+def in_force(tx: ReadTx) -> list[Key]:
+    """What the key ring holds."""
+    rows = tx.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None)))
+    return [
+        Key(row.id, row.name, Role(row.role), bytes.fromhex(row.digest), microseconds(row.expires_at))
+        for row in rows
+    ]
+
+
+def environment_keys(admin_secrets: Sequence[str]) -> list[Key]:
+    """Admin keys that exist only in the environment, and so have the id 0 and no row."""
+    return [
+        Key(0, f"environment key {number}", Role.ADMIN, hashlib.sha256(secret.encode()).digest())
+        for number, secret in enumerate(admin_secrets, 1)
+    ]
+
+
+def ensure_admin_key(database: Database, now: datetime) -> str | None:
+    """On a catalog that never had a key, make an admin key and return its secret."""
+    with database.reading() as tx:
+        if tx.scalar(select(ApiKey.id).limit(1)) is not None:
+            return None
+    with database.writing(_SERVER, now) as write:
+        if write.scalar(select(ApiKey.id).limit(1)) is not None:
+            return None
+        return create(write, KeyInput(name="first admin key", role=Role.ADMIN))[1]
+
+
+class KeyUse:
+    """Remembers when keys were last used and writes it down now and then, not on each request."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+        self._guard = threading.Lock()
+
+    def note(self, key: Key | None, now: int) -> None:
+        """This key was used at `now` (microseconds). Costs a dictionary entry."""
+        if key is not None and key.id:
+            self._seen[key.id] = now
+
+    def flush(self, database: Database, now: datetime) -> int:
+        """Store what was noted since the last call; returns the number of keys."""
+        with self._guard:
+            seen, self._seen = self._seen, {}
+        if not seen:
+            return 0
+        table = ApiKey.__table__
+        used = (
+            update(ApiKey).where(table.c.id == bindparam("key_id")).values(last_used_at=bindparam("used_at"))
+        )
+        rows = [{"key_id": key, "used_at": _EPOCH + timedelta(microseconds=at)} for key, at in seen.items()]
+        with database.writing(_SERVER, now) as tx:
+            tx.connection().execute(used, rows)
+        return len(rows)
+
+
+def microseconds(moment: datetime | None) -> int | None:
+    """A moment in microseconds since the epoch, exactly."""
+    return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)

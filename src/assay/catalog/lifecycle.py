@@ -1,0 +1,150 @@
+"""The states of an experiment: draft → running ⇄ paused → stopped → archived."""
+
+from datetime import datetime
+
+import structlog
+from sqlalchemy import and_, or_, select
+
+from assay.bucketing.ruleset import Status
+from assay.catalog import phases
+from assay.catalog.database import Actor, Database, WriteTx
+from assay.catalog.documents import iso
+from assay.catalog.editing import LIVE, changing, complete_split, find, find_variant, state_forbids
+from assay.catalog.tables import Experiment
+from assay.errors import AssayError, Conflict, Invalid, NotFound
+
+_log = structlog.get_logger("assay.catalog")
+
+SCHEDULE = Actor("schedule")
+
+
+def start(tx: WriteTx, experiment: Experiment) -> None:
+    """Let units in. The variants must share out all of the traffic."""
+    if experiment.status != Status.DRAFT:
+        raise state_forbids(experiment, "only a draft can be started" + _hint(experiment))
+    complete_split(experiment)
+    with changing(tx, experiment, "experiment.start"):
+        experiment.status = Status.RUNNING
+        experiment.started_at = tx.now
+        experiment.start_at = None
+        phases.open_next(tx, experiment)
+
+
+def pause(tx: WriteTx, experiment: Experiment) -> None:
+    """Let nobody new in; who is in keeps what they have."""
+    _move(tx, experiment, "pause", Status.RUNNING, Status.PAUSED)
+
+
+def resume(tx: WriteTx, experiment: Experiment) -> None:
+    """Let units in again."""
+    _move(tx, experiment, "resume", Status.PAUSED, Status.RUNNING)
+
+
+def stop(tx: WriteTx, experiment: Experiment, *, winner: int | str | None = None, reason: str = "") -> None:
+    """End the experiment; with a winner, everybody gets that variant from now on."""
+    if experiment.status not in LIVE:
+        raise state_forbids(experiment, "only a running or paused experiment can be stopped")
+    chosen = None
+    if winner is not None:
+        try:
+            chosen = find_variant(experiment, winner)
+        except NotFound as error:
+            raise Invalid.field("winner", error.detail, code="unknown_variant") from error
+    with changing(tx, experiment, "experiment.stop", reason or None):
+        experiment.status = Status.STOPPED
+        experiment.ended_at = tx.now
+        experiment.end_at = None
+        experiment.winner_id = chosen.id if chosen is not None else None
+        if chosen is not None or reason:
+            experiment.decision = {
+                "winner": chosen.key if chosen is not None else None,
+                "reason": reason or None,
+                "decided_at": iso(tx.now),
+                "decided_by": tx.actor.name,
+            }
+        phases.close(tx, experiment)
+
+
+def archive(tx: WriteTx, experiment: Experiment) -> None:
+    """Put a stopped experiment away."""
+    _move(tx, experiment, "archive", Status.STOPPED, Status.ARCHIVED)
+
+
+def put_away(tx: WriteTx, experiment: Experiment) -> None:
+    """Archive a started experiment in whichever state it is, ending it first."""
+    if experiment.status in LIVE:
+        stop(tx, experiment)
+    if experiment.status == Status.STOPPED:
+        archive(tx, experiment)
+
+
+def bring_to(tx: WriteTx, experiment: Experiment, status: Status) -> None:
+    """Make the one step that leads to `status`; none if the experiment is there already."""
+    if experiment.status == status:
+        return
+    if status == Status.RUNNING:
+        step = resume if experiment.status == Status.PAUSED else start
+    elif status == Status.PAUSED:
+        step = pause
+    elif status == Status.STOPPED:
+        stop(tx, experiment)
+        return
+    elif status == Status.ARCHIVED:
+        step = archive
+    else:
+        raise state_forbids(experiment, "it cannot become a draft again")
+    step(tx, experiment)
+
+
+def tick(database: Database, now: datetime) -> int:
+    """Make the starts and ends that are due; returns how many. Cheap when nothing is due.
+
+    A start that the rules refuse is taken off the schedule, with the reason in the audit log.
+    """
+    due = and_(Experiment.status == Status.DRAFT, Experiment.start_at <= now)
+    over = and_(Experiment.status.in_(LIVE), Experiment.end_at <= now)
+    with database.reading() as tx:
+        ids = list(tx.scalars(select(Experiment.id).where(or_(due, over)).order_by(Experiment.id)))
+    for experiment_id in ids:
+        try:
+            with database.writing(SCHEDULE, now) as write:
+                _make_due(write, experiment_id, now)
+        except (Invalid, Conflict) as error:
+            _log.warning("experiment.schedule_refused", experiment_id=experiment_id, reason=error.detail)
+            with database.writing(SCHEDULE, now) as write:
+                _unschedule(write, experiment_id, error)
+    return len(ids)
+
+
+def _make_due(tx: WriteTx, experiment_id: int, now: datetime) -> None:
+    """The step that is due; looked at again, because somebody may have been quicker."""
+    try:
+        experiment = find(tx, experiment_id)
+    except NotFound:
+        return
+    if experiment.status == Status.DRAFT and experiment.start_at is not None and experiment.start_at <= now:
+        start(tx, experiment)
+    elif experiment.status in LIVE and experiment.end_at is not None and experiment.end_at <= now:
+        stop(tx, experiment)
+
+
+def _unschedule(tx: WriteTx, experiment_id: int, error: AssayError) -> None:
+    experiment = find(tx, experiment_id)
+    with changing(tx, experiment, "experiment.schedule_refused", error.detail):
+        experiment.start_at = None
+
+
+def _move(tx: WriteTx, experiment: Experiment, verb: str, origin: Status, target: Status) -> None:
+    if experiment.status != origin:
+        raise state_forbids(
+            experiment, f"only a {origin} experiment can {_PASSIVE[verb]}" + _hint(experiment)
+        )
+    with changing(tx, experiment, f"experiment.{verb}"):
+        experiment.status = target
+
+
+_PASSIVE = {"pause": "be paused", "resume": "be resumed", "archive": "be archived"}
+
+
+def _hint(experiment: Experiment) -> str:
+    return " (use resume)" if experiment.status == Status.PAUSED else ""

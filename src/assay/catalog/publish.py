@@ -1,0 +1,144 @@
+"""From tables to what the hot path reads: a compiled ruleset and the key ring."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+
+from assay.bucketing import ruleset
+from assay.bucketing.conditions import Condition, compile_condition
+from assay.catalog import keys
+from assay.catalog.database import ReadTx, catalog_version
+from assay.catalog.editing import whole
+from assay.catalog.keys import microseconds
+from assay.catalog.tables import Experiment, ExperimentSegment, Override, Segment, SegmentMember
+from assay.published import Key, KeyRing, Published
+
+_CHUNK = 500  # ids in one statement, well below any database's limit on parameters
+
+
+class Publisher:
+    """Compiles the catalog and swaps what `published` holds.
+
+    What has not changed since the last time is taken over as it was compiled then, so a change costs what
+    changed: an experiment is known by its version and those of its segments, a list of members by its own.
+    `Database` calls `publish`, one call at a time.
+    """
+
+    def __init__(self, published: Published, environment_keys: Sequence[Key] = ()) -> None:
+        self._published = published
+        self._environment_keys = tuple(environment_keys)
+        self._experiments: dict[int, tuple[object, ruleset.Experiment]] = {}
+        self._segments: dict[int, tuple[int, ruleset.Segment]] = {}
+        self._members: dict[int, tuple[int, ruleset.Members | None]] = {}
+
+    def publish(self, tx: ReadTx, now: datetime) -> None:
+        """Compile what `tx` sees and put it in force."""
+        segments = self._compile_segments(tx)
+        experiments = self._compile_experiments(tx, segments)
+        ring = KeyRing([*self._environment_keys, *keys.in_force(tx)])
+        self._published.ruleset = ruleset.Ruleset(experiments, catalog_version(tx), microseconds(now) or 0)
+        self._published.keys = ring
+
+    def _compile_segments(self, tx: ReadTx) -> dict[int, ruleset.Segment]:
+        attached = select(ExperimentSegment.segment_id).distinct()
+        rows = list(tx.scalars(select(Segment).where(Segment.id.in_(attached))))
+        present = {row.id for row in rows}
+        self._segments = {each: known for each, known in self._segments.items() if each in present}
+        self._members = {each: known for each, known in self._members.items() if each in present}
+        for row in rows:
+            known = self._segments.get(row.id)
+            if known is None or known[0] != row.version:
+                compiled = ruleset.Segment(
+                    row.id, row.name, _condition(row.rules, "rules"), self._list_of(tx, row)
+                )
+                self._segments[row.id] = (row.version, compiled)
+        return {each: compiled for each, (_, compiled) in self._segments.items()}
+
+    def _list_of(self, tx: ReadTx, row: Segment) -> ruleset.Members | None:
+        known = self._members.get(row.id)
+        if known is not None and known[0] == row.members_version:
+            return known[1]
+        members = None
+        if row.member_count:
+            listed = select(SegmentMember.user_id).where(SegmentMember.segment_id == row.id)
+            members = ruleset.Members(tx.scalars(listed.execution_options(yield_per=10_000)))
+        self._members[row.id] = (row.members_version, members)
+        return members
+
+    def _compile_experiments(
+        self, tx: ReadTx, segments: dict[int, ruleset.Segment]
+    ) -> Iterable[ruleset.Experiment]:
+        links: dict[int, list[int]] = {}
+        for link in tx.execute(select(ExperimentSegment.experiment_id, ExperimentSegment.segment_id)):
+            links.setdefault(link.experiment_id, []).append(link.segment_id)
+        marks = {
+            number: (
+                version,
+                tuple(sorted((each, self._segments[each][0]) for each in links.get(number, ()))),
+            )
+            for number, version in tx.execute(select(Experiment.id, Experiment.version))
+        }
+        self._experiments = {each: known for each, known in self._experiments.items() if each in marks}
+        stale = [
+            number
+            for number, mark in marks.items()
+            if number not in self._experiments or self._experiments[number][0] != mark
+        ]
+        for start in range(0, len(stale), _CHUNK):
+            chunk = stale[start : start + _CHUNK]
+            forced = _overrides(tx, chunk)
+            for row in tx.scalars(select(Experiment).where(Experiment.id.in_(chunk)).options(*whole())):
+                compiled = _compile(row, segments, forced.get(row.id, {}))
+                self._experiments[row.id] = (marks[row.id], compiled)
+        return [compiled for _, compiled in self._experiments.values()]
+
+
+def _overrides(tx: ReadTx, experiment_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    forced: dict[int, dict[str, int]] = {}
+    for row in tx.scalars(select(Override).where(Override.experiment_id.in_(experiment_ids))):
+        forced.setdefault(row.experiment_id, {})[row.unit_id] = row.variant_id
+    return forced
+
+
+def _compile(
+    row: Experiment, segments: dict[int, ruleset.Segment], forced: dict[str, int]
+) -> ruleset.Experiment:
+    place = {each.id: at for at, each in enumerate(row.variants)}
+    removed = {each.id for each in row.variants if each.removed}
+    layer = row.layer
+    return ruleset.Experiment.compile(
+        id=row.id,
+        key=row.key,
+        name=row.name,
+        status=ruleset.Status(row.status),
+        variants=[
+            ruleset.Variant(
+                id=each.id,
+                key=each.key,
+                name=each.name,
+                allocation=each.allocation,
+                enabled=each.enabled,
+                is_control=each.is_control,
+                config=each.config,
+                removed=each.removed,
+            )
+            for each in row.variants
+        ],
+        unit=row.unit,
+        coverage=row.coverage,
+        condition=_condition(row.condition, "condition"),
+        segments=[segments[each.id] for each in row.segments],
+        namespace=ruleset.Namespace(layer["key"], layer["low"], layer["high"]) if layer else None,
+        # An override for a variant that has since been removed would serve what is gone.
+        overrides={unit: place[variant] for unit, variant in forced.items() if variant not in removed},
+        winner=place.get(row.winner_id) if row.winner_id is not None else None,
+        phase=row.phase,
+        version=row.version,
+        started_at=microseconds(row.started_at),
+        ended_at=microseconds(row.ended_at),
+    )
+
+
+def _condition(rule: dict[str, object] | None, path: str) -> Condition | None:
+    return compile_condition(rule, path) if rule else None
