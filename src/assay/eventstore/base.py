@@ -29,6 +29,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+#: Numbers beyond this are no values: their squares would overflow the sums every report is made of.
+LARGEST_VALUE = 1e100
+
 Scalar = str | float | bool | None
 """A JSON value that is neither list nor object."""
 

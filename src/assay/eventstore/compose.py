@@ -1,0 +1,209 @@
+"""The parts of a statement that depend on the question: narrowing conditions, measures and their moments.
+
+Texts come from here, values are bound: a property, a filter's value or a unit may be called anything.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from assay.eventstore.base import LARGEST_VALUE, Measure, Scalar, Scope, UnitMoments
+
+Column = tuple[float, float, float]
+
+_PLACEHOLDER = re.compile(r"\$(\w+)")
+
+
+def timestamp(at: int) -> datetime:
+    """µs since the epoch as the naive UTC datetime that the engine's TIMESTAMP binds to, cut to its range."""
+    bounded = min(max(at, -62_135_596_800_000_000), 253_402_300_799_999_999)
+    seconds, fraction = divmod(bounded, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=fraction, tzinfo=None)
+
+
+def pointer(name: str) -> str:
+    """The JSON Pointer (RFC 6901) to a property: the one spelling of a path that any name survives."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+@dataclass
+class Bound:
+    """Parameters gathered while a statement is put together."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def bind(self, value: Any) -> str:
+        """The placeholder of a new parameter."""
+        name = f"p{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"${name}"
+
+    def used_in(self, statement: str) -> dict[str, Any]:
+        """The parameters that a statement names; the engine refuses others."""
+        names = set(_PLACEHOLDER.findall(statement))
+        return {name: value for name, value in self.parameters.items() if name in names}
+
+
+def unit_id(scope_unit: str, bound: Bound) -> str:
+    """The expression for an event's unit id."""
+    if scope_unit == "user_id":
+        return "e.user_id"
+    return f"json_extract_string(e.units, {bound.bind(pointer(scope_unit))})"
+
+
+def units_narrowed(scope: Scope, bound: Bound) -> str:
+    """Conditions on assignments beyond the experiment."""
+    parts = []
+    if scope.until is not None:
+        parts.append(f"a.assigned_at <= {bound.bind(timestamp(scope.until))}")
+    if scope.excluded_units:
+        parts.append(f"a.unit_id NOT IN (SELECT unnest({bound.bind(sorted(scope.excluded_units))}))")
+    return _and(parts)
+
+
+def events_narrowed(scope: Scope, bound: Bound, types: Sequence[str] = ()) -> str:
+    """Conditions on events beyond those that make them count; `types`: those of interest, none for all."""
+    parts = []
+    if scope.event_type is not None:
+        parts.append(f"e.type = {bound.bind(scope.event_type)}")
+    if types:
+        parts.append(f"e.type IN ({', '.join(bound.bind(kind) for kind in sorted(set(types)))})")
+    if scope.events_from is not None:
+        parts.append(f"e.occurred_at >= {bound.bind(timestamp(scope.events_from))}")
+    if scope.until is not None:
+        parts.append(f"e.occurred_at <= {bound.bind(timestamp(scope.until))}")
+    return _and(parts)
+
+
+def ended(scope: Scope, bound: Bound) -> str:
+    """The condition that an event was not after the experiment's end."""
+    return "" if scope.ended_at is None else f" AND e.occurred_at <= {bound.bind(timestamp(scope.ended_at))}"
+
+
+def value(measure: Measure, bound: Bound) -> str:
+    """The number an event adds to the measure's sum, before `bounded`; NULL where it has none.
+
+    The text of a JSON string keeps its quotation marks, so that only numbers become numbers.
+    """
+    if measure.property is None:
+        return "amount"
+    place = bound.bind(pointer(measure.property))
+    return f"TRY_CAST(CAST(json_extract(properties, {place}) AS VARCHAR) AS DOUBLE)"
+
+
+def bounded(number: str) -> str:
+    """The number unless it is too large to be squared, or NaN, which some spellings of numbers would give."""
+    return f"CASE WHEN abs({number}) <= {LARGEST_VALUE:g} THEN {number} END"
+
+
+def condition(measure: Measure, bound: Bound) -> str:
+    """The condition that an event's properties are those that the measure asks for."""
+    return " AND ".join(_equal(name, wanted, bound) for name, wanted in measure.equals) or "true"
+
+
+def _equal(name: str, wanted: Scalar, bound: Bound) -> str:
+    place = bound.bind(pointer(name))
+    kind = f"coalesce(json_type(properties, {place}), 'NULL')"
+    text = f"json_extract_string(properties, {place})"
+    if wanted is None:
+        return f"{kind} = 'NULL'"
+    if isinstance(wanted, bool):
+        return f"({kind} = 'BOOLEAN' AND {text} = {bound.bind('true' if wanted else 'false')})"
+    if isinstance(wanted, str):
+        return f"({kind} = 'VARCHAR' AND {text} = {bound.bind(wanted)})"
+    # A CASE, since AND may be evaluated in any order and 'abc' is no number.
+    number = f"TRY_CAST(CASE WHEN {kind} <> 'VARCHAR' THEN {text} END AS DOUBLE)"
+    return f"coalesce({number} = {bound.bind(float(wanted))}, false)"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The ways in which measures select and value events; measures of different types may share one."""
+
+    values: str
+    """What is read from an event's properties: whether it matches (m1), and its number (v1)."""
+    columns: str
+    """What a unit did: n0, t0, n1, t1, …"""
+    distributions: str
+    """Six numbers for each slot, over the units with n > 0."""
+    of: Mapping[str, int]
+    """From a measure's key to its slot."""
+
+
+def slots(measures: Sequence[Measure], bound: Bound) -> Slots:
+    """Put together what `moments` selects for these measures."""
+    places: dict[tuple[str | None, tuple[tuple[str, Scalar], ...]], list[Measure]] = {}
+    for measure in measures:
+        places.setdefault((measure.property, measure.equals), []).append(measure)
+    values, columns, distributions, of = ["*"], [], [], {}
+    for place, sharing in enumerate(places.values()):
+        values.extend(_values(place, sharing, bound))
+        columns.append(_columns(place, sharing[0]))
+        distributions.append(_distribution(place))
+        of.update({measure.key: place for measure in sharing})
+    return Slots(", ".join(values), ", ".join(columns), ", ".join(distributions), of)
+
+
+def _plain(measure: Measure) -> bool:
+    """Whether the properties need not be read: all events of the type count, by their amount."""
+    return measure.property is None and not measure.equals
+
+
+def _values(place: int, sharing: Sequence[Measure], bound: Bound) -> list[str]:
+    measure = sharing[0]
+    if _plain(measure):
+        return []
+    # Reading JSON is what costs: events of types that do not ask for it are not looked into.
+    types = ", ".join(bound.bind(kind) for kind in sorted({measure.event_type for measure in sharing}))
+    matches = f"CASE WHEN type IN ({types}) THEN {condition(measure, bound)} ELSE false END"
+    number = f"CASE WHEN {matches} THEN {value(measure, bound)} END"
+    return [f"{matches} AS m{place}", f"{number} AS v{place}"]
+
+
+def _columns(place: int, measure: Measure) -> str:
+    if _plain(measure):
+        return f"count(*) AS n{place}, coalesce(sum(amount), 0) AS t{place}"
+    number = bounded(f"v{place}")
+    return f"count(*) FILTER (WHERE m{place}) AS n{place}, coalesce(sum({number}), 0) AS t{place}"
+
+
+def _distribution(place: int) -> str:
+    n, t = f"n{place}", f"t{place}"
+    some = f"FILTER (WHERE {n} > 0)"
+    return (
+        f"count(*) {some}, coalesce(sum({n}), 0), coalesce(sum({t}), 0), "
+        f"coalesce(var_samp({n}) {some}, 0), coalesce(var_samp({t}) {some}, 0), "
+        f"coalesce(covar_samp({n}, {t}) {some}, 0)"
+    )
+
+
+def unit_moments(units: int, row: Sequence[Any]) -> UnitMoments:
+    """The moments over all `units` of an arm, from those of the units that had events: the rest are zeros.
+
+    Merging by Chan, Golub and LeVeque: with k of n units active and mean m over these, the centred sum of
+    products of the whole is that of the active ones plus m₁·m₂·k·(n − k)/n.
+    """
+    active, events, total = int(row[0]), int(row[1]), float(row[2])
+    if units < 1:
+        zeros: Column = (0.0, 0.0, 0.0)
+        return UnitMoments(units, zeros, (zeros, zeros, zeros), 0, 0, 0.0)
+    sums = (active, events, total)
+    means = (active / units, events / units, total / units)
+    if units < 2 or not active:
+        zeros = (0.0, 0.0, 0.0)
+        return UnitMoments(units, means, (zeros, zeros, zeros), active, events, total)
+    of_events, of_total, of_both = (float(number) * (active - 1) for number in row[3:6])
+    within = ((0.0, 0.0, 0.0), (0.0, of_events, of_both), (0.0, of_both, of_total))
+    between = (units - active) / (units * active)
+
+    def entry(i: int, j: int) -> float:
+        return (within[i][j] + sums[i] * sums[j] * between) / (units - 1)
+
+    first, second, third = ((entry(i, 0), entry(i, 1), entry(i, 2)) for i in range(3))
+    return UnitMoments(units, means, (first, second, third), active, events, total)
+
+
+def _and(parts: Sequence[str]) -> str:
+    return "".join(f" AND {part}" for part in parts)

@@ -1,0 +1,249 @@
+"""The event store in one DuckDB file, which one process owns."""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from assay.errors import Conflict, Invalid, Unavailable
+from assay.eventstore import listing, questions
+from assay.eventstore.base import (
+    Appended,
+    Arm,
+    Bucket,
+    Cursor,
+    Erased,
+    EventCount,
+    EventFilter,
+    LedgerEntry,
+    Measure,
+    Portion,
+    Position,
+    Scope,
+    SeriesPoint,
+    Statistics,
+    StoredEvent,
+)
+from assay.eventstore.statements import statements
+
+_SCHEMA = statements("schema")
+_APPEND = statements("append")
+
+#: Rows of the ledger above which those of one kind are made one.
+_LEDGER_ROWS: Final = 2_000
+
+# What the engine says when the input is at fault; everything else may pass, and is tried again.
+_INPUT_ERRORS: Final = (
+    duckdb.ConstraintException,
+    duckdb.ConversionException,
+    duckdb.InvalidInputException,
+    duckdb.OutOfRangeException,
+    duckdb.TypeMismatchException,
+)
+
+
+class DuckdbStore:
+    """An `EventStore` in the file at `path`; its promises are those of `assay.eventstore.base`.
+
+    `memory` bounds what questions and imports may take, as `1GiB`; `threads` is the number of cores they use,
+    0 for all. Raises `Conflict` when the file is open already, here or in another process, and `Unavailable`
+    when it cannot be opened for another reason.
+    """
+
+    _open_paths: set[Path] = set()  # noqa: RUF012 - the engine would silently share one file within a process
+    _open_guard = threading.Lock()
+
+    def __init__(self, path: str | Path, *, memory: str = "1GiB", threads: int = 0) -> None:
+        self.path = Path(path).absolute()
+        self._config: dict[str, Any] = {"memory_limit": memory, "temp_directory": f"{self.path}.tmp"}
+        if threads:
+            self._config["threads"] = threads
+        self._writing = threading.RLock()
+        with self._open_guard:
+            if self.path in self._open_paths:
+                raise Conflict(f"{self.path} is open already in this process.", code="store_in_use")
+            self._connection = self._opened()
+            self._open_paths.add(self.path)
+
+    def close(self) -> None:
+        """Make everything durable and let go of the file."""
+        with self._writing, self._open_guard:
+            with contextlib.suppress(duckdb.Error):
+                self._connection.close()
+            self._open_paths.discard(self.path)
+
+    def position(self) -> Position:
+        """See `EventStore`."""
+        return Position(*self._ask(_SCHEMA["position"])[0])
+
+    def append(self, portion: Portion) -> Appended:
+        """See `EventStore`."""
+        with self._transaction() as connection:
+            after = Position(*connection.execute(_SCHEMA["position"]).fetchall()[0])
+            events, duplicates = self._append_events(connection, portion.events, after.events)
+            parameters = {"assignments": portion.assignments, "after": after.assignments}
+            assignments = connection.execute(_APPEND["store_assignments"], parameters).fetchall()[0][0]
+            for note in portion.rejections:
+                self._note(connection, note)
+            connection.execute(_APPEND["advance"], portion.position._asdict())
+        return Appended(events, duplicates, assignments)
+
+    def recent_keys(self, limit: int) -> list[tuple[str, str]]:
+        """See `EventStore`."""
+        return [(row[0], row[1]) for row in self._ask(_SCHEMA["recent_keys"], {"limit": limit})]
+
+    def moments(self, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
+        """See `EventStore`."""
+        return questions.moments(self._ask, scope, measures)
+
+    def event_counts(self, scope: Scope) -> list[EventCount]:
+        """See `EventStore`."""
+        return questions.event_counts(self._ask, scope)
+
+    def series(self, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
+        """See `EventStore`."""
+        return questions.series(self._ask, scope, measure, by)
+
+    def ledger(self, scope: Scope, types: Sequence[str] = ()) -> list[LedgerEntry]:
+        """See `EventStore`."""
+        return questions.ledger(self._ask, scope, types)
+
+    def events(
+        self, which: EventFilter, limit: int, after: Cursor | None = None
+    ) -> tuple[list[StoredEvent], Cursor | None]:
+        """See `EventStore`."""
+        return listing.events(self._ask, which, limit, after)
+
+    def event(self, event_id: str, user_id: str | None = None) -> StoredEvent | None:
+        """See `EventStore`."""
+        return listing.event(self._ask, event_id, user_id)
+
+    def purge(self, experiment_id: int) -> Erased:
+        """See `EventStore`."""
+        return self._removed("purge", {"experiment_id": experiment_id})
+
+    def erase(self, user_id: str) -> Erased:
+        """See `EventStore`."""
+        return self._removed("erase", {"user_id": user_id})
+
+    def statistics(self) -> Statistics:
+        """See `EventStore`."""
+        events, assignments = self._ask(_SCHEMA["counts"])[0]
+        files = (self.path, Path(f"{self.path}.wal"))
+        return Statistics(events, assignments, sum(file.stat().st_size for file in files if file.exists()))
+
+    def _opened(self) -> duckdb.DuckDBPyConnection:
+        try:
+            connection = duckdb.connect(str(self.path), config=self._config)
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(_SCHEMA["schema"])
+        except duckdb.Error as error:
+            raise _failed(error) from error
+        return connection
+
+    def _append_events(
+        self, connection: duckdb.DuckDBPyConnection, events: str, after: int
+    ) -> tuple[int, int]:
+        """Store those events that are new; how many, and how many were repetitions."""
+        if events == "[]":
+            return 0, 0
+        connection.execute(_APPEND["incoming"], {"events": events, "after": after})
+        count, keyed, unreadable = connection.execute(_APPEND["incoming_facts"]).fetchall()[0]
+        if unreadable:
+            raise Invalid(f"The properties of {unreadable} events are not JSON.")
+        doubles = 0
+        if keyed:
+            doubles = connection.execute(_APPEND["doubles"]).fetchall()[0][0]
+        if doubles:
+            connection.execute(_APPEND["note_doubles"])
+            self._shorten_ledger(connection)
+        connection.execute(_APPEND["store_firsts" if doubles else "store_all"])
+        return count - doubles, doubles
+
+    def _note(self, connection: duckdb.DuckDBPyConnection, note: Any) -> None:
+        parameters = {
+            "experiment_id": note.experiment_id,
+            "type": note.type,
+            "code": note.code,
+            "count": note.count,
+            "samples": list(note.samples),
+        }
+        connection.execute(_APPEND["note_rejections"], parameters)
+        self._shorten_ledger(connection)
+
+    @staticmethod
+    def _shorten_ledger(connection: duckdb.DuckDBPyConnection) -> None:
+        if connection.execute(_APPEND["ledger_length"]).fetchall()[0][0] > _LEDGER_ROWS:
+            for step in ("ledger_summed", "ledger_cleared", "ledger_refilled"):
+                connection.execute(_APPEND[step])
+
+    def _removed(self, what: str, parameters: Mapping[str, Any]) -> Erased:
+        with self._transaction() as connection:
+            removed = [
+                connection.execute(_SCHEMA[f"{what}_{table}"], parameters).fetchall()[0][0]
+                for table in ("events", "assignments", "ledger")
+            ]
+        with self._writing, contextlib.suppress(duckdb.Error), self._connection.cursor() as connection:
+            connection.execute(
+                "CHECKPOINT"
+            )  # what was removed leaves the file; later, if a question is running
+        return Erased(*removed)
+
+    def _ask(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        try:
+            with self._connection.cursor() as connection:
+                return connection.execute(statement, parameters or None).fetchall()
+        except duckdb.Error as error:
+            raise _failed(error) from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One write at a time, kept whole: committed at the end, or nothing of it."""
+        with self._writing:
+            try:
+                with self._connection.cursor() as connection:
+                    connection.execute("BEGIN")
+                    try:
+                        yield connection
+                        connection.execute("COMMIT")
+                    except BaseException:
+                        with contextlib.suppress(duckdb.Error):
+                            connection.execute("ROLLBACK")
+                        raise
+            except _INPUT_ERRORS as error:
+                raise Invalid(_sentence(error)) from error
+            except duckdb.Error as error:
+                self._reopen_if_broken(error)
+                raise _failed(error) from error
+
+    def _reopen_if_broken(self, error: duckdb.Error) -> None:
+        """Having failed in the middle of writing its file, the engine refuses all work until opened anew."""
+        if not (isinstance(error, duckdb.FatalException) or "invalidated" in str(error)):
+            return
+        with contextlib.suppress(duckdb.Error):
+            self._connection.close()
+        with contextlib.suppress(Unavailable, Conflict):  # the next attempt tries again
+            self._connection = self._opened()
+
+
+def _sentence(error: duckdb.Error) -> str:
+    return re.sub(r"\s+", " ", str(error))[:300]
+
+
+def _failed(error: duckdb.Error) -> Unavailable | Conflict:
+    """What the engine said, in one sentence of ours."""
+    text = str(error)
+    if "Could not set lock" in text or "being used by another process" in text:
+        return Conflict("Another process has the event store open; only one may.", code="store_in_use")
+    if "No space left" in text or "Out of disk" in text or "File too large" in text:
+        return Unavailable(
+            "The disk is full: the event store took nothing.", code="store_full", retry_after=5
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        message = "The question needs more memory than the setting for reports allows."
+        return Unavailable(message, code="store_out_of_memory", retry_after=5)
+    return Unavailable(f"The event store failed: {_sentence(error)}", code="store_failed", retry_after=2)

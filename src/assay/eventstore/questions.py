@@ -1,0 +1,182 @@
+"""The questions reports ask: moments, counts, series, ledger; each a statement or two and some arithmetic."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from assay.eventstore import compose
+from assay.eventstore.base import (
+    Arm,
+    Bucket,
+    EventCount,
+    LedgerEntry,
+    LedgerReason,
+    Measure,
+    Scope,
+    SeriesPoint,
+)
+from assay.eventstore.compose import Bound
+from assay.eventstore.statements import filled, statements
+
+Ask = Callable[[str, Mapping[str, Any]], list[tuple[Any, ...]]]
+"""Runs a statement with its parameters and gives all rows."""
+
+_SQL = statements("questions")
+_NOTHING = (0, 0, 0.0, 0.0, 0.0, 0.0)
+_FATES = (LedgerReason.COUNTED, LedgerReason.LATE, LedgerReason.BEFORE_ASSIGNMENT, LedgerReason.UNASSIGNED)
+
+
+def moments(ask: Ask, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
+    """See `EventStore.moments`."""
+    arms = _arms(ask, scope)
+    wanted = [measure for measure in measures if scope.event_type in {None, measure.event_type}]
+    found: dict[tuple[int, int, str], tuple[Any, ...]] = {}
+    places: Mapping[str, int] = {}
+    if arms and wanted:
+        bound = Bound({"experiment_id": scope.experiment_id})
+        chosen = compose.slots(wanted, bound)
+        places = chosen.of
+        text = filled(
+            _SQL["moments"],
+            values=chosen.values,
+            slots=chosen.columns,
+            distributions=chosen.distributions,
+            counted=_counted(scope, bound, [measure.event_type for measure in wanted]),
+        )
+        found = {(row[0], row[1], row[2]): row[3:] for row in ask(text, bound.parameters)}
+
+    def of(variant_id: int, phase: int, units: int, measure: Measure) -> Any:
+        row = found.get((variant_id, phase, measure.event_type))
+        start = 6 * places.get(measure.key, 0)
+        return compose.unit_moments(units, _NOTHING if row is None else row[start : start + 6])
+
+    asked = {measure.key for measure in wanted}
+    return [
+        Arm(
+            variant_id,
+            phase,
+            units,
+            {
+                measure.key: of(variant_id, phase, units, measure)
+                if measure.key in asked
+                else compose.unit_moments(units, _NOTHING)
+                for measure in measures
+            },
+        )
+        for variant_id, phase, units in arms
+    ]
+
+
+def event_counts(ask: Ask, scope: Scope) -> list[EventCount]:
+    """See `EventStore.event_counts`."""
+    bound = Bound({"experiment_id": scope.experiment_id})
+    text = filled(_SQL["event_counts"], counted=_counted(scope, bound))
+    return [EventCount(*row) for row in ask(text, bound.parameters)]
+
+
+def series(ask: Ask, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
+    """See `EventStore.series`."""
+    bound = Bound({"experiment_id": scope.experiment_id, "by": by.value})
+    text = filled(_SQL["series_assignments"], narrowing=compose.units_narrowed(scope, bound))
+    assigned = {(row[0], row[1]): int(row[2]) for row in ask(text, bound.parameters)}
+    if not assigned:
+        return []
+    events: dict[tuple[datetime, int], tuple[Any, ...]] = {}
+    if scope.event_type in {None, measure.event_type}:
+        bound = Bound({"experiment_id": scope.experiment_id, "by": by.value})
+        text = filled(
+            _SQL["series_events"],
+            value=compose.value(measure, bound),
+            bounded=compose.bounded("number"),
+            condition=compose.condition(measure, bound),
+            counted=_counted(scope, bound, [measure.event_type]),
+        )
+        events = {(row[0], row[1]): row[2:] for row in ask(text, bound.parameters)}
+    points = []
+    so_far = dict.fromkeys(sorted({variant_id for _, variant_id in assigned}), 0)
+    for bucket in sorted({bucket for bucket, _ in (*assigned, *events)}):
+        for variant_id in so_far:
+            fresh = assigned.get((bucket, variant_id), 0)
+            so_far[variant_id] += fresh
+            count, converters, firsts, total = events.get((bucket, variant_id), (0, 0, 0, 0.0))
+            points.append(
+                SeriesPoint(
+                    _micros(bucket), variant_id, so_far[variant_id], fresh, count, converters, firsts, total
+                )
+            )
+    return points
+
+
+def ledger(ask: Ask, scope: Scope, types: Sequence[str]) -> list[LedgerEntry]:
+    """See `EventStore.ledger`."""
+    entries = _fates(ask, scope, types)
+    bound = Bound({"experiment_id": scope.experiment_id})
+    wanted = sorted({*types, *([scope.event_type] if scope.event_type else ())})
+    of_types = f"AND type IN (SELECT unnest({bound.bind(wanted)}))" if wanted else ""
+    for kind, reason, detail, count, samples in ask(
+        filled(_SQL["ledger_notes"], types=of_types), bound.parameters
+    ):
+        entries.append(LedgerEntry(kind, LedgerReason(reason), detail, count, tuple(samples or ())))
+    order = {reason: place for place, reason in enumerate(LedgerReason)}
+    return sorted(entries, key=lambda entry: (entry.type or "", order[entry.reason], entry.detail))
+
+
+def _fates(ask: Ask, scope: Scope, types: Sequence[str]) -> list[LedgerEntry]:
+    """What became of the events that the store has."""
+    bound = Bound({"experiment_id": scope.experiment_id})
+    bound.parameters["ended_at"] = None if scope.ended_at is None else compose.timestamp(scope.ended_at)
+    text = filled(
+        _SQL["ledger_fates"],
+        narrowing=compose.units_narrowed(replace(scope, excluded_units=frozenset()), bound),
+        unit_id=compose.unit_id(scope.unit, bound),
+        event_narrowing=compose.events_narrowed(scope, bound, types),
+    )
+    rows = ask(text, bound.parameters)
+    seqs = sorted({seq for row in rows for seq in (*(row[3] or ()), *(row[5] or ()))})
+    samples: dict[int, str] = dict(ask(_SQL["ledger_samples"], {"seqs": seqs})) if seqs else {}
+
+    def shown(found: Sequence[int] | None) -> tuple[str, ...]:
+        return tuple(samples[seq] for seq in found or () if seq in samples)
+
+    entries = []
+    totals: dict[str, list[Any]] = {}
+    for kind, fate, count, latest, mismatched, latest_mismatched in rows:
+        entries.append(LedgerEntry(kind, LedgerReason(fate), "", count, shown(latest)))
+        total = totals.setdefault(kind, [0, [], 0, []])
+        total[0] += count
+        total[1] += latest
+        total[2] += mismatched
+        total[3] += latest_mismatched or ()
+    for kind, (count, latest, mismatched, latest_mismatched) in totals.items():
+        newest = sorted(latest, reverse=True)[:5]
+        entries.append(LedgerEntry(kind, LedgerReason.ACCEPTED, "", count, shown(newest)))
+        if mismatched:
+            newest = sorted(latest_mismatched, reverse=True)[:5]
+            entries.append(LedgerEntry(kind, LedgerReason.VARIANT_MISMATCH, "", mismatched, shown(newest)))
+    return entries
+
+
+def _arms(ask: Ask, scope: Scope) -> list[tuple[Any, ...]]:
+    bound = Bound({"experiment_id": scope.experiment_id})
+    text = filled(_SQL["arms"], narrowing=compose.units_narrowed(scope, bound))
+    return ask(text, bound.parameters)
+
+
+def _counted(scope: Scope, bound: Bound, types: Sequence[str] = ()) -> str:
+    return filled(
+        _SQL["counted"],
+        unit_id=compose.unit_id(scope.unit, bound),
+        narrowing=compose.ended(scope, bound)
+        + compose.units_narrowed(scope, bound)
+        + compose.events_narrowed(scope, bound, types),
+    )
+
+
+def _micros(moment: datetime) -> int:
+    """A naive UTC datetime (or a date) from the engine as µs since the epoch."""
+    gap = datetime(moment.year, moment.month, moment.day, getattr(moment, "hour", 0), tzinfo=UTC) - datetime(
+        1970, 1, 1, tzinfo=UTC
+    )
+    return math.floor(gap.total_seconds()) * 1_000_000

@@ -1,0 +1,101 @@
+-- incoming --
+-- A portion of the log as rows. What does not have the type it should becomes NULL here and is refused by the
+-- table on insertion. Events the store already has are left out, so a portion may come twice.
+CREATE OR REPLACE TEMP TABLE incoming AS
+SELECT
+  line.q * 65536 + line.i + place - 1 AS seq,
+  event.e AS event_id,
+  event.o AS original_id,
+  coalesce(event.k, false) AS keyed,
+  CASE WHEN event.k THEN md5_number_lower(event.u || chr(31) || CAST(event.e AS VARCHAR)) END AS dedup_key,
+  event.u AS user_id,
+  event.m AS units,
+  event.t AS type,
+  make_timestamp(event.s) AS occurred_at,
+  make_timestamp(coalesce(event.c, event.s)) AS counts_until,
+  make_timestamp(event.r) AS received_at,
+  event.v AS value,
+  event.a AS amount,
+  event.p AS properties,
+  event.x AS experiment_id,
+  event.y AS variant_id
+FROM (
+  SELECT line, unnest(line.b) AS event, generate_subscripts(line.b, 1) AS place
+  FROM (
+    SELECT unnest(from_json($events, '[{"q": "BIGINT", "i": "BIGINT", "b": [{
+      "e": "UUID", "o": "VARCHAR", "k": "BOOLEAN", "u": "VARCHAR", "m": "JSON", "t": "VARCHAR",
+      "s": "BIGINT", "c": "BIGINT", "r": "BIGINT", "v": "DOUBLE", "a": "DOUBLE", "p": "VARCHAR",
+      "x": "BIGINT", "y": "BIGINT"}]}]')) AS line
+  ) AS lines
+) AS events
+WHERE line.q * 65536 + line.i + place - 1 > $after;
+
+-- incoming_facts --
+SELECT count(*), count_if(keyed), count_if(properties IS NOT NULL AND NOT json_valid(properties)) FROM incoming;
+
+-- doubles --
+-- Repetitions: within the portion all but the first in log order, and what the store has already. The hash finds
+-- the few candidates by one pass over one column; user and id themselves decide.
+CREATE OR REPLACE TEMP TABLE doubles AS
+SELECT seq
+FROM (
+  SELECT seq, row_number() OVER (PARTITION BY user_id, event_id ORDER BY seq) AS nth FROM incoming WHERE keyed
+) AS numbered
+WHERE nth > 1
+UNION
+SELECT incoming.seq
+FROM incoming
+JOIN (
+  SELECT user_id, event_id FROM events WHERE dedup_key IN (SELECT dedup_key FROM incoming WHERE keyed)
+) AS stored ON stored.user_id = incoming.user_id AND stored.event_id = incoming.event_id
+WHERE incoming.keyed;
+
+-- note_doubles --
+-- A repetition that names no experiment is noted with every experiment its user is in.
+INSERT INTO ledger
+SELECT
+  coalesce(incoming.experiment_id, assigned.experiment_id), type, 'duplicate', '', count(*),
+  list_slice(list(CAST(json_object(
+    'event_id', coalesce(original_id, CAST(event_id AS VARCHAR)), 'user_id', user_id
+  ) AS VARCHAR) ORDER BY incoming.seq), 1, 5)
+FROM incoming
+JOIN doubles ON doubles.seq = incoming.seq
+LEFT JOIN assignments AS assigned
+  ON incoming.experiment_id IS NULL AND assigned.unit_id = incoming.user_id
+GROUP BY 1, 2;
+
+-- store_all --
+INSERT INTO events SELECT * FROM incoming;
+
+-- store_firsts --
+INSERT INTO events SELECT * FROM incoming WHERE seq NOT IN (SELECT seq FROM doubles) ORDER BY seq;
+
+-- store_assignments --
+INSERT INTO assignments
+SELECT
+  CAST(item[1] AS BIGINT), CAST(item[2] AS BIGINT), item[3], CAST(item[4] AS BIGINT), CAST(item[5] AS INTEGER),
+  make_timestamp(CAST(item[6] AS BIGINT))
+FROM (SELECT unnest(from_json($assignments, '[["VARCHAR"]]')) AS item) AS items
+WHERE CAST(item[1] AS BIGINT) > $after
+ORDER BY 1;
+
+-- note_rejections --
+INSERT INTO ledger VALUES ($experiment_id, $type, 'rejected', $code, $count, $samples);
+
+-- advance --
+UPDATE position SET events = greatest(events, $events), assignments = greatest(assignments, $assignments);
+
+-- ledger_length --
+SELECT count(*) FROM ledger;
+
+-- ledger_summed --
+CREATE OR REPLACE TEMP TABLE ledger_summed AS
+SELECT experiment_id, type, reason, detail, sum(count) AS count, list_slice(flatten(list(samples)), 1, 5) AS samples
+FROM ledger
+GROUP BY experiment_id, type, reason, detail;
+
+-- ledger_cleared --
+DELETE FROM ledger;
+
+-- ledger_refilled --
+INSERT INTO ledger SELECT * FROM ledger_summed;

@@ -1,0 +1,89 @@
+"""The DuckDB store keeps the contract."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.errors import Conflict, Unavailable
+from assay.eventstore.duckdb import DuckdbStore
+from contracts.event_store import EventStoreContract
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Callable[[], DuckdbStore]]:
+    opened: list[DuckdbStore] = []
+
+    def empty() -> DuckdbStore:
+        opened.append(DuckdbStore(tmp_path / f"events{len(opened)}.duckdb", memory="256MiB", threads=2))
+        return opened[-1]
+
+    yield empty
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(empty: Callable[[], DuckdbStore]) -> DuckdbStore:
+    return empty()
+
+
+@pytest.fixture
+def reopened(store: DuckdbStore) -> Iterator[Callable[[], DuckdbStore]]:
+    opened: list[DuckdbStore] = []
+
+    def reopened() -> DuckdbStore:
+        store.close()
+        opened.append(DuckdbStore(store.path, memory="256MiB"))
+        return opened[-1]
+
+    yield reopened
+    for again in opened:
+        again.close()
+
+
+class TestDuckdb(EventStoreContract):
+    """All of the contract."""
+
+
+def test_a_second_owner_in_the_process_is_refused(store: DuckdbStore) -> None:
+    with pytest.raises(Conflict, match="open already"):
+        DuckdbStore(store.path)
+
+
+def test_a_second_owner_in_another_process_is_told_so(store: DuckdbStore) -> None:
+    script = (
+        "import sys\nfrom assay.errors import Conflict\nfrom assay.eventstore.duckdb import DuckdbStore\n"
+        "try: DuckdbStore(sys.argv[1])\nexcept Conflict as error: print(error.detail)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(store.path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "Another process has the event store open; only one may.\n"
+
+
+def test_a_file_that_is_no_store_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "events.duckdb"
+    path.write_bytes(b"not a database" * 1_000)
+    with pytest.raises(Unavailable):
+        DuckdbStore(path)
+    path.unlink()
+    DuckdbStore(path).close()
+
+
+def test_the_contract_is_light_to_import() -> None:
+    script = (
+        "import sys, assay.eventstore.base, assay.events.accept, assay.assignments.store\n"
+        "heavy = {'duckdb', 'numpy', 'sqlalchemy', 'pydantic', 'fastapi', 'pyarrow', 'scipy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
