@@ -155,6 +155,21 @@ def _difference(control: Count, treatment: Count) -> float:
     return (y * n - x * m) / (n * m)
 
 
+def count_contrast(
+    control: Count, treatment: Count, *, method: Literal["wald", "agresti_caffo"] = "wald"
+) -> Contrast:
+    """Difference of two proportions as a contrast with variances p(1-p)/n, for margins and sequential rules.
+
+    `agresti_caffo` adds one success and one failure to each arm first.
+    """
+    control.check()
+    treatment.check()
+    if method == "agresti_caffo" and control.units and treatment.units:
+        control = Count(control.units + 2, control.successes + 1)
+        treatment = Count(treatment.units + 2, treatment.successes + 1)
+    return _contrast(control, treatment, f"proportion_{method}")
+
+
 def _contrast(control: Count, treatment: Count, name: str) -> Contrast:
     (n, x), (m, y) = control, treatment
     if n == 0 or m == 0:
@@ -207,8 +222,7 @@ ScoreMethod = Literal["score", "score_uncorrected", "score_statsmodels"]
 def score_statistic(
     control: Count, treatment: Count, difference: float, *, method: ScoreMethod = "score"
 ) -> float:
-    """z for the null hypothesis p_T - p_C = difference, variance at the constrained maximum likelihood
-    estimate.
+    """z for the null hypothesis p_T - p_C = difference, with the variance under that hypothesis.
 
     `score` is Miettinen & Nurminen's statistic (variance times N/(N-1)), `score_uncorrected` Farrington &
     Manning's. `score_statsmodels` reproduces statsmodels up to 0.15, whose cubic has the control's successes

@@ -67,8 +67,7 @@ class SequentialRatio(NamedTuple):
 def sample_ratio(
     phases: Sequence[Phase], *, threshold: float = 0.001, method: RatioMethod | None = None
 ) -> SampleRatio:
-    """Chi-square test of the arms' counts; exact when an expected count is below 5 (unless `method` says
-    which).
+    """Chi-square test of the arms' counts; exact when an expected count is below 5, or as `method` says.
 
     Over several phases the statistic is the quadratic form of observed minus expected counts in the inverse
     of their covariance, the sum of the phases' multinomial covariances; with one phase that is Pearson's
