@@ -84,3 +84,8 @@ def _record(tx: WriteTx, experiment: Experiment, unit_id: str, before: str | Non
     tx.record(
         action, "experiment", experiment.id, experiment_id=experiment.id, user_id=unit_id, changes=changes
     )
+
+
+def units(tx: ReadTx, experiment_id: int) -> frozenset[str]:
+    """Every unit with an override, which results leave out."""
+    return frozenset(tx.scalars(select(Override.unit_id).where(Override.experiment_id == experiment_id)))

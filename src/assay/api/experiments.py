@@ -1,0 +1,203 @@
+"""Routes of experiments and their life."""
+
+from collections.abc import Callable
+from typing import Annotated, TypedDict
+
+from fastapi import APIRouter, Query, Response
+from fastapi.concurrency import run_in_threadpool
+
+from assay.api import spellings
+from assay.api.bodies import Document, OptionalDocument
+from assay.api.calls import Call, Editing, Limit, Reading, Skip, answer, listing
+from assay.api.operations import operation
+from assay.bucketing.ruleset import Status
+from assay.catalog import audit, documents, experiments, lifecycle, phases
+from assay.catalog.checks import Input, parse
+from assay.catalog.database import WriteTx
+from assay.catalog.editing import expect_version, find
+from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, StatusText, StopInput
+from assay.catalog.tables import Experiment
+
+router = APIRouter(tags=["experiments"])
+
+
+class ExperimentPage(TypedDict):
+    """A stretch of the list of experiments."""
+
+    experiments: list[documents.ExperimentDocument]
+    total: int
+    skip: int
+    limit: int
+
+
+class AuditPage(TypedDict):
+    """A stretch of the audit log."""
+
+    entries: list[documents.AuditDocument]
+    total: int
+    skip: int
+    limit: int
+
+
+class PhaseList(TypedDict):
+    """The phases of an experiment."""
+
+    phases: list[documents.PhaseDocument]
+
+
+class Removed(TypedDict):
+    """What became of an experiment: `deleted`, `archived` or `purged`."""
+
+    id: int
+    key: str
+    result: str
+
+
+class Nothing(Input):
+    """No field at all."""
+
+
+def shown(call: Call, row: Experiment, status: int = 200) -> Response:
+    """An experiment as the caller knows it."""
+    document = documents.experiment(row)
+    return answer(spellings.experiment(document, short=call.short), status, version=row.version)
+
+
+@router.post("/experiments", status_code=201)
+@operation(takes=ExperimentCreate, answers=documents.ExperimentDocument)
+def create_experiment(call: Editing, body: Document) -> Response:
+    """Create an experiment."""
+    given = parse(ExperimentCreate, body)
+    status = Status.RUNNING if call.short else Status.DRAFT
+    with call.parts.database.writing(call.actor, call.now) as tx:
+        row = experiments.create(tx, given, status=status)
+    return shown(call, row, 201)
+
+
+class _Filter(Input):
+    status: StatusText | None = None
+
+
+@router.get("/experiments")
+@operation(answers=ExperimentPage)
+def list_experiments(
+    call: Reading,
+    *,
+    status: Annotated[str | None, Query(description="Only this state; archived ones show only so.")] = None,
+    q: Annotated[str | None, Query(max_length=200, description="Text in name, key or description.")] = None,
+    tag: Annotated[str | None, Query(max_length=100)] = None,
+    skip: Skip = 0,
+    limit: Limit = 100,
+) -> Response:
+    """List experiments, the newest first."""
+    wanted = parse(_Filter, {"status": status}).status if status else None
+    with call.parts.database.reading() as tx:
+        rows, total = experiments.page(tx, status=wanted, q=q, tag=tag, skip=skip, limit=limit)
+    items = [spellings.experiment(documents.experiment(row), short=call.short) for row in rows]
+    return listing("experiments", items, total, skip, limit)
+
+
+@router.get("/experiments/{experiment}")
+@operation(answers=documents.ExperimentDocument)
+def get_experiment(call: Reading, experiment: str) -> Response:
+    """Get an experiment by its id or key."""
+    with call.parts.database.reading() as tx:
+        return shown(call, find(tx, experiment))
+
+
+@router.put("/experiments/{experiment}")
+@router.patch("/experiments/{experiment}")
+@operation(takes=ExperimentEdit, answers=documents.ExperimentDocument)
+def edit_experiment(call: Editing, experiment: str, body: Document) -> Response:
+    """Change what is given; with If-Match only if nobody else did first."""
+    given = parse(ExperimentEdit, body)
+    with call.parts.database.writing(call.actor, call.now) as tx:
+        row = find(tx, experiment)
+        experiments.edit(tx, row, given, expected=call.expected)
+    return shown(call, row)
+
+
+@router.delete("/experiments/{experiment}")
+@operation(answers=Removed)
+async def delete_experiment(
+    call: Editing,
+    experiment: str,
+    purge: Annotated[bool, Query(description="Remove assignments and events, too, for good.")] = False,
+) -> Response:
+    """Delete a draft, archive a started experiment, or purge either."""
+    removed = await run_in_threadpool(_delete, call, experiment, purge=purge)
+    if removed["result"] == "purged":
+        await call.parts.flush()
+        await run_in_threadpool(_purge, call, removed["id"])
+    return answer(removed)
+
+
+def _step(action: str, step: Callable[[WriteTx, Experiment], None], summary: str) -> None:
+    """One route of the life of an experiment that takes nothing but the experiment."""
+
+    def handler(call: Editing, experiment: str, body: OptionalDocument) -> Response:
+        parse(Nothing, body)
+        return _changed(call, experiment, step)
+
+    handler.__doc__ = summary
+    handler.__name__ = f"{action}_experiment"
+    operation(takes=Nothing, answers=documents.ExperimentDocument, body_required=False)(handler)
+    router.post(f"/experiments/{{experiment}}/{action}")(handler)
+
+
+_step("start", lifecycle.start, "Start a draft.")
+_step("pause", lifecycle.pause, "Let nobody new in.")
+_step("resume", lifecycle.resume, "Let units in again.")
+_step("archive", lifecycle.archive, "Put a stopped experiment away.")
+
+
+@router.post("/experiments/{experiment}/stop")
+@operation(takes=StopInput, answers=documents.ExperimentDocument, body_required=False)
+def stop_experiment(call: Editing, experiment: str, body: OptionalDocument) -> Response:
+    """End an experiment; with a winner, everybody gets it from now on."""
+    given = parse(StopInput, body)
+    return _changed(
+        call, experiment, lambda tx, row: lifecycle.stop(tx, row, winner=given.winner, reason=given.reason)
+    )
+
+
+@router.get("/experiments/{experiment}/history")
+@operation(answers=AuditPage)
+def experiment_history(call: Reading, experiment: str, skip: Skip = 0, limit: Limit = 100) -> Response:
+    """Who changed what, from what to what, the newest first."""
+    with call.parts.database.reading() as tx:
+        row = find(tx, experiment)
+        entries, total = audit.page(tx, experiment_id=row.id, skip=skip, limit=limit)
+    return listing("entries", [documents.audit_entry(each) for each in entries], total, skip, limit)
+
+
+@router.get("/experiments/{experiment}/phases")
+@operation(answers=PhaseList)
+def experiment_phases(call: Reading, experiment: str) -> Response:
+    """The stretches of unchanged allocation, first to last."""
+    with call.parts.database.reading() as tx:
+        rows = phases.listed(tx, find(tx, experiment).id)
+    return answer({"phases": [documents.phase(row) for row in rows]})
+
+
+def _changed(call: Call, experiment: str, step: Callable[[WriteTx, Experiment], None]) -> Response:
+    with call.parts.database.writing(call.actor, call.now) as tx:
+        row = find(tx, experiment)
+        expect_version(row.version, call.expected)
+        step(tx, row)
+    return shown(call, row)
+
+
+def _delete(call: Call, experiment: str, *, purge: bool) -> Removed:
+    with call.parts.database.writing(call.actor, call.now) as tx:
+        row = find(tx, experiment)
+        expect_version(row.version, call.expected)
+        removed: Removed = {"id": row.id, "key": row.key, "result": ""}
+        removed["result"] = experiments.remove(tx, row, purge=purge)
+    return removed
+
+
+def _purge(call: Call, experiment_id: int) -> None:
+    """Nobody is assigned any more; what was is removed here, wherever the drain had taken it."""
+    call.parts.assignments.purge(experiment_id)
+    call.parts.store.purge(experiment_id)

@@ -1,0 +1,42 @@
+"""What the control plane is made of; `assay.wiring` puts it together."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from assay.assignments.store import SqliteAssignments
+from assay.catalog.database import Database
+from assay.catalog.keys import KeyUse
+from assay.eventstore.base import EventStore
+from assay.published import Published, Right
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rooms the control plane speaks to, and its limits.
+
+    `flush` returns once everything acknowledged before the call can be read from `store`. `clock` gives
+    microseconds UTC. `anonymous` is what calls without a key may do. `extra_paths` and `extra_schemas` are
+    the hot routes' part of the API page; `docs` says whether there is one.
+    """
+
+    database: Database
+    published: Published
+    store: EventStore
+    assignments: SqliteAssignments
+    flush: Callable[[], Awaitable[None]]
+    clock: Callable[[], int]
+    key_use: KeyUse
+    anonymous: frozenset[Right] = frozenset()
+    max_body: int = 8 * 1024 * 1024
+    docs: bool = True
+    extra_paths: Mapping[str, Any] = field(default_factory=dict)
+    extra_schemas: Mapping[str, Any] = field(default_factory=dict)
+
+
+def moment(microseconds: int) -> datetime:
+    """Microseconds since the epoch as a time."""
+    return _EPOCH + timedelta(microseconds=microseconds)
