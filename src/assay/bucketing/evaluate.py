@@ -42,8 +42,8 @@ def evaluate(
 ) -> Decision:
     """What a unit that is not on record gets now.
 
-    `attributes` are the stored ones with those of the call laid over them; `id`, `user_id` and the unit's own name
-    are added where absent.
+    `attributes` are the stored ones with those of the call laid over them; `id`, `user_id` and the unit's own
+    name are added where absent.
     """
     if not unit_id:
         return _NO_UNIT
@@ -75,7 +75,7 @@ def _in_any(experiment: Experiment, user_id: str | None, seen: Mapping[str, Any]
 
 
 def serve(experiment: Experiment, unit_id: str, recorded: int | None) -> Decision | None:
-    """What the record, an override or the experiment's end decide; None where a running experiment must evaluate.
+    """What the record, an override or the experiment's end decide; None where evaluation has to.
 
     `recorded` is the id of the variant on record, None where there is none.
     """

@@ -1,7 +1,7 @@
 """From a seed and a unit's id to a number in [0, 1), as GrowthBook's SDKs compute it.
 
-Source: the hashing section of GrowthBook's "build your own SDK" specification, version 0.8. The reference is the
-JavaScript SDK, which folds UTF-16 code units, not UTF-8 bytes, into FNV-1a.
+Source: the hashing section of GrowthBook's "build your own SDK" specification, version 0.8. The reference is
+the JavaScript SDK, which folds UTF-16 code units, not UTF-8 bytes, into FNV-1a.
 """
 
 from collections.abc import Sequence
@@ -50,8 +50,8 @@ def equal_weights(count: int) -> list[float]:
 def bucket_ranges(count: int, coverage: float, weights: Sequence[float] | None) -> Ranges:
     """The stretch of [0, 1) that each of `count` variants takes.
 
-    Coverage is clamped to [0, 1]; weights of another number, or that do not add up to about 1, give way to equal
-    ones. Each range keeps its place when coverage grows, so that nobody inside moves.
+    Coverage is clamped to [0, 1]; weights of another number, or that do not add up to about 1, give way to
+    equal ones. Each range keeps its start when coverage grows, so that nobody inside moves.
     """
     coverage = min(max(coverage, 0.0), 1.0)
     if weights is None or len(weights) != count or not 0.99 <= sum(weights) <= 1.01:

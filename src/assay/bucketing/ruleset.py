@@ -186,8 +186,8 @@ class Experiment:
 def shares(variants: tuple[Variant, ...], coverage: float) -> Ranges:
     """The stretch of [0, 1) for each variant.
 
-    What switched-off variants had goes to the others in proportion. A share given to nobody stays free. With all
-    variants on and shared out in full, these are GrowthBook's own ranges.
+    What switched-off variants had goes to the others in proportion. A share given to nobody stays free. With
+    all variants on and shared out in full, these are GrowthBook's own ranges.
     """
     declared = [each.allocation for each in variants if not each.removed]
     on = [each.allocation if each.on else 0.0 for each in variants]
