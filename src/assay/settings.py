@@ -24,13 +24,19 @@ _PREFIXED_ONLY = frozenset({"HOST", "WORKERS"})
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings in force. Each field's description says what it is for and when to change it."""
 
-    host: Annotated[str, Meta(description="Address to listen on; `0.0.0.0` opens it to the network.")] = "127.0.0.1"
+    host: Annotated[str, Meta(description="Address to listen on; `0.0.0.0` opens it to the network.")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
     data_dir: Annotated[
-        str, Meta(min_length=1, description="Data directory; made when absent. One process owns it at a time.")
+        str,
+        Meta(min_length=1, description="Data directory; made when absent. One process owns it at a time."),
     ] = "./assay-data"
     workers: Annotated[
-        int, Meta(ge=1, le=64, description="Server processes. The embedded stores have one owner, so they take 1.")
+        int,
+        Meta(
+            ge=1, le=64, description="Server processes. The embedded stores have one owner, so they take 1."
+        ),
     ] = 1
     database_url: Annotated[
         str,
@@ -67,23 +73,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="Assignments kept in memory for repeat answers, about 200 bytes each."),
     ] = 1_000_000
     max_ruleset_age: Annotated[
-        float, Meta(gt=0, description="Seconds without a sight of the catalog after which `/ready` turns red.")
+        float,
+        Meta(gt=0, description="Seconds without a sight of the catalog after which `/ready` turns red."),
     ] = 60.0
-    max_body_bytes: Annotated[int, Meta(ge=1024, description="Largest request body, after decompression.")] = (
-        8 * 1024 * 1024
+    max_body_bytes: Annotated[
+        int, Meta(ge=1024, description="Largest request body, after decompression.")
+    ] = 8 * 1024 * 1024
+    max_batch_events: Annotated[int, Meta(ge=1, le=65_535, description="Most events in one request.")] = (
+        10_000
     )
-    max_batch_events: Annotated[int, Meta(ge=1, le=65_535, description="Most events in one request.")] = 10_000
     max_event_bytes: Annotated[int, Meta(ge=256, description="Largest single event.")] = 64 * 1024
     max_event_properties: Annotated[int, Meta(ge=0, description="Most properties of one event.")] = 100
     max_name_length: Annotated[
         int, Meta(ge=1, le=1000, description="Longest id, key, name or event type, in characters.")
     ] = 200
-    max_bulk_pairs: Annotated[int, Meta(ge=1, description="Most unit-experiment pairs in one bulk assignment.")] = (
-        10_000
-    )
+    max_bulk_pairs: Annotated[
+        int, Meta(ge=1, description="Most unit-experiment pairs in one bulk assignment.")
+    ] = 10_000
     report_memory: Annotated[
         str,
-        Meta(pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B|B)$", description="Most memory the analytical store may take."),
+        Meta(
+            pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B|B)$", description="Most memory the analytical store may take."
+        ),
     ] = "1GiB"
     report_threads: Annotated[
         int, Meta(ge=0, description="Threads of the analytical store; 0: one for each core.")
@@ -93,7 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe line that is logged.")
     ] = "info"
     log_format: Annotated[
-        Literal["auto", "console", "json"], Meta(description="`auto`: readable on a terminal, JSON elsewhere.")
+        Literal["auto", "console", "json"],
+        Meta(description="`auto`: readable on a terminal, JSON elsewhere."),
     ] = "auto"
     unleash_url: Annotated[
         str, Meta(description="Base URL of an Unleash server; kept for its integration, unused when empty.")
@@ -140,7 +152,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({shown})"
 
 
-def load(environment: Mapping[str, str] | None = None, *, env_file: Path | None = None, **flags: Any) -> Settings:
+def load(
+    environment: Mapping[str, str] | None = None, *, env_file: Path | None = None, **flags: Any
+) -> Settings:
     """Read the settings: flags over the environment over `.env` over the defaults.
 
     Flags that are None were not given. Raises `Invalid` naming the setting, its value and what
@@ -148,7 +162,9 @@ def load(environment: Mapping[str, str] | None = None, *, env_file: Path | None 
     """
     environment = os.environ if environment is None else environment
     file = Path(".env") if env_file is None else env_file
-    written = {**dotenv_values(file, interpolate=False), **environment} if file.is_file() else dict(environment)
+    written = (
+        {**dotenv_values(file, interpolate=False), **environment} if file.is_file() else dict(environment)
+    )
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         name = field.name.upper()

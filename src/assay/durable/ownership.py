@@ -5,11 +5,14 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from assay.errors import Conflict, Unavailable
+from assay.errors import AssayError, Conflict, Invalid, Unavailable
+
+_SOCKET = "assay.sock"
 
 
 class DataDirectory:
@@ -21,11 +24,12 @@ class DataDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._listener: socket.socket | None = None
 
     @property
     def socket_path(self) -> Path:
         """Where the owner listens for `assay import` and its like."""
-        return self.path / "assay.sock"
+        return self.path / _SOCKET
 
     def acquire(self) -> None:
         """Make the directory if need be and become its owner.
@@ -60,20 +64,96 @@ class DataDirectory:
             os.close(self._lock)
             self._lock = None
 
+    def listen(self, serve: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]) -> None:
+        """Answer other processes on the directory's socket, each in a thread of its own.
 
-def ask_owner(path: Path, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Send one request to the process that owns the directory and yield its answers as they come."""
+        `serve(request, say)` does what one request asks for and says each message as it comes.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with contextlib.suppress(FileNotFoundError):
+            self.socket_path.unlink()
+        with _address(self.path) as address:
+            listener.bind(address)
+        self.socket_path.chmod(0o600)
+        listener.listen()
+        self._listener = listener
+        threading.Thread(target=_accept, args=(listener, serve), name="assay-socket", daemon=True).start()
+
+    def stop_listening(self) -> None:
+        """Accept nobody any more; requests under way are finished."""
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+            self.socket_path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _address(directory: Path) -> Iterator[str]:
+    """The socket's address, by way of an open directory: an address has room for 107 bytes only."""
+    full = str(directory / _SOCKET)
+    if len(os.fsencode(full)) < 100 or not Path("/proc/self/fd").is_dir():
+        yield full
+        return
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{opened}/{_SOCKET}"
+    finally:
+        os.close(opened)
+
+
+def _accept(
+    listener: socket.socket, serve: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]
+) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return  # closed
+        threading.Thread(target=_serve, args=(connection, serve), name="assay-command", daemon=True).start()
+
+
+def _serve(
+    connection: socket.socket, serve: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]
+) -> None:
+    def say(message: dict[str, Any]) -> None:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+
+    with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            with connection.makefile("rb") as lines:
+                serve(json.loads(lines.readline(1_000_000)), say)
+            say({"end": True})
+        except AssayError as error:
+            say({"error": error.detail, "code": error.code})
+        except ValueError:
+            say({"error": "The request is not one JSON object on one line.", "code": "malformed"})
+
+
+def ask_owner(path: Path, request: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
+    """Send one request to the process that owns the directory and hear its messages as they come.
+
+    Raises `Unavailable` when nobody listens or the owner goes away, `Invalid` with its sentence when it refuses.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
-            # A relative name from inside the directory: a socket's address has room for 107 bytes only.
-            with contextlib.chdir(path):
-                connection.connect("assay.sock")
+            with _address(path) as address:
+                connection.connect(address)
         except OSError as error:
             raise Unavailable(
-                f"The server that owns {path} does not answer on its socket: {error.strerror}.",
+                f"The process that owns {path} does not answer on its socket ({error.strerror}).",
                 code="no_owner",
             ) from error
         connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile("rb") as answers:
-            for line in answers:
-                yield json.loads(line)
+        with connection.makefile("rb") as messages:
+            for line in messages:
+                message: dict[str, Any] = json.loads(line)
+                if "error" in message:
+                    raise Invalid(message["error"], code=message["code"])
+                if "end" in message:
+                    return
+                hear(message)
+    raise Unavailable(
+        "The server went away before it had finished; run the command again.", code="owner_gone"
+    )

@@ -1,0 +1,202 @@
+"""From an experiment and a user to the bytes of the answer.
+
+Everything of an answer that does not depend on the user is encoded once per published experiment and
+recorded variant; a repeat assignment then costs two dictionary look-ups and one join.
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from assay.assignments.store import Record, SqliteAssignments
+from assay.bucketing.evaluate import Decision, evaluate, serve
+from assay.bucketing.ruleset import Experiment, Status
+from assay.durable.writer import open_reader, unavailable
+from assay.published import Published
+from assay.telemetry import Telemetry
+
+_encode = msgspec.json.Encoder().encode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING: Mapping[str, Any] = {}
+
+
+def iso(moment: int) -> str:
+    """Microseconds since the epoch as ISO 8601 text in UTC, always with six decimals."""
+    return (_EPOCH + timedelta(microseconds=moment)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Settled(NamedTuple):
+    """What a unit is served, as far as it is known.
+
+    `tail` is the encoded middle of the answer; `variant_id` is what is on record, with its time in
+    microseconds, both None where nothing is. `reason` is the decision's.
+    """
+
+    tail: bytes
+    reason: str
+    served_id: int | None
+    variant_id: int | None
+    assigned_at: int | None
+
+
+class Serving:
+    """The encoded answers of one published experiment."""
+
+    __slots__ = ("_tails", "experiment", "head", "plain")
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.head = b'{"experiment_id":%d,"experiment_key":%s,"user_id":' % (
+            experiment.id,
+            _encode(experiment.key),
+        )
+        #: Without overrides, what is on record alone decides what is served.
+        self.plain = not experiment.overrides
+        self._tails: dict[int, Settled] = {}
+
+    def recorded(self, variant_id: int, assigned_at: int) -> Settled:
+        """The answer for a unit with this record, where no override can interfere."""
+        known = self._tails.get(variant_id)
+        if known is None:
+            decision = serve(self.experiment, "", variant_id)
+            if decision is None:  # a record always decides
+                raise AssertionError(f"variant {variant_id} on record decides nothing")
+            known = self._tails[variant_id] = self.settled(decision, variant_id, None)
+        return Settled(known.tail, known.reason, known.served_id, variant_id, assigned_at)
+
+    def settled(self, decision: Decision, variant_id: int | None, assigned_at: int | None) -> Settled:
+        """Encode a decision beside what is on record."""
+        variant = decision.variant
+        served = variant is not None
+        document = {
+            "assigned": served,
+            "variant_id": variant.id if variant else None,
+            "variant_key": variant.key if variant else None,
+            "variant": variant.name if variant else None,
+            "variant_name": variant.name if variant else None,
+            "config": variant.config if variant else None,
+            "reason": str(decision.reason),
+            "assigned_variant_id": variant_id,
+        }
+        tail = _encode(document)[1:-1]
+        return Settled(tail, str(decision.reason), variant.id if variant else None, variant_id, assigned_at)
+
+    def answer(self, user_id: str, unit_id: str | None, settled: Settled) -> bytes:
+        """The JSON document of one assignment."""
+        at = settled.assigned_at
+        time = b"null" if at is None else b'"%s"' % iso(at).encode()
+        unit = b""
+        if self.experiment.unit != "user_id":
+            unit = b'"unit":%s,"unit_id":%s,' % (_encode(self.experiment.unit), _encode(unit_id))
+        return b'%s%s,%s%s,"assigned_at":%s,"assignment_timestamp":%s}' % (
+            self.head,
+            _encode(user_id),
+            unit,
+            settled.tail,
+            time,
+            time,
+        )
+
+
+class StoredAttributes:
+    """What the catalog knows of a user, read by key from the database file as it is now."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._connection = open_reader(path)
+
+    def __call__(self, user_id: str) -> Mapping[str, Any]:
+        """The stored attributes; empty for a user nobody has described."""
+        try:
+            row = self._connection.execute("SELECT attributes FROM users WHERE id = ?", (user_id,)).fetchone()
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
+        if row is None:
+            return _NOTHING
+        attributes: dict[str, Any] = msgspec.json.decode(row[0])
+        return attributes
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class Assigner:
+    """Get-or-create of assignments over the published ruleset and the durable record."""
+
+    def __init__(
+        self,
+        published: Published,
+        assignments: SqliteAssignments,
+        attributes_of: Callable[[str], Mapping[str, Any]],
+        telemetry: Telemetry,
+    ) -> None:
+        self.published = published
+        self.assignments = assignments
+        self.attributes_of = attributes_of
+        self._serving: dict[int, Serving] = {}
+        self._count = telemetry.assignments.add
+
+    def serving(self, experiment: Experiment) -> Serving:
+        """The encoded answers of this very version of the experiment."""
+        known = self._serving.get(experiment.id)
+        if known is None or known.experiment is not experiment:
+            known = self._serving[experiment.id] = Serving(experiment)
+        return known
+
+    def settle(
+        self, serving: Serving, user_id: str, unit_id: str | None, context: Mapping[str, Any], now: int
+    ) -> Settled | Record:
+        """What this unit is served; a `Record` is a proposal that must be stored before it is answered.
+
+        What is on record wins over every later change of the experiment. A new unit of a running
+        experiment is evaluated without asking the disk first: insert-or-get finds an earlier record.
+        """
+        experiment = serving.experiment
+        if unit_id is None:
+            decision = evaluate(experiment, None, user_id, context)
+            return serving.settled(decision, None, None)
+        hit = self.assignments.peek(experiment.id, unit_id)
+        if hit is not None and serving.plain:
+            return serving.recorded(hit[0], hit[1])
+        if hit is None and serving.plain and experiment.status is Status.RUNNING:
+            decision = self._evaluate(experiment, unit_id, user_id, context)
+            if decision.variant is not None:
+                return Record(experiment.id, unit_id, decision.variant.id, experiment.phase, now)
+            found = self.assignments.find(experiment.id, unit_id)
+            if found is None:
+                return serving.settled(decision, None, None)
+            return serving.recorded(found.variant_id, found.assigned_at)
+        return self._settle_slowly(serving, user_id, unit_id, context, now)
+
+    def _settle_slowly(
+        self, serving: Serving, user_id: str, unit_id: str, context: Mapping[str, Any], now: int
+    ) -> Settled | Record:
+        experiment = serving.experiment
+        record = self.assignments.find(experiment.id, unit_id)
+        variant_id = record.variant_id if record else None
+        assigned_at = record.assigned_at if record else None
+        decision = serve(experiment, unit_id, variant_id)
+        if decision is None:
+            decision = self._evaluate(experiment, unit_id, user_id, context)
+            if decision.variant is not None:
+                return Record(experiment.id, unit_id, decision.variant.id, experiment.phase, now)
+        return serving.settled(decision, variant_id, assigned_at)
+
+    def _evaluate(
+        self, experiment: Experiment, unit_id: str, user_id: str, context: Mapping[str, Any]
+    ) -> Decision:
+        if experiment.needs_attributes:
+            stored = self.attributes_of(user_id)
+            if stored:
+                context = {**stored, **context}
+        return evaluate(experiment, unit_id, user_id, context)
+
+    def stored(self, serving: Serving, proposed: Record, record: Record) -> Settled:
+        """The answer once insert-or-get has said what is on record."""
+        if record is proposed or record == proposed:
+            self._count((record.experiment_id, record.variant_id))
+        return serving.recorded(record.variant_id, record.assigned_at)

@@ -1,0 +1,261 @@
+"""Handlers that assign: get-or-create, eligibility, bulk, exposures, explain."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from assay.assignments.store import Record
+from assay.bucketing.evaluate import explain
+from assay.bucketing.ruleset import Experiment, Status
+from assay.errors import Invalid, NotFound
+from assay.events import timestamps
+from assay.hotpath.assigner import Assigner, Serving, Settled, iso
+from assay.hotpath.http import Request, Response, shown, text_id
+
+_encode = msgspec.json.Encoder().encode
+Context = dict[str, Any]
+
+
+class Assign(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /experiments/{experiment}/assign`."""
+
+    user_id: str
+    context: Context = {}
+    units: dict[str, str] = {}
+
+
+class CheckEligibility(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /experiments/check-eligibility`."""
+
+    user_id: str
+    experiment_ids: list[int | str]
+    context: Context = {}
+    units: dict[str, str] = {}
+
+
+class BulkUnit(msgspec.Struct, forbid_unknown_fields=True):
+    """One user of a bulk assignment, where each brings attributes or units of its own."""
+
+    user_id: str
+    context: Context = {}
+    units: dict[str, str] = {}
+
+
+class Bulk(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /assignments`: `user_ids` or `units`, and the experiments (all running ones if absent)."""
+
+    user_ids: list[str] = []
+    units: list[BulkUnit] = []
+    experiments: list[int | str] | None = None
+    context: Context = {}
+
+
+class Exposure(msgspec.Struct, forbid_unknown_fields=True):
+    """What an SDK that evaluates locally reports: this user saw this variant."""
+
+    user_id: str
+    experiment: int | str
+    variant: int | str
+    timestamp: str | int | float | None = None
+    units: dict[str, str] = {}
+
+
+_assign = msgspec.json.Decoder(Assign)
+_check = msgspec.json.Decoder(CheckEligibility)
+_bulk = msgspec.json.Decoder(Bulk)
+_exposures = msgspec.json.Decoder(Exposure | list[Exposure])
+
+
+class AssignmentRoutes:
+    """The handlers, over one `Assigner`."""
+
+    def __init__(self, assigner: Assigner, *, max_name: int, max_pairs: int) -> None:
+        self.assigner = assigner
+        self.max_name = max_name
+        self.max_pairs = max_pairs
+
+    def experiment(self, reference: int | str) -> Experiment:
+        """The published experiment with this id or key, or `NotFound`."""
+        found = self.assigner.published.ruleset.find(reference)
+        if found is None:
+            raise NotFound(f"There is no experiment {shown(reference)}.", code="unknown_experiment")
+        return found
+
+    def _unit(self, experiment: Experiment, user_id: str, units: Mapping[str, str]) -> str | None:
+        if experiment.unit == "user_id":
+            return user_id
+        unit = units.get(experiment.unit)
+        return None if unit is None else text_id(unit, f"units.{experiment.unit}", self.max_name)
+
+    async def _one(
+        self, reference: str, user_id: str, units: Mapping[str, str], context: Context, now: int
+    ) -> Response:
+        text_id(user_id, "user_id", self.max_name)
+        experiment = self.experiment(reference)
+        assigner = self.assigner
+        serving = assigner.serving(experiment)
+        unit_id = user_id if experiment.unit == "user_id" else self._unit(experiment, user_id, units)
+        settled = assigner.settle(serving, user_id, unit_id, context, now)
+        if type(settled) is Record:
+            settled = assigner.stored(serving, settled, await assigner.assignments.put(settled))
+        return Response(200, serving.answer(user_id, unit_id, settled))  # type: ignore[arg-type]
+
+    async def get(self, request: Request) -> Response:
+        """`GET /experiments/{experiment}/assignment/{user_id}`; other units come as query parameters."""
+        reference, user_id = request.params
+        query = request.scope["query_string"]
+        units = request.query() if query else {}
+        return await self._one(reference, user_id, units, {}, request.now)
+
+    async def assign(self, request: Request) -> Response:
+        """`POST /experiments/{experiment}/assign`."""
+        body = await request.json(_assign)
+        return await self._one(request.params[0], body.user_id, body.units, body.context, request.now)
+
+    async def check_eligibility(self, request: Request) -> Response:
+        """`POST /experiments/check-eligibility`: which of these experiments the user is in, and as what."""
+        body = await request.json(_check)
+        text_id(body.user_id, "user_id", self.max_name)
+        self._check_pairs(len(body.experiment_ids), "experiment_ids")
+        assigner = self.assigner
+        ineligible: dict[str, str] = {}
+        found: list[tuple[str, Serving, str | None, Settled | Record]] = []
+        for reference in dict.fromkeys(body.experiment_ids):
+            experiment = assigner.published.ruleset.find(reference)
+            if experiment is None:
+                ineligible[str(reference)] = "unknown_experiment"
+                continue
+            serving = assigner.serving(experiment)
+            unit_id = self._unit(experiment, body.user_id, body.units)
+            settled = assigner.settle(serving, body.user_id, unit_id, body.context, request.now)
+            found.append((str(reference), serving, unit_id, settled))
+        proposals = [each[3] for each in found if type(each[3]) is Record]
+        records = iter(await assigner.assignments.put_many(proposals) if proposals else ())
+        eligible: dict[str, msgspec.Raw] = {}
+        for reference, serving, unit_id, settled in found:
+            if type(settled) is Record:
+                settled = assigner.stored(serving, settled, next(records))  # noqa: PLW2901
+            if settled.served_id is None:  # type: ignore[union-attr]
+                ineligible[reference] = settled.reason  # type: ignore[union-attr]
+            else:
+                eligible[reference] = msgspec.Raw(serving.answer(body.user_id, unit_id, settled))  # type: ignore[arg-type]
+        document = {"user_id": body.user_id, "eligible_experiment_ids": eligible, "ineligible": ineligible}
+        return Response(200, _encode(document))
+
+    def _check_pairs(self, pairs: int, path: str) -> None:
+        if pairs > self.max_pairs:
+            raise Invalid.field(
+                path,
+                f"at most {self.max_pairs} pairs in one call (MAX_BULK_PAIRS), got {pairs}",
+                code="too_many",
+            )
+
+    async def bulk(self, request: Request) -> Response:
+        """`POST /assignments`: many users into many experiments, in one durable commit."""
+        body = await request.json(_bulk)
+        if bool(body.user_ids) == bool(body.units):
+            raise Invalid.field("user_ids", "give either user_ids or units, and not both", code="no_users")
+        ruleset = self.assigner.published.ruleset
+        if body.experiments is None:
+            experiments = [each for each in ruleset.by_id.values() if each.status is Status.RUNNING]
+        else:
+            experiments = [self.experiment(reference) for reference in dict.fromkeys(body.experiments)]
+        users = body.units or [BulkUnit(user_id) for user_id in dict.fromkeys(body.user_ids)]
+        self._check_pairs(len(users) * len(experiments), "user_ids" if body.user_ids else "units")
+        name = "user_ids[{}]" if body.user_ids else "units[{}].user_id"
+        for position, user in enumerate(users):
+            text_id(user.user_id, name.format(position), self.max_name)
+        answers = await self._assign_many(users, experiments, body.context, request.now)
+        return Response(200, b'{"assignments":[%s],"total":%d}' % (b",".join(answers), len(answers)))
+
+    async def _assign_many(
+        self, users: list[BulkUnit], experiments: list[Experiment], context: Context, now: int
+    ) -> list[bytes]:
+        assigner = self.assigner
+        servings = [assigner.serving(experiment) for experiment in experiments]
+        settled: list[tuple[Serving, str, str | None, Settled | Record]] = []
+        for user in users:
+            seen = {**context, **user.context} if user.context else context
+            for serving in servings:
+                unit_id = self._unit(serving.experiment, user.user_id, user.units)
+                outcome = assigner.settle(serving, user.user_id, unit_id, seen, now)
+                settled.append((serving, user.user_id, unit_id, outcome))
+        proposals = [each[3] for each in settled if type(each[3]) is Record]
+        records = iter(await assigner.assignments.put_many(proposals) if proposals else ())
+        answers = []
+        for serving, user_id, unit_id, outcome in settled:
+            if type(outcome) is Record:
+                outcome = assigner.stored(serving, outcome, next(records))  # noqa: PLW2901
+            answers.append(serving.answer(user_id, unit_id, outcome))  # type: ignore[arg-type]
+        return answers
+
+    async def exposures(self, request: Request) -> Response:
+        """`POST /exposures`: the first exposure of a unit is its assignment; a later, different one is named."""
+        body = await request.json(_exposures)
+        reports = body if isinstance(body, list) else [body]
+        self._check_pairs(len(reports), "exposures")
+        proposals = [self._exposure(each, position, request.now) for position, each in enumerate(reports)]
+        records = await self.assigner.assignments.put_many(proposals) if proposals else []
+        conflicts = [
+            {
+                "index": position,
+                "recorded_variant_id": record.variant_id,
+                "reported_variant_id": proposal.variant_id,
+            }
+            for position, (proposal, record) in enumerate(zip(proposals, records, strict=True))
+            if record.variant_id != proposal.variant_id
+        ]
+        return Response(202, _encode({"accepted": len(records), "conflicts": conflicts}))
+
+    def _exposure(self, report: Exposure, position: int, now: int) -> Record:
+        path = f"[{position}]"
+        text_id(report.user_id, f"{path}.user_id", self.max_name)
+        experiment = self.assigner.published.ruleset.find(report.experiment)
+        if experiment is None:
+            raise Invalid.field(
+                f"{path}.experiment",
+                f"there is no experiment {shown(report.experiment)}",
+                code="unknown_experiment",
+            )
+        unit_id = self._unit(experiment, report.user_id, report.units)
+        if unit_id is None:
+            raise Invalid.field(f"{path}.units", f"needs {experiment.unit}, the unit of {experiment.key}")
+        for variant in experiment.variants:
+            if report.variant in (variant.id, variant.key, variant.name):
+                break
+        else:
+            names = ", ".join(variant.key for variant in experiment.variants)
+            raise Invalid.field(f"{path}.variant", f"{shown(report.variant)} is not one of: {names}")
+        at = now
+        if report.timestamp is not None:
+            moment = timestamps.parse(report.timestamp)
+            if moment is None or moment.start > now + 5 * timestamps.MINUTE:
+                raise Invalid.field(
+                    f"{path}.timestamp",
+                    f"must be an ISO 8601 time that is not in the future, got {shown(report.timestamp)}",
+                )
+            at = min(moment.start, now)
+        return Record(experiment.id, unit_id, variant.id, experiment.phase, at)
+
+    async def explain(self, request: Request) -> Response:
+        """`GET /experiments/{experiment}/explain/{user_id}`: why this user gets what they get."""
+        reference, user_id = request.params
+        text_id(user_id, "user_id", self.max_name)
+        experiment = self.experiment(reference)
+        query = request.query()
+        unit_id = self._unit(experiment, user_id, query)
+        record = None if unit_id is None else self.assigner.assignments.find(experiment.id, unit_id)
+        receipt = explain(
+            experiment,
+            unit_id,
+            user_id,
+            self.assigner.attributes_of(user_id),
+            record.variant_id if record else None,
+        )
+        document = {
+            **receipt.as_document(),
+            "assigned_at": iso(record.assigned_at) if record else None,
+            "ruleset_version": self.assigner.published.ruleset.version,
+        }
+        return Response(200, _encode(document))

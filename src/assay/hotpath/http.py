@@ -1,0 +1,274 @@
+"""The little HTTP that the hot path needs: one request, one answer, problems as RFC 9457 says."""
+
+import itertools
+import os
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from assay.errors import AssayError, FieldError, Invalid, Malformed, TooLarge, Unavailable, UnsupportedType
+from assay.published import Key
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+T = TypeVar("T")
+
+JSON = b"application/json"
+NDJSON = b"application/x-ndjson"
+PROBLEM = b"application/problem+json"
+TEXT = b"text/plain; charset=utf-8"
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}").fullmatch
+_ids = itertools.count()
+#: Tells the ids of one process from those of another; no secret hangs on it.
+_process = os.urandom(6).hex().encode()
+
+
+class Response(NamedTuple):
+    """What a handler answers."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Request:
+    """One call on a hot route.
+
+    Attributes:
+        params: the path's variable parts, decoded.
+        key: who calls, or None for an anonymous call that the settings allow.
+        now: microseconds UTC at which the request was taken up.
+    """
+
+    __slots__ = ("_receive", "key", "limit", "now", "params", "scope")
+
+    def __init__(
+        self, scope: Scope, receive: Receive, params: list[str], key: Key | None, now: int, limit: int
+    ) -> None:
+        self.scope = scope
+        self._receive = receive
+        self.params = params
+        self.key = key
+        self.now = now
+        self.limit = limit
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a header (lower-case name), or None."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return bytes(value)
+        return None
+
+    def query(self) -> dict[str, str]:
+        """The query parameters, the last of each name."""
+        try:
+            return dict(
+                parse_qsl(self.scope["query_string"].decode(), keep_blank_values=True, errors="strict")
+            )
+        except ValueError as error:
+            raise Malformed(
+                "The query string is not valid percent-encoded UTF-8.", code="bad_query"
+            ) from error
+
+    def content_type(self) -> bytes:
+        """The media type without parameters, lower-case; empty when the caller sent none."""
+        value = self.header(b"content-type")
+        return b"" if value is None else value.partition(b";")[0].strip().lower()
+
+    async def body(self) -> bytes:
+        """The whole body, decompressed; `TooLarge` as soon as it passes the limit."""
+        message = await self._receive()
+        data: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            parts, size = [data], len(data)
+            while message.get("more_body", False):
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise Malformed("The connection closed before the whole body had arrived.")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > self.limit:
+                    break
+            data = b"".join(parts)
+        if len(data) > self.limit:
+            raise too_large(self.limit)
+        encoding = self.header(b"content-encoding")
+        if encoding is None or encoding == b"identity":
+            return data
+        if encoding.strip().lower() != b"gzip":
+            raise UnsupportedType(
+                f"Content-Encoding {shown(encoding)} is not understood; send gzip or nothing."
+            )
+        return _gunzip(data, self.limit)
+
+    async def json(self, decoder: "msgspec.json.Decoder[T]") -> T:
+        """The body as the type the decoder was made for; what is wrong is named by path and value."""
+        kind = self.content_type()
+        data = await self.body()
+        if kind not in {JSON, b""} and not kind.endswith(b"+json"):
+            raise UnsupportedType(f"Content-Type {shown(kind)} is not understood; send application/json.")
+        return decode(decoder, data)
+
+
+def too_large(limit: int) -> TooLarge:
+    """The body is over the limit of `MAX_BODY_BYTES`."""
+    return TooLarge(f"The body is larger than {limit} bytes (MAX_BODY_BYTES).", code="body_too_large")
+
+
+def _gunzip(data: bytes, limit: int) -> bytes:
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflate.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise Malformed("The body is not valid gzip.", code="bad_gzip") from error
+    if len(plain) > limit:
+        raise too_large(limit)
+    if not inflate.eof:
+        raise Malformed("The gzip body ends too early.", code="bad_gzip")
+    return plain
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in an error message: short, and without control characters."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    written = repr(text)
+    return written if len(written) <= 80 else f"{written[:60]}… ({len(written)} characters)"
+
+
+def decode(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
+    """Decode JSON, turning every way it can fail into an error that says what and where."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), data) from error
+    except msgspec.DecodeError as error:
+        if not data.strip():
+            raise Malformed("The body is empty; a JSON document is expected.", code="empty_body") from error
+        raise Malformed(f"The body is not valid JSON: {error}.", code="malformed_json") from error
+    except UnicodeDecodeError as error:
+        raise Malformed("The body is not valid UTF-8.", code="malformed_json") from error
+    except RecursionError as error:
+        raise Malformed("The JSON is nested too deeply.", code="too_deep") from error
+
+
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+
+def _invalid(message: str, data: bytes) -> Invalid:
+    """msgspec says `Expected `str`, got `int` - at `$.user_id``; add the value that stands there."""
+    what, _, where = message.partition(" - at `$")
+    path = where.rstrip("`").lstrip(".")
+    unknown = re.search(r"unknown field `([^`]*)`", what)
+    missing = re.search(r"missing required field `([^`]*)`", what)
+    name = unknown or missing
+    if name is not None:
+        path = f"{path}.{name[1]}" if path else name[1]
+        sentence = "unknown field" if unknown else "required, but missing"
+        return Invalid.field(path, sentence, code="unknown_field" if unknown else "missing_field")
+    value: Any = None
+    try:
+        value = msgspec.json.decode(data)
+        for key, index in _STEP.findall(where.rstrip("`")):
+            value = value[key] if key else value[int(index)]
+    except (msgspec.DecodeError, LookupError, TypeError, ValueError, RecursionError):
+        return Invalid.field(path or "body", what[0].lower() + what[1:])
+    return Invalid.field(path or "body", f"{what[0].lower()}{what[1:]}: {shown(value)}")
+
+
+def text_id(value: str, path: str, limit: int) -> str:
+    """Check an id or name from a caller: not empty, no NUL, no lone surrogate, not too long."""
+    if not value:
+        raise Invalid.field(path, "must not be empty")
+    if len(value) > limit:
+        raise Invalid.field(
+            path, f"at most {limit} characters (MAX_NAME_LENGTH), got {len(value)}: {shown(value)}"
+        )
+    if "\x00" in value:
+        raise Invalid.field(path, f"must not contain NUL characters: {shown(value)}")
+    return value
+
+
+def path_text(segment: bytes) -> str:
+    """One percent-decoded path segment; an encoded slash stays inside it."""
+    try:
+        text = segment.decode("utf-8")
+        return unquote(text, errors="strict") if "%" in text else text
+    except UnicodeDecodeError as error:
+        raise Malformed(f"The path segment {shown(segment)} is not valid UTF-8.", code="bad_path") from error
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The caller's X-Request-ID if it is sane, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _SANE_ID(value):
+            return value
+    return new_request_id()
+
+
+def new_request_id() -> bytes:
+    """An id that no other request of this process has."""
+    return b"%s-%x" % (_process, next(_ids))
+
+
+def problem(error: AssayError) -> Response:
+    """An error as RFC 9457 `application/problem+json`."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if error.status == 401:
+        headers = ((b"www-authenticate", b'Bearer realm="assay"'),)
+    elif isinstance(error, Unavailable):
+        headers = ((b"retry-after", b"%d" % error.retry_after),)
+    document = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "errors": [{"path": each.path, "message": each.message} for each in error.errors],
+    }
+    return Response(error.status, msgspec.json.encode(document), PROBLEM, headers)
+
+
+async def respond(send: Send, response: Response, identity: bytes) -> None:
+    """Send an answer in two messages, with its length and request id."""
+    status, body, content_type, extra = response
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-request-id", identity),
+                *extra,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+__all__ = [
+    "Application",
+    "FieldError",
+    "Receive",
+    "Request",
+    "Response",
+    "Scope",
+    "Send",
+    "decode",
+    "path_text",
+    "problem",
+    "request_id",
+    "respond",
+    "shown",
+    "text_id",
+    "too_large",
+]

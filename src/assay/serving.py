@@ -1,0 +1,44 @@
+"""Run the application on uvicorn."""
+
+import socket
+import sys
+
+import uvicorn
+
+from assay import __version__
+from assay.settings import Settings
+from assay.wiring import Application
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says in one line where it listens, with the port it really got."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            sys.stdout.write(f"Assay {__version__} listens on http://{shown}:{port}\n")
+            sys.stdout.flush()
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; gives back the exit code.
+
+    Raises the errors of `Application.open` before anything listens, so that they are one sentence.
+    """
+    application = Application(settings)
+    application.open()
+    config = uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=30,
+    )
+    server = _Server(config)
+    server.run()
+    return 0 if server.started else 1

@@ -1,0 +1,376 @@
+"""The only place where parts meet: settings in, a running application out."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from assay import __version__
+from assay.api.app import create_api
+from assay.api.parts import Parts
+from assay.assignments.store import SqliteAssignments
+from assay.bucketing.ruleset import Ruleset
+from assay.catalog import documents, keys, lifecycle, schema
+from assay.catalog.checks import parse
+from assay.catalog.database import Actor, Database, sqlite_url
+from assay.catalog.publish import Publisher
+from assay.durable.ownership import DataDirectory
+from assay.durable.writer import SqliteWriter
+from assay.errors import AssayError, Invalid, Unavailable
+from assay.events.drain import Drain
+from assay.events.event import Limits
+from assay.events.log import EventLog
+from assay.eventstore.duckdb import DuckdbStore
+from assay.hotpath.app import HotPath, Route, microseconds, openapi_paths
+from assay.hotpath.assigner import Assigner, StoredAttributes
+from assay.hotpath.assignment import AssignmentRoutes
+from assay.hotpath.http import Receive, Scope, Send
+from assay.hotpath.operations import Check, OperationRoutes
+from assay.hotpath.recording import RecordingRoutes
+from assay.hotpath.routes import hot_routes
+from assay.importing import ImportRequest, ImportTarget, run_import
+from assay.published import KeyRing, Published, anonymous_rights
+from assay.settings import Settings, load
+from assay.telemetry import Telemetry, configure_logging
+
+_log = structlog.get_logger("assay")
+_COMMAND = Actor("command")
+#: Event keys kept in memory so that a double is named at once; older doubles are found by the drain.
+_REMEMBERED_KEYS = 100_000
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class Stores:
+    """The open parts of one data directory: what a server, or a command without one, works on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.directory = DataDirectory(settings.data)
+        self.published = Published(Ruleset(), KeyRing(()))
+        self._closing = contextlib.ExitStack()
+
+    def open(self) -> None:
+        """Become the owner of the directory and open everything in it; nothing stays open on failure.
+
+        Raises `Conflict` when another process owns it, `Unavailable` when a file cannot be opened.
+        """
+        settings, path = self.settings, self.settings.database_path
+        with contextlib.ExitStack() as stack:
+            self.directory.acquire()
+            stack.callback(self.directory.release)
+            prepare(path)
+            self.writer = SqliteWriter(path)
+            self.assignments = SqliteAssignments(self.writer, path, settings.cache_max_size)
+            stack.callback(self.assignments.close)
+            self.log = EventLog(self.writer, path)
+            self.writer.start()
+            stack.callback(self.writer.close)
+            environment = keys.environment_keys(settings.admin_secrets)
+            publisher = Publisher(self.published, environment)
+            self.database = Database(sqlite_url(path), turn=self.writer.turn, publish=publisher.publish)
+            stack.callback(self.database.close)
+            self.database.refresh(utc_now())
+            self.store = DuckdbStore(
+                settings.data / "events.duckdb",
+                memory=settings.report_memory,
+                threads=settings.report_threads,
+            )
+            stack.callback(self.store.close)
+            self.log.seed(self.store.recent_keys(_REMEMBERED_KEYS))
+            self.drain = Drain(self.writer, path, self.log, self.store)
+            stack.callback(self.drain.close)
+            self.drain.start()
+            self._closing = stack.pop_all()
+
+    def close(self) -> None:
+        """Drain, close every file and give the directory back."""
+        self._closing.close()
+
+    def first_key(self) -> str | None:
+        """On a catalog that never had a key, and with none in the environment: make one and write it down."""
+        if self.settings.admin_secrets:
+            return None
+        secret = keys.ensure_admin_key(self.database, utc_now())
+        if secret is not None:
+            path = self.settings.data / "admin.key"
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secret + "\n")
+        return secret
+
+
+def prepare(path: Path) -> None:
+    """Make the database file, or bring it to the newest tables."""
+    if schema.is_current(path):
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        schema.migrate(sqlite_url(path))
+    except OSError as error:
+        raise Unavailable(
+            f"The database {path} cannot be made: {error.strerror}.", code="database"
+        ) from error
+
+
+def migrate(settings: Settings) -> Path:
+    """`assay migrate`: bring the database to the newest tables; gives back its path."""
+    directory = DataDirectory(settings.data)
+    directory.acquire()
+    try:
+        prepare(settings.database_path)
+    finally:
+        directory.release()
+    return settings.database_path
+
+
+def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
+    """Do what a command asks of the owner of the directory, saying each message as it comes."""
+    now = utc_now()
+    match request:
+        case {"do": "import", "request": dict(what)}:
+            target = ImportTarget(
+                stores.assignments,
+                stores.store,
+                stores.published.ruleset,
+                stores.drain.flush,
+                stores.settings.max_name_length,
+            )
+            run_import(target, msgspec.convert(what, ImportRequest), microseconds(), say)
+        case {"do": "create_key", "name": str(name), "role": str(role)}:
+            with stores.database.writing(_COMMAND, now) as tx:
+                row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))
+                made = {**documents.key(row, now), "key": secret}
+            say(made)
+        case {"do": "list_keys"}:
+            with stores.database.reading() as read:
+                rows, _ = keys.page(read, limit=1000)
+                say({"keys": [dict(documents.key(row, now)) for row in rows]})
+        case {"do": "revoke_key", "id": int(key_id)}:
+            with stores.database.writing(_COMMAND, now) as tx:
+                keys.revoke(tx, key_id)
+            say({"revoked": key_id})
+        case _:
+            raise Invalid("The command is not one that this server knows.", code="unknown_command")
+
+
+class Application:
+    """The ASGI application: opens its stores when the server starts, closes them when it stops."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stores = Stores(settings)
+        self._opened = False
+        self._hot: HotPath | None = None
+        self._chores: asyncio.Task[None] | None = None
+        self._attributes: StoredAttributes | None = None
+        self._uses = keys.KeyUse()
+        self._seen_catalog = 0
+
+    @classmethod
+    def from_environment(cls) -> "Application":
+        """What `uvicorn assay.asgi:app` serves."""
+        settings = load()
+        configure_logging(settings.log_level, settings.log_format)
+        return cls(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif self._hot is not None:
+            await self._hot(scope, receive, send)
+        else:
+            raise RuntimeError("Assay needs its lifespan events: start the server with lifespan on.")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.startup()
+                except AssayError as error:
+                    await send({"type": "lifespan.startup.failed", "message": error.detail})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.shutdown()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def open(self) -> None:
+        """Open the stores and announce the first key. Called by `startup` unless it was called before."""
+        if self.settings.workers != 1:
+            raise Invalid.field(
+                "ASSAY_WORKERS",
+                f"the embedded stores have one owner process, so 1 is the only choice; got {self.settings.workers}",
+            )
+        self.stores.open()
+        self._opened = True
+        secret = self.stores.first_key()
+        if secret is not None:
+            path = self.settings.data / "admin.key"
+            sys.stdout.write(f"Admin key, shown this once and kept in {path}:\n\n    {secret}\n\n")
+            sys.stdout.flush()
+
+    async def startup(self) -> None:
+        """Open what is not open yet and start the chores."""
+        if not self._opened:
+            self.open()
+        if self.settings.anonymous_role:
+            _log.warning("anonymous.allowed", role=self.settings.anonymous_role)
+        self._hot = self._assemble()
+        self._seen_catalog = microseconds()
+        self._chores = asyncio.create_task(self._do_chores())
+        self.stores.directory.listen(lambda request, say: perform(self.stores, request, say))
+
+    async def shutdown(self) -> None:
+        """Finish what was accepted and close everything."""
+        self.stores.directory.stop_listening()
+        if self._chores is not None:
+            self._chores.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._chores
+        self._hot = None
+        if self._opened:
+            await asyncio.to_thread(self._uses.flush, self.stores.database, utc_now())
+            await asyncio.to_thread(self.stores.close)
+            self._opened = False
+        if self._attributes is not None:
+            self._attributes.close()
+
+    def _assemble(self) -> HotPath:
+        settings, stores = self.settings, self.stores
+        telemetry = Telemetry()
+        self._watch(telemetry)
+        self._attributes = StoredAttributes(settings.database_path)
+        limits = Limits(
+            body=settings.max_body_bytes,
+            events=settings.max_batch_events,
+            event_bytes=settings.max_event_bytes,
+            properties=settings.max_event_properties,
+            name=settings.max_name_length,
+        )
+        assigner = Assigner(stores.published, stores.assignments, self._attributes, telemetry)
+        routes = hot_routes(
+            AssignmentRoutes(assigner, max_name=settings.max_name_length, max_pairs=settings.max_bulk_pairs),
+            RecordingRoutes(stores.published, stores.assignments, stores.log, telemetry, limits),
+            OperationRoutes(
+                telemetry, self._checks, version=__version__, metrics_token=settings.metrics_token
+            ),
+        )
+        return HotPath(
+            routes,
+            create_api(self._parts(routes, telemetry)),
+            stores.published,
+            anonymous=anonymous_rights(settings.anonymous_role),
+            max_body=settings.max_body_bytes,
+            clock=microseconds,
+            note_use=self._uses.note,
+        )
+
+    def _parts(self, routes: list[Route], telemetry: Telemetry) -> Parts:
+        paths, schemas = openapi_paths(routes)
+        stores, settings = self.stores, self.settings
+        return Parts(
+            database=stores.database,
+            published=stores.published,
+            store=stores.store,
+            assignments=stores.assignments,
+            flush=stores.drain.wait_past,
+            clock=microseconds,
+            key_use=self._uses,
+            anonymous=anonymous_rights(settings.anonymous_role),
+            max_body=settings.max_body_bytes,
+            docs=settings.docs,
+            analysed=lambda report, seconds: telemetry.analysed(
+                report.spec.id,
+                seconds,
+                significant=any(each.significant for each in report.primary.comparisons),
+            ),
+            extra_paths=paths,
+            extra_schemas=schemas,
+        )
+
+    def _watch(self, telemetry: Telemetry) -> None:
+        """Connect the gauges to what they show."""
+        stores = self.stores
+
+        def ruleset() -> Ruleset:
+            return stores.published.ruleset
+
+        def statuses() -> dict[str, int]:
+            counted: dict[str, int] = {}
+            for experiment in ruleset().by_id.values():
+                counted[str(experiment.status)] = counted.get(str(experiment.status), 0) + 1
+            return counted
+
+        def variant_key(experiment_id: int, variant_id: int) -> str:
+            experiment = ruleset().find(experiment_id)
+            at = None if experiment is None else experiment.by_variant_id.get(variant_id)
+            return str(variant_id) if experiment is None or at is None else experiment.variants[at].key
+
+        telemetry.statuses, telemetry.variant_key = statuses, variant_key
+        telemetry.count("assay_group_commits_total", "Group commits.", lambda: stores.writer.commits)
+        telemetry.count("assay_committed_rows_total", "Rows in group commits.", lambda: stores.writer.rows)
+        telemetry.watch("assay_waiting_rows", "Rows waiting for a commit.", lambda: stores.writer.waiting[0])
+        telemetry.count(
+            "assay_cache_hits_total", "Assignments found in memory.", lambda: stores.assignments.held().hits
+        )
+        telemetry.count(
+            "assay_cache_misses_total", "Assignments not in memory.", lambda: stores.assignments.held().misses
+        )
+        telemetry.watch(
+            "assay_cache_entries", "Assignments in memory.", lambda: stores.assignments.held().entries
+        )
+        telemetry.watch(
+            "assay_drain_lag_rows", "Log rows not yet in the event store.", lambda: stores.drain.lag()[0]
+        )
+        telemetry.watch(
+            "assay_drain_lag_seconds", "Age of the oldest of them.", lambda: stores.drain.lag()[1]
+        )
+        telemetry.watch(
+            "assay_ruleset_version", "Version of the catalog in force.", lambda: ruleset().version
+        )
+        telemetry.watch(
+            "assay_ruleset_age_seconds",
+            "Seconds since the catalog was last seen.",
+            lambda: (microseconds() - self._seen_catalog) / 1e6,
+        )
+
+    def _checks(self, now: int) -> list[Check]:
+        """What readiness depends on."""
+        age = (now - self._seen_catalog) / 1e6
+        fresh = age <= self.settings.max_ruleset_age
+        failure = self.stores.drain.last_error
+        return [
+            Check("catalog", fresh, f"seen {max(age, 0):.1f} s ago"),
+            Check("event_store", failure is None, failure.detail if failure else "taking events"),
+        ]
+
+    async def _do_chores(self) -> None:
+        """Scheduled starts and ends, and the last use of keys, every half second at most."""
+        while True:
+            await asyncio.sleep(self.settings.poll_seconds)
+            try:
+                await asyncio.to_thread(self._chore)
+                self._seen_catalog = microseconds()
+            except AssayError as error:
+                _log.warning("chores.failed", reason=error.detail)
+            except Exception:
+                _log.exception("chores.failed")
+
+    def _chore(self) -> None:
+        now = utc_now()
+        lifecycle.tick(self.stores.database, now)
+        self._uses.flush(self.stores.database, now)
