@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from assay.bucketing.hashing import choose, fnv1a32, hash_unit, in_namespace
+from assay.bucketing.hashing import choose, hash_unit, in_namespace, namespace_slot
 from assay.bucketing.ruleset import Experiment, Status, Variant
 
 
@@ -12,15 +12,15 @@ class Reason(StrEnum):
     """Why a unit is served what it is."""
 
     ASSIGNED = "assigned"
-    OVERRIDE = "override"
-    ROLLED_OUT = "rolled_out"
-    VARIANT_DISABLED = "variant_disabled"
+    OVERRIDE = "override"  # forced for this unit, which results leave out
+    ROLLED_OUT = "rolled_out"  # stopped with a winner, which everybody gets
+    VARIANT_DISABLED = "variant_disabled"  # what is on record was switched off: the control is served
     NOT_RUNNING = "not_running"
-    NOT_IN_TRAFFIC = "not_in_traffic"
+    NOT_IN_TRAFFIC = "not_in_traffic"  # outside the coverage, or in a share that was given to nobody
     NOT_IN_SEGMENT = "not_in_segment"
-    LAYER_EXCLUDED = "layer_excluded"
+    LAYER_EXCLUDED = "layer_excluded"  # its slot of the layer belongs to another experiment
     HOLDOUT = "holdout"
-    NO_UNIT = "no_unit"
+    NO_UNIT = "no_unit"  # the call names no unit of the experiment's kind
 
 
 class Decision(NamedTuple):
@@ -45,14 +45,16 @@ def evaluate(
     `attributes` are the stored ones with those of the call laid over them; `id`, `user_id` and the unit's own
     name are added where absent.
     """
-    if not unit_id:
+    if not unit_id:  # an empty id would put all who lack one into the same bucket
         return _NO_UNIT
     if experiment.status is not Status.RUNNING:
         return _NOT_RUNNING
     if experiment.segments or experiment.condition is not None:
         seen = _seen(experiment, unit_id, user_id, attributes)
-        if experiment.segments and not _in_any(experiment, user_id, seen):
-            return _NOT_IN_SEGMENT
+        if experiment.segments:
+            member = _member_id(experiment, unit_id, user_id)
+            if not any(segment.matches(member, seen) for segment in experiment.segments):
+                return _NOT_IN_SEGMENT
         if experiment.condition is not None and not experiment.condition(seen):
             return _NOT_IN_SEGMENT
     if experiment.namespace is not None and not in_namespace(unit_id, experiment.namespace):
@@ -65,13 +67,14 @@ def evaluate(
 
 
 def _seen(
-    experiment: Experiment, unit_id: str, user_id: str | None, attributes: Mapping[str, Any]
+    experiment: Experiment, unit_id: str | None, user_id: str | None, attributes: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     return {"id": user_id or unit_id, "user_id": user_id, experiment.unit: unit_id, **attributes}
 
 
-def _in_any(experiment: Experiment, user_id: str | None, seen: Mapping[str, Any]) -> bool:
-    return any(segment.matches(user_id or "", seen) for segment in experiment.segments)
+def _member_id(experiment: Experiment, unit_id: str | None, user_id: str | None) -> str:
+    """The id that lists of members are asked for; empty, which is in no list, where only a unit is known."""
+    return user_id or (unit_id if experiment.unit == "user_id" else None) or ""
 
 
 def serve(experiment: Experiment, unit_id: str, recorded: int | None) -> Decision | None:
@@ -80,7 +83,7 @@ def serve(experiment: Experiment, unit_id: str, recorded: int | None) -> Decisio
     `recorded` is the id of the variant on record, None where there is none.
     """
     status = experiment.status
-    if status is Status.ARCHIVED:
+    if status is Status.ARCHIVED or not experiment.variants:
         return _NOT_RUNNING
     if status is Status.STOPPED:
         if experiment.winner is None:
@@ -100,11 +103,17 @@ def serve(experiment: Experiment, unit_id: str, recorded: int | None) -> Decisio
 
 
 class Explanation(NamedTuple):
-    """A receipt of one decision; see `as_document`."""
+    """A receipt of one decision; `as_document` puts it into plain values.
+
+    `attributes` are what conditions saw. `bucket` and `slot` are the unit's places in the experiment and in
+    its layer, None without a unit or a layer. `segments` says of each: id, name, whether the user is in its
+    list of members, whether its rule holds. `condition` says whether the experiment's own holds, None without
+    one.
+    """
 
     experiment: Experiment
     unit_id: str | None
-    user_id: str
+    user_id: str | None
     attributes: Mapping[str, Any]
     recorded: int | None
     bucket: float | None
@@ -158,13 +167,20 @@ class Explanation(NamedTuple):
 def explain(
     experiment: Experiment,
     unit_id: str | None,
-    user_id: str,
+    user_id: str | None,
     attributes: Mapping[str, Any],
     recorded: int | None,
 ) -> Explanation:
-    """Every step of the decision for this unit, whether or not an earlier step settled it."""
-    seen = _seen(experiment, unit_id or "", user_id, attributes)
+    """Every step of the decision for this unit, whether or not an earlier step settled it.
+
+    The arguments are those of `evaluate` and `serve`.
+    """
+    unit_id = unit_id or None
+    seen = _seen(experiment, unit_id, user_id, attributes)
+    member = _member_id(experiment, unit_id, user_id)
     decision = None if unit_id is None else serve(experiment, unit_id, recorded)
+    if decision is None:
+        decision = evaluate(experiment, unit_id, user_id, attributes)
     namespace = experiment.namespace
     return Explanation(
         experiment=experiment,
@@ -173,18 +189,16 @@ def explain(
         attributes=seen,
         recorded=recorded,
         bucket=None if unit_id is None else hash_unit(experiment.seed, unit_id),
-        slot=None
-        if unit_id is None or namespace is None
-        else fnv1a32(f"{unit_id}__{namespace.key}") % 1000 / 1000,
+        slot=None if unit_id is None or namespace is None else namespace_slot(unit_id, namespace.key),
         segments=tuple(
             (
                 each.id,
                 each.name,
-                each.members is not None and user_id in each.members,
+                each.members is not None and member in each.members,
                 each.condition is not None and each.condition(seen),
             )
             for each in experiment.segments
         ),
         condition=None if experiment.condition is None else experiment.condition(seen),
-        decision=decision or evaluate(experiment, unit_id, user_id, attributes),
+        decision=decision,
     )

@@ -6,12 +6,18 @@ the JavaScript SDK, which folds UTF-16 code units, not UTF-8 bytes, into FNV-1a.
 
 from collections.abc import Sequence
 
+import numpy as np
 from fnv_hash_fast import fnv1a_32
+from numpy.typing import NDArray
 
 _OFFSET = 0x811C9DC5
 _PRIME = 0x01000193
 _MASK = 0xFFFFFFFF
 
+# Rows hashed at once: enough for numpy to pay, few enough that one long id does not make a huge table.
+_CHUNK = 16_384
+
+#: One stretch [from, to) of the unit interval for each variant.
 Ranges = tuple[tuple[float, float], ...]
 
 
@@ -23,7 +29,8 @@ def fnv1a32(text: str) -> int:
     try:
         return int(fnv1a_32(text.encode("latin-1")))
     except UnicodeEncodeError:
-        units = memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
+        # In the machine's own byte order, after the mark that says which one it is.
+        units = memoryview(text.encode("utf-16", "surrogatepass")).cast("H")[1:]
         value = _OFFSET
         for unit in units:
             value = ((value ^ unit) * _PRIME) & _MASK
@@ -42,6 +49,37 @@ def hash_unit(seed: str, value: str, version: int = 2) -> float | None:
     return None
 
 
+def hash_many(seed: str, values: Sequence[str]) -> NDArray[np.float64]:
+    """`hash_unit(seed, each)` for each value, several times faster; for simulations and bulk work."""
+    places = np.empty(len(values), np.float64)
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        places[start : start + len(chunk)] = _hash_chunk(seed, chunk)
+    return places
+
+
+def _hash_chunk(seed: str, values: Sequence[str]) -> NDArray[np.float64]:
+    prime = np.uint32(_PRIME)
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    width = max(int(lengths.max()), 1)
+    # One row of code points for each value, filled up with zeros.
+    points = np.array(values, f"U{width}").view(np.uint32).reshape(len(values), width)
+    first = np.full(len(values), fnv1a32(seed), np.uint32)
+    for column in range(width):
+        first = np.where(lengths > column, (first ^ points[:, column]) * prime, first)
+    second = np.full(len(values), _OFFSET, np.uint32)
+    for exponent in range(9, -1, -1):
+        power = np.uint32(10**exponent)
+        digit = first // power % np.uint32(10) + np.uint32(ord("0"))
+        written = (first >= power) | (exponent == 0)
+        second = np.where(written, (second ^ digit) * prime, second)
+    places: NDArray[np.float64] = second % np.uint32(10_000) / 10_000
+    # A character beyond 16 bits is two UTF-16 units; such ids are rare enough for the slow way.
+    for row in np.flatnonzero(points.max(axis=1) > 0xFFFF).tolist():
+        places[row] = hash_unit(seed, values[row])
+    return places
+
+
 def equal_weights(count: int) -> list[float]:
     """`count` equal shares; none for a count below one."""
     return [1 / count] * count if count > 0 else []
@@ -53,14 +91,17 @@ def bucket_ranges(count: int, coverage: float, weights: Sequence[float] | None) 
     Coverage is clamped to [0, 1]; weights of another number, or that do not add up to about 1, give way to
     equal ones. Each range keeps its start when coverage grows, so that nobody inside moves.
     """
-    coverage = min(max(coverage, 0.0), 1.0)
     if weights is None or len(weights) != count or not 0.99 <= sum(weights) <= 1.01:
         weights = equal_weights(count)
     return cumulated(weights, coverage)
 
 
 def cumulated(weights: Sequence[float], coverage: float) -> Ranges:
-    """Ranges that start where the weights before them end and cover `coverage` of their own weight."""
+    """Ranges that start where the weights before them end and cover `coverage` of their own weight.
+
+    Coverage is clamped to [0, 1]; what is not a number covers nothing.
+    """
+    coverage = min(max(0.0, coverage), 1.0)
     start = 0.0
     ranges = []
     for weight in weights:
@@ -80,4 +121,9 @@ def choose(position: float, ranges: Ranges) -> int:
 def in_namespace(unit_id: str, namespace: tuple[str, float, float]) -> bool:
     """Whether the unit's slot in a namespace lies in [low, high)."""
     key, low, high = namespace
-    return low <= fnv1a32(f"{unit_id}__{key}") % 1000 / 1000 < high
+    return low <= namespace_slot(unit_id, key) < high
+
+
+def namespace_slot(unit_id: str, key: str) -> float:
+    """The unit's place in a namespace, in [0, 1) with a resolution of 1/1,000."""
+    return fnv1a32(f"{unit_id}__{key}") % 1000 / 1000

@@ -1,6 +1,7 @@
 """The published catalog in the form that evaluation reads: frozen, compiled, and complete."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -10,9 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from assay.bucketing.conditions import Condition
-from assay.bucketing.hashing import Ranges, bucket_ranges, cumulated
+from assay.bucketing.hashing import Ranges, cumulated
 
 _NO_OVERRIDES: Mapping[str, int] = MappingProxyType({})
+
+# How far from 1 a sum of fractions may be and still mean 1.
+_SLACK = 1e-9
 
 
 class Status(StrEnum):
@@ -155,9 +159,14 @@ class Experiment:
         started_at: int | None = None,
         ended_at: int | None = None,
     ) -> "Experiment":
-        """Work out everything evaluation needs. The seed is the key unless another is given."""
+        """Work out everything evaluation needs.
+
+        The seed is the key unless another is given. The control is the first variant that says so, else the
+        first. An override or a winner that names no variant is left out: evaluation never meets one.
+        """
         arms = tuple(variants)
         attached = tuple(segments)
+        places = range(len(arms))
         return cls(
             id=id,
             key=key,
@@ -172,8 +181,8 @@ class Experiment:
             condition=condition,
             segments=attached,
             namespace=namespace,
-            overrides=MappingProxyType(dict(overrides)),
-            winner=winner,
+            overrides=MappingProxyType({unit_id: at for unit_id, at in overrides.items() if at in places}),
+            winner=winner if winner in places else None,
             phase=phase,
             version=version,
             started_at=started_at,
@@ -183,22 +192,21 @@ class Experiment:
         )
 
 
-def shares(variants: tuple[Variant, ...], coverage: float) -> Ranges:
-    """The stretch of [0, 1) for each variant.
+def shares(variants: Sequence[Variant], coverage: float) -> Ranges:
+    """The stretch of [0, 1) for each variant, empty for one that is off.
 
     What switched-off variants had goes to the others in proportion. A share given to nobody stays free. With
     all variants on and shared out in full, these are GrowthBook's own ranges.
     """
-    declared = [each.allocation for each in variants if not each.removed]
-    on = [each.allocation if each.on else 0.0 for each in variants]
-    given, live = sum(declared), sum(on)
+    declared = math.fsum(each.allocation for each in variants if not each.removed)
+    live = math.fsum(each.allocation for each in variants if each.on)
     if live <= 0:
-        return tuple((0.0, 0.0) for _ in variants)
-    if live != given:
-        on = [weight * given / live for weight in on]
-    if abs(given - 1) < 1e-9:
-        return bucket_ranges(len(on), coverage, on)
-    return cumulated(on, min(max(coverage, 0.0), 1.0))
+        return ((0.0, 0.0),) * len(variants)
+    given = min(declared, 1.0)
+    # Untouched weights stay as they are, to the last bit: a range that ends at 0.3 does so in every SDK.
+    scale = 1.0 if abs(live - given) < _SLACK else given / live
+    weights = [each.allocation * scale if each.on else 0.0 for each in variants]
+    return cumulated(weights, coverage)
 
 
 class Ruleset:
