@@ -1,0 +1,140 @@
+"""What the store answered, as moments by metric, variant and phase; and what one arm's numbers come to."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+from assay.eventstore.base import Arm, Measure, UnitMoments
+from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType, VariantSpec
+from assay.stats import ArmInterval, Count, Mean, Moments, Ratio, arm_interval, one_proportion
+
+COLUMNS = ("converted", "events", "total")
+#: No event has an empty type, so in a measure it stands for all of them.
+EVERY_TYPE = ""
+
+_VALUES: Mapping[MetricType, Mean | Ratio] = {
+    MetricType.CONVERSION: Mean("converted"),
+    MetricType.COUNT: Mean("events"),
+    MetricType.SUM: Mean("total"),
+    MetricType.REVENUE: Mean("total"),
+    MetricType.MEAN: Ratio("total", "events"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The events of one metric over a set of units: exact counts, and the moments of the unit columns."""
+
+    converters: int
+    events: int
+    total: float
+    moments: Moments
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """The tally of the union of two disjoint sets of units."""
+        return Tally(
+            self.converters + other.converters,
+            self.events + other.events,
+            self.total + other.total,
+            self.moments + other.moments,
+        )
+
+    @property
+    def units(self) -> int:
+        """Units, with or without events."""
+        return self.moments.count
+
+    @property
+    def count(self) -> Count:
+        """Converters of units."""
+        return Count(self.units, self.converters)
+
+
+NOTHING = Tally(0, 0, 0.0, Moments.empty(COLUMNS))
+
+#: Tallies by phase, by variant id.
+ByPhase = Mapping[int, Tally]
+ByVariant = Mapping[int, ByPhase]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSummary:
+    """One arm by one metric.
+
+    `value` is in the metric's own unit (a share, events or money per unit, money per event); `std_dev` is
+    that of the value over units, and `interval` covers the arm's true value. `units` counts all who were
+    assigned, those without events too.
+    """
+
+    variant: VariantSpec
+    tally: Tally
+    value: float | None
+    std_dev: float | None
+    interval: ArmInterval
+
+    @property
+    def units(self) -> int:
+        """Units assigned to the arm."""
+        return self.tally.units
+
+
+def value_of(metric: MetricSpec) -> Mean | Ratio:
+    """Which function of the unit columns the metric is."""
+    return _VALUES[metric.type]
+
+
+def measure_of(metric: MetricSpec) -> Measure:
+    """What the store must count for the metric; metrics that look at the same events share a measure."""
+    key = f"{metric.event_type or EVERY_TYPE}\0{metric.prop or ''}"
+    return Measure(key, metric.event_type or EVERY_TYPE, metric.prop)
+
+
+def tallies(arms: Sequence[Arm], measure: Measure) -> ByVariant:
+    """One measure's answers by variant and phase."""
+    found: dict[int, dict[int, Tally]] = {}
+    for arm in arms:
+        found.setdefault(arm.variant_id, {})[arm.phase] = _tally(arm.measures[measure.key])
+    return found
+
+
+def merged(parts: Iterable[Tally]) -> Tally:
+    """All parts as one."""
+    return reduce(add, parts, NOTHING)
+
+
+def summarise(metric: MetricSpec, variant: VariantSpec, tally: Tally, alpha: float) -> ArmSummary:
+    """Value and interval of one arm: Wilson for a share, Student for a mean, the delta method for a ratio."""
+    if metric.type is MetricType.CONVERSION:
+        interval = one_proportion(tally.count, alpha=alpha)
+        return ArmSummary(
+            variant, tally, interval.value, _root(tally.moments.variance("converted")), interval
+        )
+    value = value_of(metric)
+    interval = arm_interval(tally.moments, value, alpha=alpha)
+    if isinstance(value, Mean):
+        shown = tally.moments.mean(value.column) if tally.units else None
+        return ArmSummary(variant, tally, shown, _root(tally.moments.variance(value.column)), interval)
+    shown = tally.total / tally.events if tally.events else None
+    spread = interval.standard_error
+    return ArmSummary(
+        variant, tally, shown, None if spread is None else spread * math.sqrt(tally.units), interval
+    )
+
+
+def shown_variants(spec: ExperimentSpec, units: Mapping[int, int]) -> tuple[VariantSpec, ...]:
+    """The arms worth a row: all that exist, and removed ones that somebody still has."""
+    return tuple(variant for variant in spec.variants if not variant.removed or units.get(variant.id))
+
+
+def _tally(found: UnitMoments) -> Tally:
+    pairs = {
+        (x, y): found.covariance[i][j] for i, x in enumerate(COLUMNS) for j, y in enumerate(COLUMNS) if i <= j
+    }
+    means = dict(zip(COLUMNS, found.means, strict=True))
+    return Tally(found.converters, found.events, found.total, Moments.from_centred(found.count, means, pairs))
+
+
+def _root(variance: float | None) -> float | None:
+    return None if variance is None else math.sqrt(max(variance, 0.0))

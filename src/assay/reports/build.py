@@ -1,0 +1,189 @@
+"""The report: question -> moments -> verdicts -> health -> decision, as one frozen value."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
+
+from assay.events.timestamps import micros
+from assay.eventstore.base import Arm, Bucket, EventStore, Scope
+from assay.reports.arms import measure_of, shown_variants, tallies
+from assay.reports.compare import report_metric
+from assay.reports.decision import Facts, decide
+from assay.reports.health import Evidence, examine
+from assay.reports.question import Question
+from assay.reports.report import ConversionSource, Report, Why
+from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, MetricType, Role, VariantSpec
+from assay.stats import Phase, SampleRatio, sample_ratio
+
+#: Every event that counts, whatever its type.
+ANY_EVENT = MetricSpec("any_event", "any event", MetricType.CONVERSION, None, role=Role.AD_HOC)
+
+
+def build(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> Report:
+    """Answer the question from the store: one scan for all metrics, others only where asked for."""
+    scope = scope_of(spec, question)
+    alpha = level(spec, question)
+    wanted = wanted_metrics(spec, question)
+    conversion, source = conversion_of(spec, question)
+    primary = spec.primary if question.metrics is None else wanted[0]
+    primary = primary or conversion
+    activity = _activity(question)
+    every = tuple(dict.fromkeys((*wanted, primary, conversion, *activity)))
+    measures = {measure.key: measure for measure in map(measure_of, every)}
+    arms = store.moments(scope, list(measures.values()))
+    units = _units(spec, arms)
+    shown, missing = _shown(spec, question, units)
+    reports = {
+        metric: report_metric(spec, metric, tallies(arms, measure_of(metric)), shown, alpha=alpha)
+        for metric in every
+    }
+    ratio = _sample_ratio(spec, arms)
+    metrics = tuple(reports[metric] for metric in wanted)
+    judged = metrics or (reports[primary],)
+    end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
+    checks = examine(Evidence(spec, units, judged, ratio, end))
+    narrowed = question.is_narrowed
+    facts = Facts(spec, reports[primary], judged, units, checks, missing, narrowed, alpha)
+    grain = question.grain
+    return Report(
+        spec=spec,
+        question=question,
+        computed_at=now,
+        alpha=alpha,
+        variants=shown,
+        metrics=metrics,
+        primary=reports[primary],
+        conversion=reports[conversion],
+        conversion_source=source,
+        units=units,
+        sample_ratio=ratio,
+        checks=checks,
+        decision=decide(facts),
+        activity=reports[activity[0]] if activity else None,
+        counts=tuple(store.event_counts(replace(scope, event_type=question.event_type))) if activity else (),
+        series=tuple(store.series(scope, measure_of(conversion), Bucket(grain))) if grain else (),
+        missing=missing,
+    )
+
+
+def scope_of(spec: ExperimentSpec, question: Question) -> Scope:
+    """Which units and events the store must look at."""
+    return Scope(
+        experiment_id=spec.id,
+        unit=spec.unit,
+        ended_at=None if spec.ended_at is None else micros(spec.ended_at),
+        events_from=None if question.start is None else micros(question.start),
+        until=None if question.end is None else micros(question.end),
+        excluded_units=spec.excluded_units,
+    )
+
+
+def level(spec: ExperimentSpec, question: Question) -> float:
+    """The significance level of the answer: the question's, else the experiment's."""
+    if question.threshold is not None:
+        return question.threshold
+    if question.confidence_level is not None:
+        return 1.0 - question.confidence_level
+    return spec.significance_level
+
+
+def wanted_metrics(spec: ExperimentSpec, question: Question) -> tuple[MetricSpec, ...]:
+    """The metrics asked for, by key or name; a name that is neither is the conversion rate of that event."""
+    if question.metrics is None:
+        return spec.metrics
+    return tuple(dict.fromkeys(_metric(spec, name) for name in question.metrics))
+
+
+def conversion_of(spec: ExperimentSpec, question: Question) -> tuple[MetricSpec, ConversionSource]:
+    """What counts as the conversion: named in the question, else by the experiment, else any event."""
+    if question.primary_event_type is not None:
+        return _conversion(question.primary_event_type, None), ConversionSource.PRIMARY_EVENT_TYPE
+    if question.event_type is not None:
+        return _conversion(question.event_type, None), ConversionSource.EVENT_TYPE
+    primary = spec.primary
+    if primary is None:
+        return ANY_EVENT, ConversionSource.ANY_EVENT
+    source = (
+        ConversionSource.PRIMARY_METRIC if primary.role is Role.PRIMARY else ConversionSource.FIRST_METRIC
+    )
+    if primary.type is MetricType.CONVERSION:
+        return primary, source
+    return _conversion(primary.event_type, primary), source
+
+
+def _activity(question: Question) -> tuple[MetricSpec, ...]:
+    """Who has any of the events that are counted by type."""
+    if not question.counts:
+        return ()
+    return (ANY_EVENT if question.event_type is None else _conversion(question.event_type, None),)
+
+
+def _conversion(event_type: str | None, like: MetricSpec | None) -> MetricSpec:
+    """The conversion rate of an event type, over the very events that the metric `like` looks at."""
+    name = event_type or ANY_EVENT.name
+    return MetricSpec(
+        key=name,
+        name=name,
+        type=MetricType.CONVERSION,
+        event_type=event_type,
+        prop=None if like is None else like.prop,
+        direction=Direction.INCREASE if like is None else like.direction,
+        role=Role.AD_HOC,
+    )
+
+
+def _metric(spec: ExperimentSpec, name: str) -> MetricSpec:
+    for metric in spec.metrics:
+        if metric.key == name:
+            return metric
+    named = next((metric for metric in spec.metrics if metric.name == name), None)
+    return named or _conversion(name, None)
+
+
+def _units(spec: ExperimentSpec, arms: Sequence[Arm]) -> dict[int, int]:
+    units = {variant.id: 0 for variant in spec.variants}
+    for arm in arms:
+        units[arm.variant_id] = units.get(arm.variant_id, 0) + arm.units
+    return units
+
+
+class _Shown(NamedTuple):
+    variants: tuple[VariantSpec, ...]
+    missing: Why | None
+
+
+def _shown(spec: ExperimentSpec, question: Question, units: Mapping[int, int]) -> _Shown:
+    """The arms to show after the variant filter, and why nothing can be compared, if so."""
+    every = shown_variants(spec, units)
+    if question.variant is not None:
+        asked = question.variant
+        every = tuple(
+            variant
+            for variant in every
+            if asked == str(variant.id) or (not asked.isdecimal() and asked in (variant.key, variant.name))
+        )
+        if not every:
+            return _Shown((), Why.NO_SUCH_VARIANT)
+    control = spec.control
+    if control is None:
+        return _Shown((), Why.NO_CONTROL)
+    if all(variant.id == control.id for variant in every):
+        return _Shown(every, Why.NO_TREATMENT)
+    return _Shown(every, None)
+
+
+def _sample_ratio(spec: ExperimentSpec, arms: Sequence[Arm]) -> SampleRatio | None:
+    """Units per arm against what each phase dealt; None where there are fewer than two arms to compare."""
+    if len(spec.variants) < 2:
+        return None
+    places = {variant.id: place for place, variant in enumerate(spec.variants)}
+    counts: dict[tuple[float, ...], list[int]] = {}
+    for arm in arms:
+        if arm.variant_id in places:
+            # Phases of the same split are one stretch to this test, which keeps it exact where it can be.
+            split = tuple(round(weight, 9) for weight in spec.weights(arm.phase))
+            counts.setdefault(split, [0] * len(places))[places[arm.variant_id]] += arm.units
+    if not counts:
+        counts[spec.weights(-1)] = [0] * len(places)
+    return sample_ratio([Phase(tuple(units), split) for split, units in counts.items()])

@@ -1,0 +1,187 @@
+"""The report: one frozen value that every endpoint, page and export renders, so that they cannot disagree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from assay.eventstore.base import EventCount, SeriesPoint
+from assay.reports.arms import ArmSummary, ByVariant, Tally
+from assay.reports.question import Question
+from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, VariantSpec
+from assay.stats import Effect, SampleRatio
+
+
+class Why(StrEnum):
+    """Why a comparison is absent, where no statistic is to blame."""
+
+    NO_CONTROL = "no_control"
+    NO_TREATMENT = "no_treatment"
+    NO_SUCH_VARIANT = "no_such_variant"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for a person."""
+        return _WHY[self]
+
+
+_WHY = {
+    Why.NO_CONTROL: "The experiment has no variants, so there is nothing to compare.",
+    Why.NO_TREATMENT: "Only the control is left after the filter, so there is nothing to compare it with.",
+    Why.NO_SUCH_VARIANT: "The experiment has no variant with that id, key or name.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A treatment against the control by one metric.
+
+    `effect` is the experiment's own method; the counts in it are those of the comparable units. `strata` is
+    the number of stretches of equal split that the effect was averaged over; `left_out` units came while one
+    of the arms was closed.
+    """
+
+    control: VariantSpec
+    treatment: VariantSpec
+    effect: Effect
+    control_tally: Tally
+    treatment_tally: Tally
+    strata: int
+    left_out: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the test rejects; no test, no rejection."""
+        return bool(self.effect.significant)
+
+    def improves(self, direction: Direction) -> bool:
+        """Whether the treatment is ahead, on the metric's own terms."""
+        gap = self.effect.estimate or 0.0
+        return gap > 0.0 if direction is Direction.INCREASE else gap < 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MetricReport:
+    """One metric: its arms in display order, and each treatment against the control."""
+
+    metric: MetricSpec
+    arms: tuple[ArmSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    tallies: ByVariant
+
+    def arm(self, variant_id: int) -> ArmSummary | None:
+        """The arm of this variant."""
+        return next((arm for arm in self.arms if arm.variant.id == variant_id), None)
+
+    def comparison(self, variant_id: int) -> Comparison | None:
+        """The comparison in which this variant is the treatment."""
+        return next((each for each in self.comparisons if each.treatment.id == variant_id), None)
+
+
+class Health(StrEnum):
+    """The state a check found; `unknown` when the check itself could not be made."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One health check: what it looked at, what it found, in a sentence."""
+
+    name: str
+    health: Health
+    sentence: str
+    inputs: Mapping[str, object]
+
+
+class Verdict(StrEnum):
+    """What to do."""
+
+    SHIP = "ship"
+    ROLL_BACK = "roll_back"
+    KEEP_RUNNING = "keep_running"
+    INCONCLUSIVE = "inconclusive"
+    FIX = "fix"
+    NOT_STARTED = "not_started"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision that the rules lead to, in a sentence somebody can act on, and what to be wary of.
+
+    `winner` is the arm to ship; `cautions` do not change the verdict.
+    """
+
+    verdict: Verdict
+    sentence: str
+    winner: VariantSpec | None
+    cautions: tuple[str, ...]
+    metric: MetricSpec | None
+    alpha: float
+
+    @property
+    def text(self) -> str:
+        """The sentence with its cautions."""
+        return " ".join((self.sentence, *self.cautions))
+
+
+class ConversionSource(StrEnum):
+    """Where the event type that counts as the conversion came from."""
+
+    PRIMARY_EVENT_TYPE = "primary_event_type"
+    EVENT_TYPE = "event_type"
+    PRIMARY_METRIC = "primary_metric"
+    FIRST_METRIC = "first_metric"
+    ANY_EVENT = "any_event"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The effect as it stood at one time, for a chart."""
+
+    start: datetime
+    end: datetime
+    arms: tuple[ArmSummary, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that was computed for one question, at one moment.
+
+    `conversion` counts the units with an event of the type that the question, or else the experiment, calls
+    the conversion. `counts`, with `activity` (the units that have any of those events), and `series` are
+    there when asked for. `variants` are the arms to show. `missing` says why there is no comparison.
+    """
+
+    spec: ExperimentSpec
+    question: Question
+    computed_at: datetime
+    alpha: float
+    variants: tuple[VariantSpec, ...]
+    metrics: tuple[MetricReport, ...]
+    primary: MetricReport
+    conversion: MetricReport
+    conversion_source: ConversionSource
+    units: Mapping[int, int]
+    sample_ratio: SampleRatio | None
+    checks: tuple[Check, ...]
+    decision: Decision
+    activity: MetricReport | None = None
+    counts: tuple[EventCount, ...] = ()
+    series: tuple[SeriesPoint, ...] = ()
+    missing: Why | None = None
+
+    @property
+    def end(self) -> datetime:
+        """The last moment the report covers."""
+        ends = [moment for moment in (self.question.end, self.spec.ended_at) if moment is not None]
+        return min([self.computed_at, *ends])
+
+    @property
+    def total_units(self) -> int:
+        """Units assigned to any of the arms shown."""
+        return sum(self.units.get(variant.id, 0) for variant in self.variants)

@@ -1,0 +1,177 @@
+"""`GET …/report` and `GET …/timeseries`: everything that was computed, under its own names."""
+
+from assay.reports.arms import ArmSummary
+from assay.reports.report import Comparison, Point, Report
+from assay.reports.spec import ExperimentSpec, MetricSpec
+from assay.reports.views.common import Document, ends, iso, iso_or_none
+from assay.reports.views.results import sample_ratio
+from assay.stats import Effect, Lift
+
+
+def canonical(report: Report) -> Document:
+    """The complete report."""
+    return {
+        "experiment": _experiment(report.spec),
+        "computed_at": iso(report.computed_at),
+        "window": {
+            "start": iso_or_none(report.question.start),
+            "end": iso(report.question.end or report.end),
+        },
+        "significance_level": report.alpha,
+        "headline": report.decision.text,
+        "decision": {
+            "verdict": str(report.decision.verdict),
+            "sentence": report.decision.sentence,
+            "cautions": list(report.decision.cautions),
+            "winner": report.decision.winner.key if report.decision.winner else None,
+            "metric": report.decision.metric.key if report.decision.metric else None,
+            "significance_level": report.decision.alpha,
+        },
+        "total_units": report.total_units,
+        "primary_metric": report.primary.metric.key,
+        "metrics": [
+            {
+                **metric_document(each.metric),
+                "variants": [arm_document(arm) for arm in each.arms],
+                "comparisons": [comparison_document(found) for found in each.comparisons],
+            }
+            for each in (report.metrics or (report.primary,))
+        ],
+        "health": [
+            {
+                "check": check.name,
+                "health": str(check.health),
+                "sentence": check.sentence,
+                "inputs": dict(check.inputs),
+            }
+            for check in report.checks
+        ],
+        "srm": sample_ratio(report),
+        "reason": None if report.missing is None else str(report.missing),
+    }
+
+
+def timeseries(report: Report, metric: MetricSpec, points: tuple[Point, ...]) -> Document:
+    """The effect over time, for charts."""
+    return {
+        "experiment_id": report.spec.id,
+        "experiment_key": report.spec.key,
+        "metric": metric_document(metric),
+        "by": report.question.grain,
+        "cumulative": report.question.cumulative,
+        "significance_level": report.alpha,
+        "points": [
+            {
+                "bucket": iso(point.start),
+                "until": iso(point.end),
+                "variants": [arm_document(arm) for arm in point.arms],
+                "comparisons": [comparison_document(found) for found in point.comparisons],
+            }
+            for point in points
+        ],
+        "reason": None if report.missing is None else str(report.missing),
+    }
+
+
+def metric_document(metric: MetricSpec) -> Document:
+    """A metric's definition."""
+    return {
+        "key": metric.key,
+        "name": metric.name,
+        "type": str(metric.type),
+        "event_type": metric.event_type,
+        "property": metric.prop,
+        "direction": str(metric.direction),
+        "role": str(metric.role),
+    }
+
+
+def arm_document(arm: ArmSummary) -> Document:
+    """One arm by one metric."""
+    found = arm.interval
+    return {
+        "variant_id": arm.variant.id,
+        "variant_key": arm.variant.key,
+        "variant_name": arm.variant.name,
+        "units": arm.units,
+        "converters": arm.tally.converters,
+        "events": arm.tally.events,
+        "total": arm.tally.total,
+        "value": arm.value,
+        "std_dev": arm.std_dev,
+        "standard_error": found.standard_error,
+        "interval": ends(found.interval),
+        "interval_method": found.method,
+        "reason": None if found.reason is None else str(found.reason),
+    }
+
+
+def comparison_document(each: Comparison) -> Document:
+    """One treatment against the control by one metric."""
+    effect = each.effect
+    return {
+        "control_id": each.control.id,
+        "control": each.control.name,
+        "treatment_id": each.treatment.id,
+        "treatment": each.treatment.name,
+        "significant": effect.significant,
+        **effect_document(effect),
+        "strata": each.strata,
+        "left_out": each.left_out,
+    }
+
+
+def effect_document(effect: Effect) -> Document:
+    """What a test concluded."""
+    return {
+        "method": effect.method,
+        "reference": effect.reference,
+        "alternative": effect.alternative,
+        "units_control": effect.count_control,
+        "units_treatment": effect.count_treatment,
+        "value_control": effect.control,
+        "value_treatment": effect.treatment,
+        "difference": effect.estimate,
+        "standard_error": effect.standard_error,
+        "statistic": effect.statistic,
+        "df": effect.df,
+        "p_value": effect.p_value,
+        "log10_p_value": effect.log10_p_value,
+        "interval": ends(effect.interval),
+        "lift": _lift(effect.lift),
+        "reason": None if effect.reason is None else str(effect.reason),
+        "sentence": None if effect.reason is None else effect.reason.sentence,
+    }
+
+
+def _lift(lift: Lift) -> Document:
+    return {
+        "value": lift.value,
+        "interval": ends(lift.interval),
+        "method": lift.method,
+        "reason": None if lift.reason is None else str(lift.reason),
+    }
+
+
+def _experiment(spec: ExperimentSpec) -> Document:
+    return {
+        "id": spec.id,
+        "key": spec.key,
+        "name": spec.name,
+        "status": spec.status,
+        "unit": spec.unit,
+        "started_at": iso_or_none(spec.started_at),
+        "ended_at": iso_or_none(spec.ended_at),
+        "target_sample_size": spec.target_sample_size,
+        "analysis": {"method": spec.method},
+        "excluded_units": len(spec.excluded_units),
+        "phases": [
+            {
+                "number": phase.number,
+                "started_at": iso(phase.started_at),
+                "ended_at": iso_or_none(phase.ended_at),
+                "split": {str(variant_id): share for variant_id, share in phase.allocations},
+            }
+            for phase in spec.phases
+        ],
+    }

@@ -1,0 +1,50 @@
+"""Numbers as people read them in a sentence. The API's own numbers are never rounded."""
+
+from collections.abc import Callable
+
+from assay.stats import Effect, Interval
+
+
+def percent(share: float) -> str:
+    """`34.9 %`; small shares keep two digits that mean something."""
+    shown = f"{share * 100:.1f}" if abs(share) >= 0.01 or share == 0.0 else f"{share * 100:.2g}"
+    return f"{shown} %"
+
+
+def number(value: float) -> str:
+    """`1,794.34`; four significant digits below one hundred."""
+    return f"{value:,.2f}" if 100.0 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def p_value(effect: Effect) -> str:
+    """`p = 0.0234`; what no double can hold by its power of ten."""
+    if effect.p_value is None:
+        return "no p-value"
+    if effect.p_value < 1e-4:
+        return f"p < {10.0 ** -min(300, int(-(effect.log10_p_value or -4.0))):.0e}"
+    return f"p = {effect.p_value:.3g}"
+
+
+def change(effect: Effect) -> str:
+    """How large the effect is: relative where a lift exists, in the metric's own unit elsewhere; unsigned."""
+    if effect.lift.value is not None:
+        return percent(abs(effect.lift.value))
+    return number(abs(effect.estimate or 0.0))
+
+
+def interval(effect: Effect) -> str:
+    """The interval that belongs to `change`, signed."""
+    level = f"{100.0 * (1.0 - effect.alpha):g} % interval"
+    if effect.lift.value is not None:
+        return (
+            f"{level} {_ends(effect.lift.interval, percent)}"
+            if effect.lift.interval
+            else "no bounded interval"
+        )
+    return f"{level} {_ends(effect.interval, number)}" if effect.interval else "no interval"
+
+
+def _ends(ends: Interval, show: Callable[[float], str]) -> str:
+    low = "unbounded" if ends.low is None else show(ends.low)
+    high = "unbounded" if ends.high is None else show(ends.high)
+    return f"{low} to {high}"
