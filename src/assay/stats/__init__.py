@@ -40,6 +40,7 @@ from assay.stats.confseq import (
 from assay.stats.contrast import Contrast, Mean, Metric, Ratio, contrast
 from assay.stats.decision import Prediction, predict, winners_curse
 from assay.stats.effect import ArmInterval, Effect, Lift, arm_interval, compare, infer, relative
+from assay.stats.exact import TableTest, contingency, exact_proportions
 from assay.stats.groupseq import (
     GroupSequentialEffect,
     StopEstimate,
@@ -163,6 +164,7 @@ __all__ = [
     "SequentialEffect",
     "SequentialRatio",
     "StopEstimate",
+    "TableTest",
     "Winsorised",
     "adjust",
     "adjusted_at_stop",
@@ -181,6 +183,7 @@ __all__ = [
     "chance_above",
     "classical_constant",
     "compare",
+    "contingency",
     "contrast",
     "correct",
     "count_contrast",
@@ -193,6 +196,7 @@ __all__ = [
     "drift_for_power",
     "e_benjamini_hochberg",
     "equivalence",
+    "exact_proportions",
     "expected_excess",
     "expected_losses",
     "family",

@@ -154,7 +154,7 @@ def _contrast(
     if solved is None:
         return nothing(name, n, m, Reason.DENOMINATOR_ZERO)
     theta_c, theta_t, rank, centre = solved
-    if rank == 0 and len(strata) == 1:
+    if rank == 0 and len(strata) == 1 and spread == "per_arm":
         # No usable covariate: exactly the unadjusted contrast, not nearly.
         return contrast(*strata[0], metric)._replace(theta=tuple(float(v) for v in theta_c))
     shown_c = float(low.values[0] - theta_c @ (low.values[1:] - centre))

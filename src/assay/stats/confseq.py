@@ -18,7 +18,7 @@ from assay.stats.moments import Moments
 from assay.stats.proportions import Count
 from assay.stats.reasons import Reason
 from assay.stats.roots import find_root
-from assay.stats.tails import Alternative, Interval, check_alpha, log_normal_sf
+from assay.stats.tails import Interval, check_alpha, log_normal_sf
 
 
 class LinearModelEffect(NamedTuple):
@@ -146,22 +146,22 @@ def linear_model(
     *,
     phi: float = 1.0,
     alpha: float = 0.05,
-    alternative: Alternative = "two-sided",
+    df: int | None = None,
 ) -> LinearModelEffect:
     """Anytime-valid t test of two means with a common normal variance (exact, not asymptotic).
 
-    The mixture over standardised effects has precision `phi` (in units of one observation). Two-sided only.
+    The mixture over standardised effects has precision `phi` (in units of one observation). `df` replaces the
+    degrees of freedom n - 2 of the evidence, for engines that count differently (savvi takes n - 3).
     """
     check_alpha(alpha)
-    if alternative != "two-sided":
-        raise ValueError("the linear model's sequence is two-sided")
     n, m = control.count, treatment.count
-    df = n + m - 2
-    if min(n, m) < 1 or df < 1:
+    own = n + m - 2
+    df = own if df is None else df
+    if min(n, m) < 1 or min(df, own) < 1:
         return LinearModelEffect(None, None, df, None, None, None, Reason.INSUFFICIENT_DATA)
     i = control.columns.index(column) if column else 0
     estimate = treatment.means[i] - control.means[i]
-    residual = (control.comoments[i][i] + treatment.comoments[i][i]) / df
+    residual = (control.comoments[i][i] + treatment.comoments[i][i]) / own
     if residual <= 0.0:
         return LinearModelEffect(estimate, None, df, None, None, None, Reason.ZERO_VARIANCE)
     # Squared length of the treatment indicator after the mean is taken out.

@@ -11,7 +11,7 @@ log ratio.
 import math
 from typing import Literal, NamedTuple
 
-from assay.stats.contrast import Contrast, Metric, contrast, mean_contrast
+from assay.stats.contrast import Contrast, Metric, contrast, mean_contrast, welch_df
 from assay.stats.moments import Moments
 from assay.stats.reasons import Reason
 from assay.stats.tails import Alternative, Interval, check_alpha, critical_value, tail_area
@@ -94,6 +94,9 @@ def infer(
     statistic = (estimate - null) / error
     p_value, log10_p = tail_area(statistic, df, alternative)
     critical = critical_value(df, alpha, alternative)
+    for_lift = critical
+    if lift == "log" and df is not None:
+        for_lift = _log_critical(given, critical, alpha, alternative)
     return Effect(
         given.method,
         reference,
@@ -114,8 +117,21 @@ def infer(
             None if alternative == "less" else estimate - critical * error,
             None if alternative == "greater" else estimate + critical * error,
         ),
-        relative(given, critical, alternative, lift),
+        relative(given, for_lift, alternative, lift),
     )
+
+
+def _log_critical(given: Contrast, critical: float, alpha: float, alternative: Alternative) -> float:
+    """The log ratio has Welch degrees of freedom of its own: the arms' shares of its variance differ."""
+    if not given.control:
+        return critical
+    other = given.control + (given.estimate or 0.0)
+    w, k = given.control_variance or 0.0, given.covariance or 0.0
+    below, above = w / (given.control * given.control), (given.variance or 0.0) + k + k + w
+    if other == 0.0 or below + above <= 0.0:
+        return critical
+    own = welch_df(below, given.count_control - 1, above / (other * other), given.count_treatment - 1)
+    return critical_value(own, alpha, alternative)
 
 
 def _untested(

@@ -11,10 +11,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from assay.stats import special
 from assay.stats.adjusted import adjust
 from assay.stats.boundaries import Spending, boundaries, crossing, drift_for_power
-from assay.stats.contrast import Metric, contrast
+from assay.stats.contrast import Metric, contrast, welch_df
 from assay.stats.effect import Reference
 from assay.stats.moments import Moments
 from assay.stats.reasons import Reason
@@ -217,10 +219,12 @@ def power_means(
     alpha: float = 0.05,
     alternative: Alternative = "two-sided",
     reference: Reference = "t",
+    welch: bool = False,
 ) -> float:
     """Power of the two-sample test for a difference of `std_effect` standard deviations, arms equally noisy.
 
-    The t version uses the noncentral t distribution with n_control (1 + ratio) - 2 degrees of freedom.
+    The t version uses the noncentral t distribution with n_control (1 + ratio) - 2 degrees of freedom, or
+    Welch's with `welch=True`; the two differ when the arms' sizes do.
     """
     check_alpha(alpha)
     drift = std_effect * math.sqrt(n_control * ratio / (1.0 + ratio))
@@ -230,6 +234,8 @@ def power_means(
         z = critical_value(None, alpha, alternative)
         return normal_sf(z - drift) + (normal_sf(z + drift) if sides == 2 else 0.0)
     df = n_control * (1.0 + ratio) - 2.0
+    if welch and n_control > 1.0 and n_control * ratio > 1.0:
+        df = welch_df(1.0 / n_control, n_control - 1.0, 1.0 / (n_control * ratio), n_control * ratio - 1.0)
     if df <= 0.0:
         return alpha
     t = critical_value(df, alpha, alternative)
@@ -238,8 +244,18 @@ def power_means(
 
 
 def _noncentral_t_above(df: float, drift: float, t: float) -> float:
-    # P(T' > t | drift) = P(T' < -t | -drift): the lower tail keeps its digits where it is small.
-    return float(special.nctdtr(df, -drift, -t))
+    """P(T > t) for noncentral t: the normal tail averaged over the chi distribution of the standard error.
+
+    Library routines lose digits, and then the value, beyond some ten thousand degrees of freedom.
+    """
+    points, weights = special.roots_legendre(160)
+    reach = 9.0 / math.sqrt(2.0 * df)
+    low, high = max(0.0, 1.0 - reach), 1.0 + reach * (1.0 + reach)
+    s = 0.5 * (high - low) * points + 0.5 * (high + low)
+    # Density of s = sqrt(chi^2 / df) up to its constant, which the weights' sum replaces; its peak is near 1.
+    log_density = (df - 1.0) * np.log(s) - 0.5 * df * (s - 1.0) * (s + 1.0)
+    mass = weights * np.exp(log_density - log_density.max())
+    return float(mass @ special.ndtr(drift - t * s) / mass.sum())
 
 
 def sample_size_means(
@@ -250,6 +266,7 @@ def sample_size_means(
     power: float = 0.8,
     alternative: Alternative = "two-sided",
     reference: Reference = "t",
+    welch: bool = False,
 ) -> float:
     """Control units (not rounded) for a given standardised effect.
 
@@ -260,7 +277,15 @@ def sample_size_means(
 
     def short(n: float) -> float:
         return (
-            power_means(std_effect, n, ratio=ratio, alpha=alpha, alternative=alternative, reference=reference)
+            power_means(
+                std_effect,
+                n,
+                ratio=ratio,
+                alpha=alpha,
+                alternative=alternative,
+                reference=reference,
+                welch=welch,
+            )
             - power
         )
 
@@ -278,13 +303,20 @@ def detectable_means(
     power: float = 0.8,
     alternative: Alternative = "two-sided",
     reference: Reference = "t",
+    welch: bool = False,
 ) -> float:
     """Smallest standardised effect detected with the given power (positive; negative for "less")."""
     sign = -1.0 if alternative == "less" else 1.0
 
     def short(effect: float) -> float:
         found = power_means(
-            sign * effect, n_control, ratio=ratio, alpha=alpha, alternative=alternative, reference=reference
+            sign * effect,
+            n_control,
+            ratio=ratio,
+            alpha=alpha,
+            alternative=alternative,
+            reference=reference,
+            welch=welch,
         )
         return found - power
 
@@ -361,6 +393,10 @@ def detectable_lift_delta(
 def always_valid_last_look(
     estimate: float, standard_error: float, units: float, *, planned: float, alpha: float = 0.05
 ) -> tuple[float, float]:
-    """Half-width of the always-valid interval at a given size, and the power of that one look."""
+    """Half-width of the always-valid interval at a given size, and the power of that one look.
+
+    Earlier looks can only add to the power: it is a lower bound for the whole sequence.
+    """
     reach = multiplier(units * tuned_rho2(planned, alpha), alpha) * standard_error
-    return reach, normal_sf((reach - estimate) / standard_error)
+    upper, lower = (reach - estimate) / standard_error, (reach + estimate) / standard_error
+    return reach, normal_sf(upper) + normal_sf(lower)

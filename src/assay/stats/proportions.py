@@ -216,7 +216,7 @@ def difference_interval(
     return Interval(max(-1.0, gap - reach), min(1.0, gap + reach))
 
 
-ScoreMethod = Literal["score", "score_uncorrected", "score_statsmodels"]
+ScoreMethod = Literal["score", "score_uncorrected", "score_statsmodels", "score_uncorrected_statsmodels"]
 
 
 def score_statistic(
@@ -225,15 +225,15 @@ def score_statistic(
     """z for the null hypothesis p_T - p_C = difference, with the variance under that hypothesis.
 
     `score` is Miettinen & Nurminen's statistic (variance times N/(N-1)), `score_uncorrected` Farrington &
-    Manning's. `score_statsmodels` reproduces statsmodels up to 0.15, whose cubic has the control's successes
-    where its units belong; the limits move in the fourth digit. It is there to compare reports, not to be
-    chosen.
+    Manning's. The names ending in `statsmodels` reproduce statsmodels up to 0.15, whose cubic has the
+    control's successes where its units belong; the limits move in the fourth digit. It is there to compare
+    reports, not to be chosen.
     """
     (n, x), (m, y) = control, treatment
-    p_c = constrained_rate(control, treatment, difference, slip=method == "score_statsmodels")
+    p_c = constrained_rate(control, treatment, difference, slip=method.endswith("statsmodels"))
     p_t = min(max(p_c + difference, 0.0), 1.0)
     variance = p_c * (1.0 - p_c) / n + p_t * (1.0 - p_t) / m
-    if method != "score_uncorrected":
+    if not method.startswith("score_uncorrected"):
         variance *= (n + m) / (n + m - 1)
     gap = y / m - x / n - difference
     if variance <= 0.0:

@@ -98,7 +98,8 @@ def quantile_arm(
     if not lower < upper:
         return QuantileArm(q, events, units, value, None, Reason.QUANTILE_TIES)
     z = critical_value(None, alpha, "two-sided")
-    variance = ((upper - lower) / (2.0 * z)) ** 2 * ((grid or events) / events)
+    # The last factor is the one between the divisors n - 1 and n, as the reference implementations have it.
+    variance = ((upper - lower) / (2.0 * z)) ** 2 * ((grid or events) / events) * ((events - 1) / events)
     if clusters is not None:
         ratio = contrast(clusters, clusters, Ratio("below", "events"))
         if ratio.reason or ratio.control_variance is None:
@@ -131,9 +132,16 @@ def quantile_of_values(
     return quantile_arm(q, events, value, lower, upper, clusters=clusters, alpha=alpha)
 
 
-def quantile_contrast(control: QuantileArm, treatment: QuantileArm) -> Contrast:
-    """Difference of two quantiles as a contrast, for every test and interval of this package."""
+def quantile_contrast(
+    control: QuantileArm, treatment: QuantileArm, *, count: Literal["units", "events"] = "units"
+) -> Contrast:
+    """Difference of two quantiles as a contrast, for every test and interval of this package.
+
+    Degrees of freedom count the independent units; other engines count the events.
+    """
     n, m = control.units, treatment.units
+    if count == "events":
+        n, m = control.events, treatment.events
     reason = control.reason or treatment.reason
     if reason or control.standard_error is None or treatment.standard_error is None or control.value is None:
         gap = None if control.value is None or treatment.value is None else treatment.value - control.value

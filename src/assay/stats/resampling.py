@@ -214,7 +214,7 @@ def mann_whitney(
         if both.size < n + m:
             raise ValueError("the exact rank-sum test needs values without ties")
         p_value = _exact_rank_sum(int(u), n, m, alternative)
-    return RankSum(method, alternative, u, share, p_value, math.log10(p_value))
+        return RankSum(method, alternative, u, share, p_value, math.log10(p_value))
     ties = float((sizes**3 - sizes).sum())
     total = n + m
     spread = math.sqrt(n * m / 12.0 * (total + 1 - ties / (total * (total - 1))))

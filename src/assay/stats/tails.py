@@ -64,7 +64,7 @@ def log_normal_sf(z: float) -> float:
 
 def student_sf(df: float, t: float) -> float:
     """P(T > t) for Student's t with `df` degrees of freedom."""
-    return float(special.scalar_stdtr(df, -t))
+    return float(special.scalar_stdtr(float(df), -t))
 
 
 def critical_value(df: float | None, alpha: float, alternative: Alternative) -> float:
@@ -72,7 +72,7 @@ def critical_value(df: float | None, alpha: float, alternative: Alternative) -> 
     tail = alpha / 2.0 if alternative == "two-sided" else alpha
     if df is None:
         return -float(special.scalar_ndtri(tail))
-    return -float(special.scalar_stdtrit(df, tail))
+    return -float(special.scalar_stdtrit(float(df), tail))
 
 
 def tail_area(statistic: float, df: float | None, alternative: Alternative) -> Tail:
@@ -84,7 +84,7 @@ def tail_area(statistic: float, df: float | None, alternative: Alternative) -> T
         upper, double = abs(statistic), True
     else:
         upper, double = (statistic if alternative == "greater" else -statistic), False
-    one = normal_sf(upper) if df is None else special.scalar_stdtr(df, -upper)
+    one = normal_sf(upper) if df is None else special.scalar_stdtr(float(df), -upper)
     p = 2.0 * one if double else one
     if one > _TINY:
         return Tail(min(p, 1.0), math.log10(min(p, 1.0)))
