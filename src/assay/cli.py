@@ -77,7 +77,7 @@ def serve(
 def migrate(data: Data = None) -> None:
     """Bring the database to the newest tables; `serve` does it by itself on the embedded default."""
     settings = _settings(data_dir=data)
-    from assay.wiring import migrate as run
+    from assay.stores import migrate as run
 
     path = run(settings)
     print(f"{path} is up to date.")
@@ -162,7 +162,7 @@ def _ask(data: Path | None, request: dict[str, Any]) -> dict[str, Any]:
 def _do(settings: Any, request: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
     """Let the owner of the data directory do it, or become the owner for as long as it takes."""
     from assay.durable.ownership import ask_owner
-    from assay.wiring import Stores, perform
+    from assay.stores import Stores, perform
 
     stores = Stores(settings)
     try:

@@ -2,167 +2,46 @@
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from importlib import import_module
 
-import msgspec
 import structlog
 
 from assay import __version__
-from assay.api.app import create_api
-from assay.api.parts import Parts
-from assay.assignments.store import SqliteAssignments
 from assay.bucketing.ruleset import Ruleset
-from assay.catalog import documents, keys, lifecycle, schema
-from assay.catalog.checks import parse
-from assay.catalog.database import Actor, Database, sqlite_url
-from assay.catalog.publish import Publisher
-from assay.durable.ownership import DataDirectory
-from assay.durable.writer import SqliteWriter
-from assay.errors import AssayError, Invalid, Unavailable
-from assay.events.drain import Drain
+from assay.catalog import keys, lifecycle
+from assay.errors import AssayError, Invalid
 from assay.events.event import Limits
-from assay.events.log import EventLog
-from assay.eventstore.duckdb import DuckdbStore
-from assay.hotpath.app import HotPath, Route, microseconds, openapi_paths
+from assay.hotpath.app import HotPath, microseconds
 from assay.hotpath.assigner import Assigner, StoredAttributes
 from assay.hotpath.assignment import AssignmentRoutes
+from assay.hotpath.http import Application as Asgi
 from assay.hotpath.http import Receive, Scope, Send
 from assay.hotpath.operations import Check, OperationRoutes
 from assay.hotpath.recording import RecordingRoutes
 from assay.hotpath.routes import hot_routes
-from assay.importing import ImportRequest, ImportTarget, run_import
-from assay.published import KeyRing, Published, anonymous_rights
+from assay.published import anonymous_rights
 from assay.settings import Settings, load
+from assay.stores import Stores, perform, utc_now
 from assay.telemetry import Telemetry, configure_logging
 
 _log = structlog.get_logger("assay")
-_COMMAND = Actor("command")
-#: Event keys kept in memory so that a double is named at once; older doubles are found by the drain.
-_REMEMBERED_KEYS = 100_000
 
 
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
+class Later:
+    """An ASGI application that is put together in the background, and answers once it is there.
 
+    The control plane takes longer to import than everything else takes to start; assignments and events need not
+    wait for it.
+    """
 
-class Stores:
-    """The open parts of one data directory: what a server, or a command without one, works on."""
+    def __init__(self, build: Callable[[], Asgi]) -> None:
+        self._built = asyncio.ensure_future(asyncio.to_thread(build))
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.directory = DataDirectory(settings.data)
-        self.published = Published(Ruleset(), KeyRing(()))
-        self._closing = contextlib.ExitStack()
-
-    def open(self) -> None:
-        """Become the owner of the directory and open everything in it; nothing stays open on failure.
-
-        Raises `Conflict` when another process owns it, `Unavailable` when a file cannot be opened.
-        """
-        settings, path = self.settings, self.settings.database_path
-        with contextlib.ExitStack() as stack:
-            self.directory.acquire()
-            stack.callback(self.directory.release)
-            prepare(path)
-            self.writer = SqliteWriter(path)
-            self.assignments = SqliteAssignments(self.writer, path, settings.cache_max_size)
-            stack.callback(self.assignments.close)
-            self.log = EventLog(self.writer, path)
-            self.writer.start()
-            stack.callback(self.writer.close)
-            environment = keys.environment_keys(settings.admin_secrets)
-            publisher = Publisher(self.published, environment)
-            self.database = Database(sqlite_url(path), turn=self.writer.turn, publish=publisher.publish)
-            stack.callback(self.database.close)
-            self.database.refresh(utc_now())
-            self.store = DuckdbStore(
-                settings.data / "events.duckdb",
-                memory=settings.report_memory,
-                threads=settings.report_threads,
-            )
-            stack.callback(self.store.close)
-            self.log.seed(self.store.recent_keys(_REMEMBERED_KEYS))
-            self.drain = Drain(self.writer, path, self.log, self.store)
-            stack.callback(self.drain.close)
-            self.drain.start()
-            self._closing = stack.pop_all()
-
-    def close(self) -> None:
-        """Drain, close every file and give the directory back."""
-        self._closing.close()
-
-    def first_key(self) -> str | None:
-        """On a catalog that never had a key, and with none in the environment: make one and write it down."""
-        if self.settings.admin_secrets:
-            return None
-        secret = keys.ensure_admin_key(self.database, utc_now())
-        if secret is not None:
-            path = self.settings.data / "admin.key"
-            path.unlink(missing_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secret + "\n")
-        return secret
-
-
-def prepare(path: Path) -> None:
-    """Make the database file, or bring it to the newest tables."""
-    if schema.is_current(path):
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        schema.migrate(sqlite_url(path))
-    except OSError as error:
-        raise Unavailable(
-            f"The database {path} cannot be made: {error.strerror}.", code="database"
-        ) from error
-
-
-def migrate(settings: Settings) -> Path:
-    """`assay migrate`: bring the database to the newest tables; gives back its path."""
-    directory = DataDirectory(settings.data)
-    directory.acquire()
-    try:
-        prepare(settings.database_path)
-    finally:
-        directory.release()
-    return settings.database_path
-
-
-def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
-    """Do what a command asks of the owner of the directory, saying each message as it comes."""
-    now = utc_now()
-    match request:
-        case {"do": "import", "request": dict(what)}:
-            target = ImportTarget(
-                stores.assignments,
-                stores.store,
-                stores.published.ruleset,
-                stores.drain.flush,
-                stores.settings.max_name_length,
-            )
-            run_import(target, msgspec.convert(what, ImportRequest), microseconds(), say)
-        case {"do": "create_key", "name": str(name), "role": str(role)}:
-            with stores.database.writing(_COMMAND, now) as tx:
-                row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))
-                made = {**documents.key(row, now), "key": secret}
-            say(made)
-        case {"do": "list_keys"}:
-            with stores.database.reading() as read:
-                rows, _ = keys.page(read, limit=1000)
-                say({"keys": [dict(documents.key(row, now)) for row in rows]})
-        case {"do": "revoke_key", "id": int(key_id)}:
-            with stores.database.writing(_COMMAND, now) as tx:
-                keys.revoke(tx, key_id)
-            say({"revoked": key_id})
-        case _:
-            raise Invalid("The command is not one that this server knows.", code="unknown_command")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        application = await asyncio.shield(self._built)
+        await application(scope, receive, send)
 
 
 class Application:
@@ -271,35 +150,14 @@ class Application:
         )
         return HotPath(
             routes,
-            create_api(self._parts(routes, telemetry)),
+            Later(
+                lambda: import_module("assay.control").build(settings, stores, routes, telemetry, self._uses)
+            ),
             stores.published,
             anonymous=anonymous_rights(settings.anonymous_role),
             max_body=settings.max_body_bytes,
             clock=microseconds,
             note_use=self._uses.note,
-        )
-
-    def _parts(self, routes: list[Route], telemetry: Telemetry) -> Parts:
-        paths, schemas = openapi_paths(routes)
-        stores, settings = self.stores, self.settings
-        return Parts(
-            database=stores.database,
-            published=stores.published,
-            store=stores.store,
-            assignments=stores.assignments,
-            flush=stores.drain.wait_past,
-            clock=microseconds,
-            key_use=self._uses,
-            anonymous=anonymous_rights(settings.anonymous_role),
-            max_body=settings.max_body_bytes,
-            docs=settings.docs,
-            analysed=lambda report, seconds: telemetry.analysed(
-                report.spec.id,
-                seconds,
-                significant=any(each.significant for each in report.primary.comparisons),
-            ),
-            extra_paths=paths,
-            extra_schemas=schemas,
         )
 
     def _watch(self, telemetry: Telemetry) -> None:

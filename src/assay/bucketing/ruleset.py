@@ -8,8 +8,6 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from assay.bucketing.conditions import Condition
 from assay.bucketing.hashing import Ranges, cumulated
 
@@ -61,18 +59,16 @@ class Members:
         found = frozenset(ids)
         self._size = len(found)
         self._ids: frozenset[str] | None = found if len(found) <= self.SMALL else None
-        self._digests = np.empty(0, np.uint64)
-        if self._ids is None:
-            self._digests = np.sort(np.fromiter((_digest(each) for each in found), np.uint64, len(found)))
+        self._digests = array("Q", () if self._ids is not None else sorted(map(_digest, found)))
 
     def __contains__(self, unit_id: object) -> bool:
         if not isinstance(unit_id, str):
             return False
         if self._ids is not None:
             return unit_id in self._ids
-        digest = np.uint64(_digest(unit_id))
-        place = int(np.searchsorted(self._digests, digest))
-        return place < self._size and bool(self._digests[place] == digest)
+        digest = _digest(unit_id)
+        place = bisect_left(self._digests, digest)
+        return place < self._size and self._digests[place] == digest
 
     def __len__(self) -> int:
         return self._size

@@ -1,7 +1,7 @@
 """The outermost ASGI application: hot routes by one table, everything else by the control plane behind it."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -177,7 +177,7 @@ def microseconds() -> int:
     return time.time_ns() // 1000
 
 
-def openapi_paths(routes: list[Route]) -> tuple[dict[str, Any], dict[str, Any]]:
+def openapi_paths(routes: Sequence[Route]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The OpenAPI `paths` and component schemas of the hot routes, under the canonical prefix."""
     types = [body for route in routes for body in route.bodies]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
