@@ -22,9 +22,7 @@ from assay.eventstore.base import (
     EventStore,
     LedgerReason,
     Measure,
-    Portion,
     Position,
-    Rejections,
     Scope,
     SeriesPoint,
 )
@@ -60,16 +58,13 @@ class Feed:
         self.row = 0
         self.assigned = 0
 
-    def events(self, *events: dict[str, Any], rejections: Iterable[Rejections] = ()) -> Appended:
-        return self.store.append(self.portion(*events, rejections=rejections))
+    def events(self, *events: dict[str, Any], rejections: Iterable[tuple[Any, ...]] = ()) -> Appended:
+        return self.store.append(*self.portion(*events, rejections=rejections))
 
-    def portion(self, *events: dict[str, Any], rejections: Iterable[Rejections] = ()) -> Portion:
+    def portion(self, *events: dict[str, Any], rejections: Iterable[tuple[Any, ...]] = ()) -> tuple[Any, ...]:
         self.row += 1
-        return Portion(
-            Position(self.row * 65_536 + len(events), self.assigned),
-            json.dumps([{"q": self.row, "i": 0, "b": events}]),
-            rejections=tuple(rejections),
-        )
+        position = Position(self.row * 65_536 + len(events), self.assigned)
+        return position, json.dumps([{"q": self.row, "i": 0, "b": events}]), "[]", tuple(rejections)
 
     def assign(
         self, *rows: tuple[str, int], experiment: int = 1, phase: int = 0, at: int = NOW - DAY
@@ -80,7 +75,7 @@ class Feed:
             self.assigned += 1
             lines.append([self.assigned, experiment, unit_id, variant_id, phase, at])
         position = Position(self.store.position().events, self.assigned)
-        return self.store.append(Portion(position, assignments=json.dumps(lines)))
+        return self.store.append(position, assignments=json.dumps(lines))
 
 
 def covariance(xs: list[float], ys: list[float]) -> float:
@@ -125,11 +120,11 @@ class EventStoreContract:
     def test_a_portion_twice_changes_nothing(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10))
         portion = feed.portion(event("a", a=3.0), event("a", a=4.0, id="x"))
-        assert store.append(portion) == Appended(2, 0, 0)
+        assert store.append(*portion) == Appended(2, 0, 0)
         before = store.moments(SCOPE, [PURCHASES])
-        assert store.append(portion) == Appended(0, 0, 0)
+        assert store.append(*portion) == Appended(0, 0, 0)
         assert store.moments(SCOPE, [PURCHASES]) == before
-        assert store.position() == portion.position
+        assert store.position() == portion[0]
 
     def test_the_same_user_and_id_count_once(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10), ("b", 10))
@@ -166,7 +161,7 @@ class EventStoreContract:
             with pytest.raises(Invalid):
                 feed.events(event("a"), broken)
         with pytest.raises(Invalid):
-            store.append(Portion(Position(9**9, 0), "[{]"))
+            store.append(Position(9**9, 0), "[{]")
         assert store.position() == position
         assert store.events(EventFilter(), 10) == ([], None)
 
@@ -497,9 +492,9 @@ class EventStoreContract:
             event("a", at=NOW + 1, id="counted"),
             event("a", "click", at=NOW + 1),
             rejections=[
-                Rejections(1, "purchase", "invalid_timestamp", 7, ("bad",)),
-                Rejections(None, None, "invalid_json", 2, ()),
-                Rejections(2, "purchase", "invalid", 1, ()),
+                (1, "purchase", "invalid_timestamp", 7, ("bad",)),
+                (None, None, "invalid_json", 2, ()),
+                (2, "purchase", "invalid", 1, ()),
             ],
         )
         entries = store.ledger(Scope(1, ended_at=NOW + HOUR), ["purchase"])
@@ -527,7 +522,7 @@ class EventStoreContract:
             feed.events(
                 event("a", id="x"),
                 event("a", "other", id=f"y{index}"),
-                rejections=[Rejections(1, "purchase", "invalid", 2, (f"s{index}",))],
+                rejections=[(1, "purchase", "invalid", 2, (f"s{index}",))],
             )
         entries = {(entry.type, entry.reason): entry for entry in store.ledger(SCOPE)}
         assert entries["purchase", LedgerReason.DUPLICATE].count == 29
@@ -631,9 +626,7 @@ class EventStoreContract:
     def test_purging_removes_an_experiment_and_nothing_else(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10), ("b", 11))
         feed.assign(("a", 20), experiment=2)
-        feed.events(
-            event("a", x=1), event("a", x=2), event("b"), rejections=[Rejections(1, "t", "invalid", 1, ())]
-        )
+        feed.events(event("a", x=1), event("a", x=2), event("b"), rejections=[(1, "t", "invalid", 1, ())])
         assert store.purge(1) == Erased(1, 2, 1)
         assert store.moments(SCOPE, [PURCHASES]) == []
         assert store.ledger(SCOPE) == []
@@ -647,7 +640,7 @@ class EventStoreContract:
             event("bob", id="1"),
             event("ann", id="1"),
             event("bob", id="1"),
-            rejections=[Rejections(1, "purchase", "invalid", 3, ('{"user_id": "ann"}',))],
+            rejections=[(1, "purchase", "invalid", 3, ('{"user_id": "ann"}',))],
         )
         assert store.erase("ann")[:2] == (1, 1)
         assert [row.user_id for row in store.events(EventFilter(), 10)[0]] == ["bob"]

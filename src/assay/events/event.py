@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from assay.errors import FieldError, Invalid, Refused, TooLarge
+from assay.errors import FieldError, Invalid, Malformed, Refused, TooLarge
 
 #: Larger amounts than this are refused: their squares would overflow the sums every report is made of.
 LARGEST_VALUE: Final = 1e100
@@ -83,9 +83,12 @@ class Rejected(msgspec.Struct, frozen=True):
 
     def error(self) -> Refused:
         """The same as an error, for an endpoint that takes a single event."""
+        errors = (FieldError(self.path, self.message),) if self.path else ()
         if self.code == "too_large":
-            return TooLarge(self.message, errors=(FieldError(self.path, self.message),))
-        return Invalid(self.message, code=self.code, errors=(FieldError(self.path, self.message),))
+            return TooLarge(self.message, errors=errors)
+        if self.code in {"invalid_json", "invalid_utf8"}:
+            return Malformed(self.message, code=self.code, errors=errors)
+        return Invalid(self.message, code=self.code, errors=errors)
 
 
 class Batch(NamedTuple):

@@ -6,7 +6,7 @@ begins, and the last microsecond it may mean. Naive times are UTC.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,9 +45,9 @@ def micros(moment: datetime) -> int:
 def iso(at: int) -> str:
     """The text form of a time in µs: `2026-11-21T07:49:53.123456Z`; far-off ones as a bare number."""
     try:
-        seconds, fraction = divmod(at, SECOND)
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:06d}Z"
-    except (ValueError, OverflowError, OSError):
+        moment = (EPOCH + timedelta(microseconds=at)).replace(tzinfo=None)
+        return f"{moment.isoformat(timespec='microseconds')}Z"
+    except OverflowError:
         return f"{at} µs"
 
 
@@ -64,10 +64,11 @@ def _parse_text(text: str) -> Moment | None:
             return None
         span = _span(shape)
         text = _plain(text, shape)
-    elif text[19:20] != ".":
+    elif text[19:20] not in {".", ","}:
         span = SECOND
     else:
-        span = MILLISECOND if not text[23:24].isdigit() and text[20:23].isdigit() else 1
+        three = len(text) >= 23 and text[20:23].isdigit() and not text[23:24].isdigit()
+        span = MILLISECOND if three else 1
     try:
         start = micros(datetime.fromisoformat(text))
     except (ValueError, OverflowError):

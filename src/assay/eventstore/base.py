@@ -217,28 +217,8 @@ class Position(NamedTuple):
     assignments: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rejections:
-    """Refusals of one kind since the last portion, for the ledger."""
-
-    experiment_id: int | None
-    type: str | None
-    code: str
-    count: int
-    samples: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Portion:
-    """What the drain hands over at once: a stretch of the log."""
-
-    position: Position
-    """Where the log stands after it."""
-    events: str = "[]"
-    """JSON array of `{"q": log row, "i": place of the first, "b": [events as the log keeps them]}`."""
-    assignments: str = "[]"
-    """JSON array of `[seq, experiment_id, unit_id, variant_id, phase, assigned_at]`."""
-    rejections: Sequence[Rejections] = ()
+Rejections = tuple[int | None, str | None, str, int, tuple[str, ...]]
+"""Refusals of one kind, for the ledger: experiment id, event type, code, how many, and up to five samples."""
 
 
 class Appended(NamedTuple):
@@ -355,8 +335,18 @@ class EventStore(Protocol):
     def position(self) -> Position:
         """How far the log has been taken; (-1, 0) for an empty store."""
 
-    def append(self, portion: Portion) -> Appended:
-        """Store a portion with its position. `Invalid`: something in it can never be stored."""
+    def append(
+        self,
+        position: tuple[int, int],
+        events: str = "[]",
+        assignments: str = "[]",
+        rejections: Sequence[Rejections] = (),
+    ) -> Appended:
+        """Store a portion of the log with the position after it. `Invalid`: it can never be stored.
+
+        `events` is a JSON array of `{"q": log row, "i": place of the first, "b": [events of the log]}`,
+        `assignments` one of `[seq, experiment_id, unit_id, variant_id, phase, assigned_at]`.
+        """
 
     def recent_keys(self, limit: int) -> list[tuple[str, str]]:
         """(user id, canonical event id) of the latest events with a caller's id, oldest first."""

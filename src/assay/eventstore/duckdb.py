@@ -21,8 +21,8 @@ from assay.eventstore.base import (
     EventFilter,
     LedgerEntry,
     Measure,
-    Portion,
     Position,
+    Rejections,
     Scope,
     SeriesPoint,
     Statistics,
@@ -66,31 +66,41 @@ class DuckdbStore:
         with self._open_guard:
             if self.path in self._open_paths:
                 raise Conflict(f"{self.path} is open already in this process.", code="store_in_use")
-            self._connection = self._opened()
+            self._connection: duckdb.DuckDBPyConnection | None = self._opened()
             self._open_paths.add(self.path)
 
     def close(self) -> None:
         """Make everything durable and let go of the file."""
         with self._writing, self._open_guard:
-            with contextlib.suppress(duckdb.Error):
-                self._connection.close()
-            self._open_paths.discard(self.path)
+            if self._connection is not None:
+                with contextlib.suppress(duckdb.Error):
+                    self._connection.close()
+                self._connection = None
+                self._open_paths.discard(self.path)
 
     def position(self) -> Position:
         """See `EventStore`."""
         return Position(*self._ask(_SCHEMA["position"])[0])
 
-    def append(self, portion: Portion) -> Appended:
+    def append(
+        self,
+        position: tuple[int, int],
+        events: str = "[]",
+        assignments: str = "[]",
+        rejections: Sequence[Rejections] = (),
+    ) -> Appended:
         """See `EventStore`."""
         with self._transaction() as connection:
             after = Position(*connection.execute(_SCHEMA["position"]).fetchall()[0])
-            events, duplicates = self._append_events(connection, portion.events, after.events)
-            parameters = {"assignments": portion.assignments, "after": after.assignments}
-            assignments = connection.execute(_APPEND["store_assignments"], parameters).fetchall()[0][0]
-            for note in portion.rejections:
+            stored, duplicates = self._append_events(connection, events, after.events)
+            assigned = 0
+            if assignments != "[]":
+                parameters = {"assignments": assignments, "after": after.assignments}
+                assigned = connection.execute(_APPEND["store_assignments"], parameters).fetchall()[0][0]
+            for note in rejections:
                 self._note(connection, note)
-            connection.execute(_APPEND["advance"], portion.position._asdict())
-        return Appended(events, duplicates, assignments)
+            connection.execute(_APPEND["advance"], {"events": position[0], "assignments": position[1]})
+        return Appended(stored, duplicates, assigned)
 
     def recent_keys(self, limit: int) -> list[tuple[str, str]]:
         """See `EventStore`."""
@@ -145,6 +155,12 @@ class DuckdbStore:
             raise _failed(error) from error
         return connection
 
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of the calling thread's own."""
+        if self._connection is None:
+            raise Unavailable("The event store is closed.", code="store_closed")
+        return self._connection.cursor()
+
     def _append_events(
         self, connection: duckdb.DuckDBPyConnection, events: str, after: int
     ) -> tuple[int, int]:
@@ -164,13 +180,14 @@ class DuckdbStore:
         connection.execute(_APPEND["store_firsts" if doubles else "store_all"])
         return count - doubles, doubles
 
-    def _note(self, connection: duckdb.DuckDBPyConnection, note: Any) -> None:
+    def _note(self, connection: duckdb.DuckDBPyConnection, note: Rejections) -> None:
+        experiment_id, kind, code, count, samples = note
         parameters = {
-            "experiment_id": note.experiment_id,
-            "type": note.type,
-            "code": note.code,
-            "count": note.count,
-            "samples": list(note.samples),
+            "experiment_id": experiment_id,
+            "type": kind,
+            "code": code,
+            "count": count,
+            "samples": list(samples),
         }
         connection.execute(_APPEND["note_rejections"], parameters)
         self._shorten_ledger(connection)
@@ -187,7 +204,7 @@ class DuckdbStore:
                 connection.execute(_SCHEMA[f"{what}_{table}"], parameters).fetchall()[0][0]
                 for table in ("events", "assignments", "ledger")
             ]
-        with self._writing, contextlib.suppress(duckdb.Error), self._connection.cursor() as connection:
+        with self._writing, contextlib.suppress(duckdb.Error), self._cursor() as connection:
             connection.execute(
                 "CHECKPOINT"
             )  # what was removed leaves the file; later, if a question is running
@@ -195,7 +212,7 @@ class DuckdbStore:
 
     def _ask(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         try:
-            with self._connection.cursor() as connection:
+            with self._cursor() as connection:
                 return connection.execute(statement, parameters or None).fetchall()
         except duckdb.Error as error:
             raise _failed(error) from error
@@ -205,7 +222,7 @@ class DuckdbStore:
         """One write at a time, kept whole: committed at the end, or nothing of it."""
         with self._writing:
             try:
-                with self._connection.cursor() as connection:
+                with self._cursor() as connection:
                     connection.execute("BEGIN")
                     try:
                         yield connection
@@ -224,8 +241,9 @@ class DuckdbStore:
         """Having failed in the middle of writing its file, the engine refuses all work until opened anew."""
         if not (isinstance(error, duckdb.FatalException) or "invalidated" in str(error)):
             return
-        with contextlib.suppress(duckdb.Error):
-            self._connection.close()
+        if self._connection is not None:
+            with contextlib.suppress(duckdb.Error):
+                self._connection.close()
         with contextlib.suppress(Unavailable, Conflict):  # the next attempt tries again
             self._connection = self._opened()
 
