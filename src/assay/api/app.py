@@ -4,7 +4,7 @@ from functools import cache
 
 from fastapi import APIRouter, FastAPI, Response
 
-from assay.api import events, experiments, keys, openapi, problems, segments, users, variants
+from assay.api import events, experiments, keys, openapi, problems, results, segments, users, variants
 from assay.api.calls import answer
 from assay.api.parts import Parts
 from assay.api.surface import Surface
@@ -17,6 +17,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     users.router,
     keys.router,
     events.router,
+    results.router,
 )
 
 

@@ -10,6 +10,7 @@ from assay.catalog.database import Database
 from assay.catalog.keys import KeyUse
 from assay.eventstore.base import EventStore
 from assay.published import Published, Right
+from assay.reports.report import Report
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -19,8 +20,9 @@ class Parts:
     """The rooms the control plane speaks to, and its limits.
 
     `flush` returns once everything acknowledged before the call can be read from `store`. `clock` gives
-    microseconds UTC. `anonymous` is what calls without a key may do. `extra_paths` and `extra_schemas` are
-    the hot routes' part of the API page; `docs` says whether there is one.
+    microseconds UTC. `anonymous` is what calls without a key may do. `analysed` hears of each report and the
+    seconds it took. `extra_paths` and `extra_schemas` are the hot routes' part of the API page; `docs` says
+    whether there is one.
     """
 
     database: Database
@@ -33,6 +35,7 @@ class Parts:
     anonymous: frozenset[Right] = frozenset()
     max_body: int = 8 * 1024 * 1024
     docs: bool = True
+    analysed: Callable[[Report, float], None] = field(default=lambda _report, _seconds: None)
     extra_paths: Mapping[str, Any] = field(default_factory=dict)
     extra_schemas: Mapping[str, Any] = field(default_factory=dict)
 

@@ -193,10 +193,7 @@ def _report(call: Call, experiment: str, question: Question) -> Report:
         spec = read_spec(tx, experiment)
     begun = time.perf_counter()
     report = build(call.parts.store, spec, question, call.now)
-    observed = getattr(call.parts, "analysis_observed", None)
-    if observed is not None:
-        significant = any(each.significant for each in report.primary.comparisons)
-        observed(spec.id, time.perf_counter() - begun, significant=significant)
+    call.parts.analysed(report, time.perf_counter() - begun)
     return report
 
 

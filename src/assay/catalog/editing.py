@@ -46,9 +46,10 @@ def find_variant(experiment: Experiment, reference: int | str) -> Variant:
     for each in present:
         if each.id == number:
             return each
-    for each in present:
-        if reference in (each.key, each.name):
-            return each
+    for field in ("key", "name"):
+        for each in present:
+            if getattr(each, field) == reference:
+                return each
     raise NotFound(f"Experiment {experiment.key} has no variant {shown(reference)}.", code="unknown_variant")
 
 
