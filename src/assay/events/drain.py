@@ -183,7 +183,8 @@ class Drain:
     def lag(self) -> tuple[int, float]:
         """Rows and assignments that are waiting, about, and for how many seconds the oldest has been."""
         events, assignments = self._tail()
-        waiting = max(0, events - (self._position[0] >> 16)) + max(0, assignments - self._position[1])
+        first = max(1, self._position[0] + 1 >> 16)
+        waiting = max(0, events - first + 1) + max(0, assignments - self._position[1])
         return waiting, time.monotonic() - self._caught_up_at if waiting else 0.0
 
     def _tail(self) -> Tail:
