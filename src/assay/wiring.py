@@ -104,6 +104,13 @@ class Application:
 
     async def startup(self) -> None:
         """Open what is not open yet and start the chores."""
+        try:
+            self._start()
+        except BaseException:
+            self.stores.close()
+            raise
+
+    def _start(self) -> None:
         if not self._opened:
             self.open()
         if self.settings.anonymous_role:
@@ -122,7 +129,10 @@ class Application:
                 await self._chores
         self._hot = None
         if self._opened:
-            await asyncio.to_thread(self._uses.flush, self.stores.database, utc_now())
+            try:
+                await asyncio.to_thread(self._uses.flush, self.stores.database, utc_now())
+            except AssayError as error:
+                _log.warning("keys.last_use_not_stored", reason=error.detail)
             await asyncio.to_thread(self.stores.close)
             self._opened = False
         if self._attributes is not None:

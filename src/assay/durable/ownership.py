@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from assay.errors import AssayError, Conflict, Invalid, Unavailable
 
 _SOCKET = "assay.sock"
+_log = structlog.get_logger("assay.durable")
 
 
 class DataDirectory:
@@ -120,15 +123,25 @@ def _serve(
     def say(message: dict[str, Any]) -> None:
         connection.sendall(json.dumps(message).encode() + b"\n")
 
-    with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    with connection, contextlib.suppress(ConnectionError):
         try:
             with connection.makefile("rb") as lines:
                 serve(json.loads(lines.readline(1_000_000)), say)
             say({"end": True})
         except AssayError as error:
             say({"error": error.detail, "code": error.code})
-        except ValueError:
+        except json.JSONDecodeError:
             say({"error": "The request is not one JSON object on one line.", "code": "malformed"})
+        except ConnectionError:
+            raise  # the other side is gone
+        except Exception:
+            _log.exception("command.failed")
+            say(
+                {
+                    "error": "Something went wrong in the server; its log has the details.",
+                    "code": "internal_error",
+                }
+            )
 
 
 def ask_owner(path: Path, request: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:

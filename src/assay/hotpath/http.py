@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from assay.errors import AssayError, FieldError, Invalid, Malformed, TooLarge, Unavailable, UnsupportedType
+from assay.errors import AssayError, Invalid, Malformed, TooLarge, Unavailable, UnsupportedType
+from assay.events.refusal import at_fault
 from assay.published import Key
 
 Scope = MutableMapping[str, Any]
@@ -125,16 +126,22 @@ def too_large(limit: int) -> TooLarge:
 
 
 def _gunzip(data: bytes, limit: int) -> bytes:
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        plain = inflate.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise Malformed("The body is not valid gzip.", code="bad_gzip") from error
-    if len(plain) > limit:
-        raise too_large(limit)
-    if not inflate.eof:
-        raise Malformed("The gzip body ends too early.", code="bad_gzip")
-    return plain
+    """Every member of a gzip body; `TooLarge` before more than `limit` bytes are held."""
+    parts: list[bytes] = []
+    size = 0
+    while data:
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(inflate.decompress(data, limit - size + 1))
+        except zlib.error as error:
+            raise Malformed("The body is not valid gzip.", code="bad_gzip") from error
+        size += len(parts[-1])
+        if size > limit:
+            raise too_large(limit)
+        if not inflate.eof:
+            raise Malformed("The gzip body ends too early.", code="bad_gzip")
+        data = inflate.unused_data
+    return b"".join(parts)
 
 
 def shown(value: object) -> str:
@@ -149,15 +156,13 @@ def decode(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
+        if "out of range" in str(error):
+            raise at_fault(data, error) from error
         raise _invalid(str(error), data) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if not data.strip():
             raise Malformed("The body is empty; a JSON document is expected.", code="empty_body") from error
-        raise Malformed(f"The body is not valid JSON: {error}.", code="malformed_json") from error
-    except UnicodeDecodeError as error:
-        raise Malformed("The body is not valid UTF-8.", code="malformed_json") from error
-    except RecursionError as error:
-        raise Malformed("The JSON is nested too deeply.", code="too_deep") from error
+        raise at_fault(data, error) from error
 
 
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
@@ -253,22 +258,3 @@ async def respond(send: Send, response: Response, identity: bytes) -> None:
         }
     )
     await send({"type": "http.response.body", "body": body})
-
-
-__all__ = [
-    "Application",
-    "FieldError",
-    "Receive",
-    "Request",
-    "Response",
-    "Scope",
-    "Send",
-    "decode",
-    "path_text",
-    "problem",
-    "request_id",
-    "respond",
-    "shown",
-    "text_id",
-    "too_large",
-]
