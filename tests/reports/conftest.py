@@ -1,14 +1,23 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from assay.eventstore.duckdb import DuckdbStore
-from reports.world import World
+
+if TYPE_CHECKING:
+    from reports.world import World
+
+# Before anything imports it, so that the assertions of a contract that is shared with other rooms explain
+# themselves whatever is run first.
+pytest.register_assert_rewrite("contracts.event_store")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator["World"]:
+    from reports.world import World
+
     store = DuckdbStore(tmp_path / "events.duckdb", memory="256MiB", threads=1)
     yield World(store)
     store.close()

@@ -100,7 +100,7 @@ def test_random_case__equals_a_direct_computation(world: World) -> None:
     metrics = (PURCHASE, REVENUE, COUNT, MEAN)
     report = world.report(replace(SPEC, metrics=metrics))
     with duckdb.connect() as engine:
-        engine.execute("CREATE TABLE e (unit VARCHAR, variant INT, kind VARCHAR, amount DOUBLE, happened BIGINT)")
+        engine.execute("CREATE TABLE e (unit TEXT, variant INT, kind TEXT, amount DOUBLE, happened BIGINT)")
         engine.executemany("INSERT INTO e VALUES (?, ?, ?, ?, ?)", rows)
         engine.execute(
             "CREATE TABLE a AS SELECT 'u' || v || '-' || i AS unit, v"

@@ -11,7 +11,7 @@ from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType, VariantSp
 from assay.stats import ArmInterval, Count, Mean, Moments, Ratio, arm_interval, one_proportion
 
 COLUMNS = ("converted", "events", "total")
-#: No event has an empty type, so in a measure it stands for all of them.
+#: No event has the empty type, so in a measure it stands for all of them.
 EVERY_TYPE = ""
 
 _VALUES: Mapping[MetricType, Mean | Ratio] = {
@@ -87,8 +87,8 @@ def value_of(metric: MetricSpec) -> Mean | Ratio:
 
 def measure_of(metric: MetricSpec) -> Measure:
     """What the store must count for the metric; metrics that look at the same events share a measure."""
-    key = f"{metric.event_type or EVERY_TYPE}\0{metric.prop or ''}"
-    return Measure(key, metric.event_type or EVERY_TYPE, metric.prop)
+    event_type = metric.event_type or EVERY_TYPE
+    return Measure(f"{event_type}\0{metric.prop or ''}", event_type, metric.prop)
 
 
 def tallies(arms: Sequence[Arm], measure: Measure) -> ByVariant:

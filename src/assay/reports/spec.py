@@ -129,5 +129,5 @@ class ExperimentSpec:
             ]
         total = sum(shares)
         if total <= 0.0:
-            return (1.0 / len(self.variants),) * len(self.variants)
+            return tuple(1.0 / len(self.variants) for _ in self.variants)
         return tuple(share / total for share in shares)
