@@ -1,6 +1,8 @@
 """The published catalog in the form that evaluation reads: frozen, compiled, and complete."""
 
 import math
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
