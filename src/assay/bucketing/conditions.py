@@ -264,21 +264,23 @@ def _equal(given: Any, path: str) -> Check:
         return lambda found: found == given if isinstance(found, str) else False
     if given is None or isinstance(given, bool):
         return lambda found: found is given
-    _bound(given, path, MAX_DEPTH)
-    return lambda found: _same(found, given)
+    wanted = _copied(given, path, MAX_DEPTH)
+    return lambda found: _same(found, wanted)
 
 
 def _unequal(given: Any, path: str) -> Check:
     return _not(_equal(given, path))
 
 
-def _bound(given: Any, path: str, levels: int) -> None:
-    """Refuse a value too deep for `_same`, which goes no deeper than what is wanted."""
+def _copied(given: Any, path: str, levels: int) -> Any:
+    """A value nobody else can change. Its depth bounds that of `_same`, so one too deep is refused."""
     if levels < 0:
         raise Invalid.field(path, f"a value may nest {MAX_DEPTH} levels, not more")
-    if isinstance(given, Mapping | list):
-        for each in given.values() if isinstance(given, Mapping) else given:
-            _bound(each, path, levels - 1)
+    if isinstance(given, Mapping):
+        return {name: _copied(each, path, levels - 1) for name, each in given.items()}
+    if isinstance(given, list):
+        return [_copied(each, path, levels - 1) for each in given]
+    return given
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -355,7 +357,7 @@ def _member_of(given: Any, path: str) -> Check:
     """`$in`. An attribute that is a list is in when any of its elements is."""
     if not isinstance(given, list):
         _refuse(path, "must be a list", given)
-    _bound(given, path, MAX_DEPTH)
+    given = _copied(given, path, MAX_DEPTH)
     texts = frozenset(each for each in given if isinstance(each, str))
     numbers = frozenset(
         each for each in given if isinstance(each, int | float) and not isinstance(each, bool)
