@@ -9,11 +9,11 @@ from growthbook.core import gbhash, getBucketRanges
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from assay.bucketing.bulk import hash_many
 from assay.bucketing.hashing import (
     bucket_ranges,
     choose,
     fnv1a32,
-    hash_many,
     hash_unit,
     in_namespace,
     namespace_slot,

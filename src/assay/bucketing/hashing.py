@@ -6,16 +6,12 @@ the JavaScript SDK, which folds UTF-16 code units, not UTF-8 bytes, into FNV-1a.
 
 from collections.abc import Sequence
 
-import numpy as np
 from fnv_hash_fast import fnv1a_32
-from numpy.typing import NDArray
 
-_OFFSET = 0x811C9DC5
-_PRIME = 0x01000193
+#: The constants of FNV-1a with 32 bits.
+OFFSET = 0x811C9DC5
+PRIME = 0x01000193
 _MASK = 0xFFFFFFFF
-
-# Rows hashed at once: enough for numpy to pay, few enough that one long id does not make a huge table.
-_CHUNK = 16_384
 
 #: One stretch [from, to) of the unit interval for each variant.
 Ranges = tuple[tuple[float, float], ...]
@@ -31,9 +27,9 @@ def fnv1a32(text: str) -> int:
     except UnicodeEncodeError:
         # In the machine's own byte order, after the mark that says which one it is.
         units = memoryview(text.encode("utf-16", "surrogatepass")).cast("H")[1:]
-        value = _OFFSET
+        value = OFFSET
         for unit in units:
-            value = ((value ^ unit) * _PRIME) & _MASK
+            value = ((value ^ unit) * PRIME) & _MASK
         return value
 
 
@@ -47,37 +43,6 @@ def hash_unit(seed: str, value: str, version: int = 2) -> float | None:
     if version == 1:
         return fnv1a32(value + seed) % 1000 / 1000
     return None
-
-
-def hash_many(seed: str, values: Sequence[str]) -> NDArray[np.float64]:
-    """`hash_unit(seed, each)` for each value, several times faster; for simulations and bulk work."""
-    places = np.empty(len(values), np.float64)
-    for start in range(0, len(values), _CHUNK):
-        chunk = values[start : start + _CHUNK]
-        places[start : start + len(chunk)] = _hash_chunk(seed, chunk)
-    return places
-
-
-def _hash_chunk(seed: str, values: Sequence[str]) -> NDArray[np.float64]:
-    prime = np.uint32(_PRIME)
-    lengths = np.fromiter(map(len, values), np.int64, len(values))
-    width = max(int(lengths.max()), 1)
-    # One row of code points for each value, filled up with zeros.
-    points = np.array(values, f"U{width}").view(np.uint32).reshape(len(values), width)
-    first = np.full(len(values), fnv1a32(seed), np.uint32)
-    for column in range(width):
-        first = np.where(lengths > column, (first ^ points[:, column]) * prime, first)
-    second = np.full(len(values), _OFFSET, np.uint32)
-    for exponent in range(9, -1, -1):
-        power = np.uint32(10**exponent)
-        digit = first // power % np.uint32(10) + np.uint32(ord("0"))
-        written = (first >= power) | (exponent == 0)
-        second = np.where(written, (second ^ digit) * prime, second)
-    places: NDArray[np.float64] = second % np.uint32(10_000) / 10_000
-    # A character beyond 16 bits is two UTF-16 units; such ids are rare enough for the slow way.
-    for row in np.flatnonzero(points.max(axis=1) > 0xFFFF).tolist():
-        places[row] = hash_unit(seed, values[row])
-    return places
 
 
 def equal_weights(count: int) -> list[float]:
