@@ -269,8 +269,9 @@ def _show_import(run: Callable[[Callable[[dict[str, Any]], None]], None], name: 
                 console.print(said, markup=False, highlight=False, soft_wrap=True)
             case {"conflict": found}:
                 said = (
-                    f"row {found['row']}: {found['unit_id']!r} already has variant {found['stored_variant_id']}, "
-                    f"the file says {found['proposed_variant_id']}; the record stays"
+                    f"row {found['row']}: {found['unit_id']!r} already has variant "
+                    f"{found['stored_variant_id']}, the file says {found['proposed_variant_id']}; "
+                    "the record stays"
                 )
                 console.print(said, markup=False, highlight=False, soft_wrap=True)
             case {"done": summary}:

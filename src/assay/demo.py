@@ -68,10 +68,10 @@ def run(settings: Settings, *, users: int, seed: int, serve_after: bool) -> int:
     _show(console, report)
     where = f"http://{settings.host}:{settings.port}"
     console.print(
-        f"\nThe data are in {settings.data}. Where to look, with the key that the server prints or that is kept\n"
-        f"in {settings.data / 'admin.key'}:\n\n"
+        f"\nThe data are in {settings.data}. Where to look, with the key that the server keeps in\n"
+        f"{settings.data / 'admin.key'}:\n\n"
         f'  curl -H "Authorization: Bearer $KEY" {where}/api/v1/experiments/demo-checkout/report\n'
-        f'  curl -H "Authorization: Bearer $KEY" "{where}/api/v1/experiments/demo-checkout/results?group_by=day"\n'
+        f'  curl -H "Authorization: Bearer $KEY" {where}/api/v1/experiments/demo-checkout/results\n'
         f"  {where}/docs\n",
         markup=False,
         highlight=False,

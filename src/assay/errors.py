@@ -43,7 +43,7 @@ class AssayError(Exception):
         self.errors = tuple(errors)
 
 
-class Refused(AssayError):
+class Refused(AssayError):  # noqa: N818 - the names read as sentences: raise Refused(...)
     """The caller can fix it."""
 
     status = 400
@@ -112,7 +112,7 @@ class NotFound(Refused):
     default_code = "not_found"
 
 
-class Conflict(AssayError):
+class Conflict(AssayError):  # noqa: N818
     """The present state forbids it."""
 
     status = 409
@@ -128,7 +128,7 @@ class Stale(Conflict):
     default_code = "stale_version"
 
 
-class Unavailable(AssayError):
+class Unavailable(AssayError):  # noqa: N818
     """It cannot be done now; the same request may be repeated after `retry_after` seconds."""
 
     status = 503

@@ -63,8 +63,8 @@ class ImportTarget(NamedTuple):
 def run_import(target: ImportTarget, request: ImportRequest, now: int, emit: Emit) -> None:
     """Do the import, reporting through `emit`. `now` is microseconds UTC.
 
-    Raises `Invalid` where the file cannot be read or names what does not exist. Killed and repeated, it goes on
-    where it was, and a repeated import changes nothing.
+    Raises `Invalid` where the file cannot be read or names what does not exist. Killed and repeated, it
+    goes on where it was, and a repeated import changes nothing.
     """
     path = Path(request.path)
     form = _format(path, request.format)

@@ -24,7 +24,7 @@ _PREFIXED_ONLY = frozenset({"HOST", "WORKERS"})
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings in force. Each field's description says what it is for and when to change it."""
 
-    host: Annotated[str, Meta(description="Address to listen on; `0.0.0.0` opens it to the network.")] = (
+    host: Annotated[str, Meta(description="Address to listen on; `0.0.0.0`: the whole network.")] = (
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
@@ -34,9 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "./assay-data"
     workers: Annotated[
         int,
-        Meta(
-            ge=1, le=64, description="Server processes. The embedded stores have one owner, so they take 1."
-        ),
+        Meta(ge=1, le=64, description="Server processes. The embedded stores have one owner: 1."),
     ] = 1
     database_url: Annotated[
         str,

@@ -32,8 +32,8 @@ _log = structlog.get_logger("assay")
 class Later:
     """An ASGI application that is put together in the background, and answers once it is there.
 
-    The control plane takes longer to import than everything else takes to start; assignments and events need not
-    wait for it.
+    The control plane takes longer to import than everything else takes to start; assignments and events need
+    not wait for it.
     """
 
     def __init__(self, build: Callable[[], Asgi]) -> None:
@@ -92,7 +92,7 @@ class Application:
         if self.settings.workers != 1:
             raise Invalid.field(
                 "ASSAY_WORKERS",
-                f"the embedded stores have one owner process, so 1 is the only choice; got {self.settings.workers}",
+                f"the embedded stores have one owner process, so it must be 1; got {self.settings.workers}",
             )
         self.stores.open()
         self._opened = True
@@ -235,7 +235,7 @@ class Application:
                 self._seen_catalog = microseconds()
             except AssayError as error:
                 _log.warning("chores.failed", reason=error.detail)
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged; the next round tries again
                 _log.exception("chores.failed")
 
     def _chore(self) -> None:

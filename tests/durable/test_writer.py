@@ -106,7 +106,7 @@ def test_a_full_queue_refuses_with_retry_after(path: Path) -> None:
         gate = threading.Event()
         blocked = asyncio.create_task(asyncio.to_thread(writer.run, lambda _: gate.wait(20)))
         waiting: list[asyncio.Future[int]] = []
-        with pytest.raises(Unavailable) as refused:
+        with pytest.raises(Unavailable) as refused:  # noqa: PT012 - which of them is refused is the point
             for number in range(100):
                 waiting.append(lane.put(f"note {number}"))
                 await asyncio.sleep(0)

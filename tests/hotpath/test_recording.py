@@ -1,4 +1,4 @@
-"""Recording through the whole application: what is acknowledged counts, once, and what is refused says why."""
+"""Recording through the whole application: what is acknowledged counts once, what is refused says why."""
 
 import asyncio
 import gzip
@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from inprocess import running, told
 
 Play = Callable[..., Any]

@@ -134,7 +134,7 @@ def _serve(
             say({"error": "The request is not one JSON object on one line.", "code": "malformed"})
         except ConnectionError:
             raise  # the other side is gone
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; the other side is told
             _log.exception("command.failed")
             say(
                 {
@@ -147,7 +147,8 @@ def _serve(
 def ask_owner(path: Path, request: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
     """Send one request to the process that owns the directory and hear its messages as they come.
 
-    Raises `Unavailable` when nobody listens or the owner goes away, `Invalid` with its sentence when it refuses.
+    Raises `Unavailable` when nobody listens or the owner goes away, `Invalid` with its sentence when it
+    refuses.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:

@@ -43,7 +43,7 @@ class BulkUnit(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Bulk(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /assignments`: `user_ids` or `units`, and the experiments (all running ones if absent)."""
+    """Body of `POST /assignments`: `user_ids` or `units`; without `experiments`, all running ones."""
 
     user_ids: list[str] = []
     units: list[BulkUnit] = []
@@ -191,7 +191,7 @@ class AssignmentRoutes:
         return answers
 
     async def exposures(self, request: Request) -> Response:
-        """`POST /exposures`: the first exposure of a unit is its assignment; a later, different one is named."""
+        """`POST /exposures`: a unit's first exposure is its assignment; a later, different one is named."""
         body = await request.json(_exposures)
         reports = body if isinstance(body, list) else [body]
         self._check_pairs(len(reports), "exposures")

@@ -67,7 +67,8 @@ class RecordingRoutes:
         lines = kind in {NDJSON, b"application/jsonl", b"application/x-jsonlines"}
         if not lines and kind not in {JSON, b""} and not kind.endswith(b"+json"):
             raise UnsupportedType(
-                f"Content-Type {shown(kind)} is not understood; send application/json or application/x-ndjson."
+                f"Content-Type {shown(kind)} is not understood; "
+                "send application/json or application/x-ndjson."
             )
         body = await request.body()
         batch = accept_batch(body, request.now, resolve=self._resolve, limits=self.limits, lines=lines)
