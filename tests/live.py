@@ -142,10 +142,11 @@ class Server:
         return self
 
     def stop(self, seconds: float = 30) -> int:
-        """Ask the process to end and give back its exit code."""
+        """Ask the process to end and give back its exit code, 0 where it is the signal's own."""
         assert self.process is not None
         self.process.terminate()
-        return self._ended(seconds)
+        code = self._ended(seconds)
+        return 0 if code == -signal.SIGTERM else code
 
     def kill(self) -> None:
         """Take the process away at once, as a power cut takes it."""
