@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from assay.api import Parts, create_api
+from assay.api.parts import moment
 from assay.assignments.store import SqliteAssignments
 from assay.bucketing.ruleset import Ruleset
 from assay.catalog import keys, schema
@@ -112,7 +113,7 @@ def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
             stack.callback(store.close)
             clock = Clock()
             secrets = {"environment": "from-the-environment"}
-            with database.writing(Actor("test"), _time(clock())) as tx:
+            with database.writing(Actor("test"), moment(clock())) as tx:
                 for role in Role:
                     secrets[role.value] = keys.create(tx, keys.KeyInput(name=f"{role} key", role=role))[1]
             flushes: list[int] = []
@@ -139,9 +140,3 @@ def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
 def house(house_with: Callable[..., House]) -> House:
     """A house as it is usually built."""
     return house_with()
-
-
-def _time(microseconds: int) -> Any:
-    from assay.api.parts import moment
-
-    return moment(microseconds)

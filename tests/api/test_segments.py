@@ -1,0 +1,156 @@
+"""Segments over HTTP: rules, lists, attaching."""
+
+from typing import Any
+
+import pytest
+
+from api.conftest import House
+
+HALVES = [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.5}]
+
+
+def made(house: House, **fields: Any) -> dict[str, Any]:
+    response = house.ask("POST", "/segments", {"name": "s", **fields})
+    assert response.status_code == 201, response.text
+    document: dict[str, Any] = response.json()
+    return document
+
+
+def test_create_read_edit_delete(house: House) -> None:
+    segment = made(house, name="US", description="d", rules={"country_code": "US"})
+    assert segment == {
+        "id": 1,
+        "name": "US",
+        "description": "d",
+        "rules": {"country_code": "US"},
+        "member_count": 0,
+        "experiments": [],
+        "created_at": segment["created_at"],
+        "updated_at": segment["created_at"],
+        "version": 1,
+    }
+    assert house.ask("GET", "/api/segments/1").json() == segment
+    edited = house.ask("PUT", "/segments/1", {"rules": {"age": {"$gte": 18}}}, headers={"If-Match": '"1"'})
+    assert (edited.status_code, edited.json()["rules"], edited.headers["etag"]) == (
+        200,
+        {"age": {"$gte": 18}},
+        '"2"',
+    )
+    assert house.ask("PATCH", "/segments/1", {"name": "x"}, headers={"If-Match": '"1"'}).status_code == 412
+    assert house.ask("PATCH", "/segments/1", {"name": "x", "version": 1}).status_code == 412
+    assert house.ask("GET", "/segments/1").json()["name"] == "US"
+    assert house.ask("DELETE", "/segments/1").status_code == 204
+    assert house.ask("GET", "/segments/1").status_code == 404
+    assert made(house)["id"] == 2
+
+
+def test_lists(house: House) -> None:
+    for name in ("alpha", "beta", "alphabet"):
+        made(house, name=name)
+    listed = house.ask("GET", "/api/v1/segments?limit=2").json()
+    assert [each["name"] for each in listed["segments"]] == ["alphabet", "beta"]
+    assert (listed["total"], listed["skip"], listed["limit"]) == (3, 0, 2)
+    assert [each["name"] for each in house.ask("GET", "/segments?q=ALPHA").json()["segments"]] == [
+        "alphabet",
+        "alpha",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({}, "name"),
+        ({"name": "s", "rules": []}, "rules"),
+        ({"name": "s", "rules": {"age": {"$gtt": 1}}}, "rules.age.$gtt"),
+        ({"name": "s", "rules": {"a": "x" * 70_000}}, "rules"),
+        ({"name": "s", "rule": {}}, "rule"),
+    ],
+)
+def test_segments_that_are_refused(house: House, body: dict[str, Any], path: str) -> None:
+    before = house.counts()
+    response = house.ask("POST", "/segments", body)
+    assert (response.status_code, response.json()["errors"][0]["path"]) == (422, path)
+    assert house.counts() == before
+
+
+def test_members_one_by_one_and_in_bulk(house: House) -> None:
+    segment = made(house)["id"]
+    assert house.ask("POST", "/segments/assign-user", {"user_id": "a", "segment_id": segment}).json() == {
+        "segment_id": segment,
+        "user_id": "a",
+        "added": True,
+    }
+    again = house.ask("POST", "/api/segments/assign-user", {"user_id": "a", "segment_id": segment})
+    assert (again.status_code, again.json()["added"]) == (200, False)
+    assert house.ask("PUT", f"/segments/{segment}/users/b%2Fc").json()["user_id"] == "b/c"
+    bulk = house.ask("POST", f"/segments/{segment}/users", {"user_ids": ["a", "d", "d", "é"]})
+    assert bulk.json() == {"segment_id": segment, "added": 2, "member_count": 4}
+    page = house.ask("GET", f"/segments/{segment}/users?limit=3").json()
+    assert page == {"user_ids": ["a", "b/c", "d"], "total": 4, "skip": 0, "limit": 3}
+    assert house.ask("DELETE", f"/segments/{segment}/users/d").status_code == 204
+    assert house.ask("DELETE", f"/segments/{segment}/users/d").status_code == 404
+    replaced = house.ask("POST", f"/segments/{segment}/users", {"user_ids": ["z"], "replace": True}).json()
+    assert replaced["member_count"] == 1
+    assert house.ask("GET", f"/segments/{segment}").json()["member_count"] == 1
+    assert house.ask("POST", "/segments/assign-user", {"user_id": "a", "segment_id": 99}).status_code == 404
+    before = house.counts()
+    for body in (
+        {"user_ids": ["ok", ""]},
+        {"user_ids": ["ok", "\x00"]},
+        {"user_ids": [1]},
+        {"user_ids": "a"},
+        {},
+    ):
+        assert house.ask("POST", f"/segments/{segment}/users", body).status_code == 422
+    assert house.counts() == before
+
+
+def test_attached_in_every_spelling(house: House) -> None:
+    experiment = house.made({"name": "x", "variants": HALVES, "status": "running"})["id"]
+    one, two = made(house, rules={"plan": "pro"})["id"], made(house)["id"]
+    body = {"experiment_id": experiment, "segment_id": one}
+    assert house.ask("POST", "/segments/assign-experiment", body).json() == {**body, "attached": True}
+    attached = house.ask("PUT", f"/experiments/{experiment}/segments/{two}").json()
+    assert attached["segments"] == [{"id": one, "name": "s"}, {"id": two, "name": "s"}]
+    assert house.ask("GET", f"/segments/{one}").json()["experiments"] == [experiment]
+    compiled = house.parts.published.ruleset.find(experiment)
+    assert compiled is not None
+    assert [each.id for each in compiled.segments] == [one, two]
+    house.ask("POST", f"/segments/{two}/users", {"user_ids": ["u1"]})
+    compiled = house.parts.published.ruleset.find(experiment)
+    assert compiled is not None
+    assert [each.matches("u1", {}) for each in compiled.segments] == [False, True]
+    assert [each.matches("u2", {"plan": "pro"}) for each in compiled.segments] == [True, False]
+    assert house.ask("DELETE", f"/segments/{one}").json()["code"] == "segment_in_use"
+    assert house.ask("DELETE", "/segments/unassign-experiment", body).json() == {**body, "attached": False}
+    assert house.ask("DELETE", "/segments/unassign-experiment", body).json()["code"] == "not_attached"
+    query = f"experiment_id={experiment}&segment_id={two}"
+    assert house.ask("DELETE", f"/segments/unassign-experiment?{query}").status_code == 200
+    assert house.ask("PUT", f"/experiments/{experiment}/segments/{one}").status_code == 200
+    assert house.ask("DELETE", f"/experiments/{experiment}/segments/{one}").json()["segments"] == []
+    assert house.ask("DELETE", f"/segments/{one}").status_code == 204
+    by_key = {"experiment_id": "x", "segment_id": two}
+    assert house.ask("POST", "/segments/assign-experiment", by_key).status_code == 200
+
+
+def test_segments_given_with_the_experiment(house: House) -> None:
+    segment = made(house)
+    experiment = house.made({"name": "x", "segments": [segment["id"]]})
+    assert experiment["segments"] == [{"id": segment["id"], "name": "s"}]
+    assert (
+        house.ask("PATCH", f"/api/v1/experiments/{experiment['id']}", {"segments": []}).json()["segments"]
+        == []
+    )
+
+
+def test_what_changed_is_audited_without_naming_people_in_it(house: House) -> None:
+    segment = made(house)["id"]
+    house.ask("POST", "/segments/assign-user", {"user_id": "ada", "segment_id": segment})
+    house.ask("POST", f"/segments/{segment}/users", {"user_ids": ["b", "c"]})
+    house.ask("DELETE", f"/segments/{segment}/users/ada")
+    entries = house.ask("GET", "/api/v1/audit?noun=segment").json()["entries"]
+    assert [(each["action"], each["user_id"], each["changes"]) for each in entries[:3]] == [
+        ("segment.remove_member", "ada", {}),
+        ("segment.add_members", None, {"members": {"added": 2, "replaced": False}}),
+        ("segment.add_member", "ada", {}),
+    ]
