@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from api.conftest import house, house_with
 from assay.eventstore.duckdb import DuckdbStore
+
+__all__ = ["house", "house_with", "world"]
 
 if TYPE_CHECKING:
     from reports.world import World

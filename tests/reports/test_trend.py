@@ -1,0 +1,105 @@
+"""The effect over time: from one scan where that is enough, else from one for each point."""
+
+from dataclasses import replace
+
+import pytest
+
+from assay.reports import trend as trends
+from assay.reports.build import build
+from assay.reports.question import Question, ask
+from assay.reports.report import Point
+from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType
+from assay.reports.views.canonical import timeseries
+from contracts.event_store import DAY, HOUR, NOW
+from reports.world import PURCHASE, SPEC, TIME, World, phase
+
+REVENUE = MetricSpec("revenue", "revenue", MetricType.REVENUE, "purchase")
+
+
+def points(world: World, spec: ExperimentSpec, question: Question, metric: MetricSpec) -> tuple[Point, ...]:
+    return trends.trend(world.store, world.answer(spec, question), metric, question.grain or "day")
+
+
+def three_days(world: World) -> None:
+    for days, units in ((3, 100), (2, 60)):
+        for variant in (10, 11):
+            world.units(variant, units, at=NOW - days * DAY, prefix=f"d{days}-")
+    world.events(10, 10, at=NOW - 3 * DAY + HOUR, prefix="d3-", a=1.0)
+    world.events(11, 20, at=NOW - 2 * DAY + HOUR, prefix="d3-", a=2.0)
+    world.events(11, 30, at=NOW - HOUR, prefix="d3-", a=3.0)
+
+
+@pytest.mark.parametrize("cumulative", [True, False])
+@pytest.mark.parametrize("metric", [PURCHASE, REVENUE], ids=["share", "mean"])
+def test_each_point__is_the_report_as_it_was_then(world: World, metric: MetricSpec, cumulative: bool) -> None:
+    three_days(world)
+    spec = replace(SPEC, metrics=(metric,))
+    found = points(world, spec, Question(cumulative=cumulative), metric)
+    assert [point.start.day for point in found] == [18, 19, 21]
+    for point in found:
+        question = Question(start=None if cumulative else point.start, end=point.end)
+        then = build(world.store, spec, question, TIME).primary
+        assert [arm.value for arm in point.arms] == [arm.value for arm in then.arms]
+        assert [arm.interval for arm in point.arms] == [arm.interval for arm in then.arms]
+        for one, other in zip(point.comparisons, then.comparisons, strict=True):
+            assert one.effect.p_value == pytest.approx(other.effect.p_value)
+            assert one.effect.estimate == pytest.approx(other.effect.estimate)
+            assert one.effect.interval == pytest.approx(other.effect.interval)
+
+
+def test_last_point__is_the_report_itself(world: World) -> None:
+    three_days(world)
+    last = points(world, SPEC, Question(), PURCHASE)[-1]
+    assert last.end == TIME
+    assert last.comparisons[0].effect == world.report().primary.comparisons[0].effect
+
+
+def test_changed_split__is_stratified_at_every_point(world: World) -> None:
+    spec = replace(SPEC, phases=(phase(1, 0.8, 0.2), phase(2, 0.5, 0.5)))
+    for number, variant, units, converters in (
+        (1, 10, 80, 8),
+        (1, 11, 20, 2),
+        (2, 10, 50, 25),
+        (2, 11, 50, 25),
+    ):
+        world.units(variant, units, phase=number, at=NOW - (3 - number) * DAY, prefix=f"p{number}-")
+        world.events(variant, converters, at=NOW - (3 - number) * DAY + HOUR, prefix=f"p{number}-")
+    first, second = points(world, spec, Question(grain="day"), PURCHASE)
+    assert first.comparisons[0].strata == 1
+    assert second.comparisons[0].strata == 2
+    assert second.comparisons[0].effect.estimate == pytest.approx(0.0)
+
+
+def test_long_series_of_scans__are_thinned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trends, "MOST_POINTS", 3)
+    for hours in range(8):
+        world.units(10, 2, at=NOW - hours * HOUR, prefix=f"h{hours}-")
+        world.units(11, 2, at=NOW - hours * HOUR, prefix=f"h{hours}-")
+    found = points(world, SPEC, Question(grain="hour"), REVENUE)
+    assert len(found) == 3
+    assert found[-1].arms[0].units == 16
+    assert len(points(world, SPEC, Question(grain="hour"), PURCHASE)) == 8
+
+
+@pytest.mark.parametrize(
+    ("grain", "start", "end"),
+    [
+        ("hour", "2026-09-21T14:00:00", "2026-09-21T14:13:20"),
+        ("day", "2026-09-21T00:00:00", "2026-09-21T14:13:20"),
+        ("week", "2026-09-21T00:00:00", "2026-09-21T14:13:20"),
+        ("month", "2026-09-01T00:00:00", "2026-09-21T14:13:20"),
+    ],
+)
+def test_grains__end_with_the_report(world: World, grain: str, start: str, end: str) -> None:
+    world.units(10, 1, at=NOW)
+    world.units(10, 1, at=NOW - 40 * DAY, prefix="old")
+    first, last = points(world, SPEC, ask({"by": grain}, TIME), PURCHASE)
+    assert last.start.isoformat().startswith(start)
+    assert last.end.isoformat().startswith(end)
+    assert first.end < last.start
+    assert first.end.microsecond == 999_999
+
+
+def test_nobody__gives_no_points(world: World) -> None:
+    report = world.answer(SPEC, Question(grain="day"))
+    assert timeseries(report, PURCHASE, trends.trend(world.store, report, PURCHASE, "day"))["points"] == []
