@@ -50,8 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_role: Annotated[
         Literal["", "client", "viewer"],
         Meta(
-            description="What calls without a key may do: nothing (empty), assign and record (`client`), or that "
-            "and read results (`viewer`). For closed networks only."
+            description="What calls without a key may do: nothing (empty), assign and record (`client`), "
+            "or also read results (`viewer`). For closed networks only."
         ),
     ] = ""
     metrics_token: Annotated[
