@@ -167,12 +167,13 @@ class Assigner:
         if serving.plain and hit is not None:
             return serving.recorded(hit[0], hit[1])
         variant_id, assigned_at = hit or (None, None)
-        decision = serve(experiment, unit_id, variant_id)
-        if decision is None:
-            decision = self._evaluate(experiment, unit_id, user_id, context)
-            if decision.variant is not None:
-                return Record(experiment.id, unit_id, decision.variant.id, experiment.phase, now)
-        return serving.settled(decision, variant_id, assigned_at)
+        settled = serve(experiment, unit_id, variant_id)
+        if settled is not None:
+            return serving.settled(settled, variant_id, assigned_at)
+        decision = self._evaluate(experiment, unit_id, user_id, context)
+        if decision.variant is None:
+            return serving.settled(decision, variant_id, assigned_at)
+        return Record(experiment.id, unit_id, decision.variant.id, experiment.phase, now)
 
     def _evaluate(
         self, experiment: Experiment, unit_id: str, user_id: str, context: Mapping[str, Any]
