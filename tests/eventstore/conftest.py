@@ -1,4 +1,4 @@
 import pytest
 
-# The contract is no test module by its name, but its assertions should explain themselves all the same.
-pytest.register_assert_rewrite("contracts.event_store")
+# The contracts are no test modules by name, but their assertions should explain themselves all the same.
+pytest.register_assert_rewrite("contracts.event_store", "contracts.imports")

@@ -5,11 +5,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from assay.errors import Conflict, Unavailable
+from assay.eventstore import importing
 from assay.eventstore.duckdb import DuckdbStore
 from contracts.event_store import EventStoreContract
+from contracts.imports import ImportContract
 
 
 @pytest.fixture
@@ -44,7 +47,21 @@ def reopened(store: DuckdbStore) -> Iterator[Callable[[], DuckdbStore]]:
         again.close()
 
 
-class TestDuckdb(EventStoreContract):
+@pytest.fixture
+def parquet() -> Callable[[Path, str], None]:
+    def parquet(path: Path, query: str) -> None:
+        with duckdb.connect() as connection:
+            connection.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
+
+    return parquet
+
+
+@pytest.fixture
+def chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    return lambda rows: monkeypatch.setattr(importing, "CHUNK", rows)
+
+
+class TestDuckdb(EventStoreContract, ImportContract):
     """All of the contract."""
 
 

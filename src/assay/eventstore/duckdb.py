@@ -3,25 +3,31 @@
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
 from assay.errors import Conflict, Invalid, Unavailable
-from assay.eventstore import listing, questions
+from assay.eventstore import importing, listing, questions
 from assay.eventstore.base import (
     Appended,
     Arm,
+    AssignmentImport,
+    AssignmentRow,
+    BadRow,
     Bucket,
     Cursor,
     Erased,
     EventCount,
     EventFilter,
+    EventImport,
+    Imported,
     LedgerEntry,
     Measure,
     Position,
+    Progress,
     Rejections,
     Scope,
     SeriesPoint,
@@ -140,6 +146,30 @@ class DuckdbStore:
         """See `EventStore`."""
         return self._removed("erase", {"user_id": user_id})
 
+    def import_events(
+        self,
+        what: EventImport,
+        bad_row: Callable[[BadRow], None],
+        progress: Callable[[Progress], None],
+    ) -> Imported:
+        """See `EventStore`."""
+        with self._reading_file(what.path) as connection:
+            return importing.events(
+                connection,
+                lambda: self._transaction(connection),
+                lambda: self._store_incoming(connection),
+                what,
+                bad_row,
+                progress,
+            )
+
+    def read_assignments(
+        self, what: AssignmentImport, bad_row: Callable[[BadRow], None]
+    ) -> Iterator[list[AssignmentRow]]:
+        """See `EventStore`."""
+        with self._reading_file(what.path) as connection:
+            yield from importing.assignments(connection, what, bad_row)
+
     def statistics(self) -> Statistics:
         """See `EventStore`."""
         events, assignments = self._ask(_SCHEMA["counts"])[0]
@@ -168,6 +198,10 @@ class DuckdbStore:
         if events == "[]":
             return 0, 0
         connection.execute(_APPEND["incoming"], {"events": events, "after": after})
+        return self._store_incoming(connection)
+
+    def _store_incoming(self, connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+        """Store what is new in the temporary table `incoming`; how many, and how many were repetitions."""
         count, keyed, unreadable = connection.execute(_APPEND["incoming_facts"]).fetchall()[0]
         if unreadable:
             raise Invalid(f"The properties of {unreadable} events are not JSON.")
@@ -218,11 +252,13 @@ class DuckdbStore:
             raise _failed(error) from error
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _transaction(
+        self, own: duckdb.DuckDBPyConnection | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """One write at a time, kept whole: committed at the end, or nothing of it."""
         with self._writing:
             try:
-                with self._cursor() as connection:
+                with contextlib.nullcontext(own) if own is not None else self._cursor() as connection:
                     connection.execute("BEGIN")
                     try:
                         yield connection
@@ -236,6 +272,21 @@ class DuckdbStore:
             except duckdb.Error as error:
                 self._reopen_if_broken(error)
                 raise _failed(error) from error
+
+    @contextlib.contextmanager
+    def _reading_file(self, path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for one import, whose temporary tables go with it."""
+        if not path.is_file():
+            raise Invalid(f"There is no file {path}.", code="no_such_file")
+        try:
+            with self._cursor() as connection:
+                yield connection
+        except (*_INPUT_ERRORS, duckdb.BinderException, duckdb.ParserException) as error:
+            raise Invalid(
+                f"{path.name} cannot be read: {_sentence(error)}", code="unreadable_file"
+            ) from error
+        except duckdb.Error as error:
+            raise _failed(error) from error
 
     def _reopen_if_broken(self, error: duckdb.Error) -> None:
         """Having failed in the middle of writing its file, the engine refuses all work until opened anew."""

@@ -9,14 +9,16 @@ from functools import cache
 from importlib.resources import files
 
 _HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 
 
 @cache
 def statements(file: str) -> dict[str, str]:
-    """The statements of one file in the folder `sql`, by name."""
+    """The statements of one file in the folder `sql`, by name, without their comments."""
     text = (files(__package__) / "sql" / f"{file}.sql").read_text(encoding="utf-8")
     _, *parts = _HEADING.split(text)
-    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    bodies = (_COMMENT.sub("", body).strip() for body in parts[1::2])
+    return dict(zip(parts[::2], bodies, strict=True))
 
 
 def filled(statement: str, **parts: str) -> str:

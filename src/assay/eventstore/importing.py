@@ -1,0 +1,289 @@
+"""Taking in files in bulk, inside the engine: read, judged, and stored in chunks with the progress made."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from assay.eventstore import compose
+from assay.eventstore.base import (
+    LARGEST_VALUE,
+    AssignmentImport,
+    AssignmentRow,
+    BadRow,
+    EventImport,
+    Imported,
+    Progress,
+)
+from assay.eventstore.reading import Connection, Source, cut, literal, stage
+from assay.eventstore.statements import filled, statements
+
+_SQL = statements("import")
+
+#: Rows stored at once: the progress that a crash can cost, and what is held in memory.
+CHUNK: Final = 250_000
+#: Where the amount of an event is looked for, in this order, when it has no value.
+AMOUNTS: Final = ("value", "amount", "price", "order_value", "revenue", "total")
+#: The namespace of UUIDs for ids that are none.
+NAMESPACE: Final = "6c9f4b0e7a525d0b9a581f2b0c6f6a3d"
+_FUTURE: Final = 300_000_000
+
+#: Names of columns in files of events, and the field each means.
+EVENT_FIELDS: Final = {
+    "event_id": "event_id",
+    "user_id": "user_id",
+    "type": "type",
+    "event_name": "type",
+    "timestamp": "timestamp",
+    "value": "value",
+    "properties": "properties",
+    "experiment_id": "experiment",
+    "experiment": "experiment",
+    "variant_id": "variant_id",
+    "units": "units",
+}
+#: The same for files of assignments.
+ASSIGNMENT_FIELDS: Final = {
+    "unit_id": "unit_id",
+    "user_id": "unit_id",
+    "variant": "variant",
+    "variant_name": "variant",
+    "variant_id": "variant",
+    "assigned_at": "timestamp",
+    "timestamp": "timestamp",
+    "experiment": "experiment",
+    "experiment_id": "experiment",
+}
+# A judged field: the name the file may call it by, and the column of its text in the table `chunk`.
+_JUDGED: Final = {
+    "line": "line",
+    "user_id": "user_id",
+    "type": "type",
+    "event_id": "event_id",
+    "timestamp": "timestamp_text",
+    "value": "value_text",
+    "properties": "properties",
+    "units": "units",
+    "experiment": "experiment",
+    "variant_id": "variant_text",
+}
+
+_ASSIGNED: Final = ("line", "unit_id", "variant", "timestamp")
+_TEXTS: Final = ("line", "user_id", "type", "event_id", "experiment", "units")
+
+Transaction = Callable[[], AbstractContextManager[Any]]
+Store = Callable[[], tuple[int, int]]
+"""Stores what is in the temporary table `incoming`: how many events, and how many were repetitions."""
+
+
+def events(
+    connection: Connection,
+    transaction: Transaction,
+    store: Store,
+    what: EventImport,
+    bad_row: Callable[[BadRow], None],
+    progress: Callable[[Progress], None],
+) -> Imported:
+    """See `EventStore.import_events`; `transaction` is one on `connection`."""
+    digest = _digest(what)
+    source = stage(
+        connection, what.path, what.format, EVENT_FIELDS, what.rename, extra_allowed=what.extra_as_properties
+    )
+    with transaction():
+        begun = connection.execute(_SQL["begun"], {"digest": digest}).fetchall()
+        if not begun:
+            connection.execute(_SQL["begin"], {"digest": digest})
+    done = resumed = begun[0][0] if begun else 0
+    if not begun:
+        for row in source.broken:
+            bad_row(row)
+    chunk, good = _statements(source)
+    common = _common(what, digest)
+    progress(Progress(done, source.rows))
+    while done < source.rows:
+        end = min(done + CHUNK, source.rows)
+        connection.execute(chunk, {**common["chunk"], "first": done, "end": end})
+        bad = _report(connection, source, bad_row)
+        with transaction():
+            lowest = connection.execute(_SQL["base"]).fetchall()[0][0]
+            # Ascending within the chunk, so that of two rows with one id the first in the file stays.
+            connection.execute(good, {**common["good"], "base": lowest - end})
+            stored, duplicates = store()
+            step = {
+                "digest": digest,
+                "rows_done": end,
+                "events": stored,
+                "duplicates": duplicates,
+                "bad": bad,
+            }
+            connection.execute(_SQL["step"], step)
+        done = end
+        progress(Progress(done, source.rows))
+    totals = connection.execute(_SQL["begun"], {"digest": digest}).fetchall()[0]
+    broken = len(source.broken)
+    return Imported(totals[0] + broken, totals[1], totals[2], totals[3] + broken, resumed)
+
+
+def assignments(
+    connection: Connection, what: AssignmentImport, bad_row: Callable[[BadRow], None]
+) -> Iterator[list[AssignmentRow]]:
+    """See `EventStore.read_assignments`."""
+    source = stage(connection, what.path, what.format, ASSIGNMENT_FIELDS, what.rename, extra_allowed=False)
+    for row in source.broken:
+        bad_row(row)
+    fields = ", ".join(
+        (
+            _field(source, "line", "line"),
+            _field(source, "unit_id", "unit_id"),
+            _field(source, "variant", "variant"),
+            _field(source, "experiment", "experiment"),
+            _raw(source, "timestamp"),
+        )
+    )
+    start, _ = _time(source.types.get("timestamp"))
+    statement = filled(_SQL["assignment_rows"], fields=fields, start=start)
+    latest = compose.timestamp(what.now + _FUTURE)
+    for first in range(0, source.rows, CHUNK):
+        parameters = {
+            "now": what.now,
+            "longest": what.name_length,
+            "latest": latest,
+            "first": first,
+            "end": first + CHUNK,
+        }
+        chunk = []
+        for row in connection.execute(statement, parameters).fetchall():
+            place, experiment, unit_id, variant, at, *reasons, text, line = row
+            number = source.number(place)
+            if not any(reasons):
+                chunk.append(AssignmentRow(number, experiment, unit_id, variant, at))
+                continue
+            named = zip(_ASSIGNED, (line, unit_id, variant, text), reasons, strict=True)
+            for column, value, reason in named:
+                if reason:
+                    bad_row(BadRow(number, column, cut(value), reason))
+        if chunk:
+            yield chunk
+
+
+def _digest(what: EventImport) -> str:
+    """What makes two imports the same: the bytes, and how they are to be understood."""
+    digest = hashlib.sha256(repr((sorted(what.rename.items()), what.experiment_id)).encode())
+    with what.path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _common(what: EventImport, digest: str) -> dict[str, dict[str, Any]]:
+    """The parameters that are the same for all chunks."""
+    return {
+        "chunk": {
+            "longest": what.name_length,
+            "latest": compose.timestamp(what.now + _FUTURE),
+            "names": list(what.experiments) or [""],
+            "ids": list(what.experiments.values()) or [0],
+        },
+        "good": {"digest": digest, "now": compose.timestamp(what.now), "experiment_id": what.experiment_id},
+    }
+
+
+def _statements(source: Source) -> tuple[str, str]:
+    """The statements that read a chunk and that make events of its good rows."""
+    start, span = _time(source.types.get("timestamp"))
+    fields = (
+        *(_field(source, field, field) for field in _TEXTS),
+        _field(source, "variant_id", "variant_text"),
+        f"{_properties(source)} AS properties",
+        _raw(source, "timestamp"),
+        _raw(source, "value"),
+    )
+    chunk = filled(
+        _SQL["chunk"], fields=", ".join(fields), start=start, span=span, largest=f"{LARGEST_VALUE:g}"
+    )
+    found = (f"TRY_CAST(CAST(found[{place}] AS VARCHAR) AS DOUBLE)" for place in range(1, len(AMOUNTS) + 1))
+    good = filled(
+        _SQL["good"],
+        amount=f"coalesce({', '.join(map(compose.bounded, found))})",
+        amounts="[" + ", ".join(literal(compose.pointer(name)) for name in AMOUNTS) + "]",
+        namespace=literal(NAMESPACE),
+        good=" AND ".join(f"wrong_{field} IS NULL" for field in _JUDGED),
+    )
+    return chunk, good
+
+
+def _field(source: Source, field: str, name: str) -> str:
+    """A text; empty is absent."""
+    found = source.columns.get(field)
+    return (
+        f"CAST(NULL AS VARCHAR) AS {name}"
+        if found is None
+        else f"nullif(CAST({found} AS VARCHAR), '') AS {name}"
+    )
+
+
+def _raw(source: Source, field: str) -> str:
+    """A value in the type that the file has it in; empty texts are absent."""
+    found = source.columns.get(field)
+    if found is None:
+        return f"CAST(NULL AS VARCHAR) AS {field}_raw"
+    return (
+        f"nullif(trim({found}), '') AS {field}_raw"
+        if source.types[field] == "VARCHAR"
+        else f"{found} AS {field}_raw"
+    )
+
+
+def _properties(source: Source) -> str:
+    """The properties as JSON text, with the columns that became properties."""
+    found = source.columns.get("properties")
+    own = "CAST(NULL AS VARCHAR)"
+    if found is not None:
+        text = source.types["properties"] in {"VARCHAR", "JSON"}
+        own = f"nullif(CAST({found} AS VARCHAR), '')" if text else f"CAST(to_json({found}) AS VARCHAR)"
+    if not source.extra:
+        return own
+    members = ", ".join(f"{literal(name)}, {_json(column)}" for name, column in source.extra.items())
+    both = f"json_merge_patch(CAST(coalesce({own}, '{{}}') AS JSON), json_object({members}))"
+    # What is no object stays as it is, to be refused under its own name.
+    return f"CASE WHEN {own} IS NULL OR json_valid({own}) THEN CAST({both} AS VARCHAR) ELSE {own} END"
+
+
+def _json(column: str) -> str:
+    """A column as JSON; texts that are numbers become numbers, since in CSV everything is a text."""
+    if column.startswith("json_extract("):
+        return column
+    text = f"CAST({column} AS VARCHAR)"
+    number = f"regexp_full_match({text}, '-?(0|[1-9][0-9]*)([.][0-9]+)?')"
+    return f"CASE WHEN {number} THEN CAST({text} AS JSON) ELSE to_json({column}) END"
+
+
+def _time(type_: str | None) -> tuple[str, str]:
+    """Expressions for a time in a column of this type, and for the µs beyond it that it may mean."""
+    if type_ is None:
+        return "CAST(NULL AS TIMESTAMP)", "0"
+    if type_ == "VARCHAR":
+        number, span = _SQL["number_start"], _SQL["number_span"]
+        return filled(_SQL["iso_start"], number=number), filled(_SQL["iso_span"], number=span)
+    exact = {"DATE": 86_399_999_999, "TIMESTAMP_S": 999_999, "TIMESTAMP_MS": 999}
+    if type_.startswith("TIMESTAMP") or type_ == "DATE":
+        return "TRY_CAST(timestamp_raw AS TIMESTAMP)", str(exact.get(type_, 0))
+    return _SQL["number_start"], _SQL["number_span"]
+
+
+def _report(connection: Connection, source: Source, bad_row: Callable[[BadRow], None]) -> int:
+    """Name what is wrong in the chunk; how many rows that are."""
+    parts = [
+        f"SELECT place, {place} AS nth, {literal(field)} AS field, CAST({text} AS VARCHAR) AS text, "
+        f"wrong_{field} AS reason FROM chunk WHERE wrong_{field} IS NOT NULL"
+        for place, (field, text) in enumerate(_JUDGED.items())
+    ]
+    result = connection.execute(f"{' UNION ALL '.join(parts)} ORDER BY place, nth")
+    rows = 0
+    last = None
+    while batch := result.fetchmany(1_000):
+        for place, _, field, text, reason in batch:
+            rows += place != last
+            last = place
+            bad_row(BadRow(source.number(place), field, cut(text), reason))
+    return rows
