@@ -51,6 +51,7 @@ from assay.stats.groupseq import (
     stagewise_p,
 )
 from assay.stats.heterogeneity import Heterogeneity, heterogeneity, interaction
+from assay.stats.many import REASONS, Effects, compare_many
 from assay.stats.margins import (
     Equivalence,
     NonInferiority,
@@ -123,6 +124,7 @@ from assay.stats.srm import Phase, SampleRatio, SequentialRatio, sample_ratio, s
 from assay.stats.tails import Alternative, Interval
 
 __all__ = [
+    "REASONS",
     "Alternative",
     "ArmInterval",
     "ArmsPosterior",
@@ -137,6 +139,7 @@ __all__ = [
     "Crossing",
     "Design",
     "Effect",
+    "Effects",
     "Equivalence",
     "Gamma",
     "GroupSequentialEffect",
@@ -183,6 +186,7 @@ __all__ = [
     "chance_above",
     "classical_constant",
     "compare",
+    "compare_many",
     "contingency",
     "contrast",
     "correct",

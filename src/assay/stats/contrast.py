@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from assay.stats.moments import Moments
 from assay.stats.reasons import Reason
+from assay.stats.tails import build
 
 Array = npt.NDArray[np.float64]
 
@@ -102,7 +103,9 @@ def mean_contrast(control: Moments, treatment: Moments, column: str | None = Non
         reason = Reason.ZERO_VARIANCE
         return Contrast("mean", n, m, base, estimate, 0.0, 0.0, 0.0, None, base, other, reason)
     df = welch_df(part_c, n - 1, part_t, m - 1)
-    return Contrast("mean", n, m, base, estimate, variance, part_c, -part_c, df, base, other)
+    return build(
+        Contrast, ("mean", n, m, base, estimate, variance, part_c, -part_c, df, base, other, None, ())
+    )
 
 
 def welch_df(part_c: float, df_c: float, part_t: float, df_t: float) -> float:

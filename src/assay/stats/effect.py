@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from assay.stats.contrast import Contrast, Metric, contrast, mean_contrast, welch_df
 from assay.stats.moments import Moments
 from assay.stats.reasons import Reason
-from assay.stats.tails import Alternative, Interval, check_alpha, critical_value, tail_area
+from assay.stats.tails import Alternative, Interval, build, check_alpha, critical_value, tail_area
 
 LiftMethod = Literal["fieller", "log", "delta"]
 Reference = Literal["t", "normal"]
@@ -97,38 +97,46 @@ def infer(
     for_lift = critical
     if lift == "log" and df is not None:
         for_lift = _log_critical(given, critical, alpha, alternative)
-    return Effect(
-        given.method,
-        reference,
-        alternative,
-        alpha,
-        given.count_control,
-        given.count_treatment,
-        given.control_shown,
-        given.treatment_shown,
-        estimate,
-        error,
-        statistic,
-        df,
-        p_value,
-        log10_p,
-        critical,
-        Interval(
-            None if alternative == "less" else estimate - critical * error,
-            None if alternative == "greater" else estimate + critical * error,
+    reach = critical * error
+    return build(
+        Effect,
+        (
+            given.method,
+            reference,
+            alternative,
+            alpha,
+            given.count_control,
+            given.count_treatment,
+            given.control_shown,
+            given.treatment_shown,
+            estimate,
+            error,
+            statistic,
+            df,
+            p_value,
+            log10_p,
+            critical,
+            build(
+                Interval,
+                (
+                    None if alternative == "less" else estimate - reach,
+                    None if alternative == "greater" else estimate + reach,
+                ),
+            ),
+            relative(given, for_lift, alternative, lift),
+            None,
         ),
-        relative(given, for_lift, alternative, lift),
     )
 
 
 def _log_critical(given: Contrast, critical: float, alpha: float, alternative: Alternative) -> float:
     """The log ratio has Welch degrees of freedom of its own: the arms' shares of its variance differ."""
-    if not given.control:
+    if not given.control or given.control * given.control == 0.0:
         return critical
     other = given.control + (given.estimate or 0.0)
     w, k = given.control_variance or 0.0, given.covariance or 0.0
     below, above = w / (given.control * given.control), (given.variance or 0.0) + k + k + w
-    if other == 0.0 or below + above <= 0.0:
+    if other * other == 0.0 or below + above <= 0.0:
         return critical
     own = welch_df(below, given.count_control - 1, above / (other * other), given.count_treatment - 1)
     return critical_value(own, alpha, alternative)
@@ -172,29 +180,32 @@ def relative(
     base, estimate, variance = given.control, given.estimate, given.variance
     if base is None or estimate is None or variance is None:
         return Lift(method, None, None, None, None, given.reason or Reason.INSUFFICIENT_DATA)
-    if base == 0.0:
+    if base * base == 0.0:
+        # Zero, or so small that its square is: no number can be divided by it.
         return Lift(method, None, None, None, None, Reason.BASELINE_ZERO)
-    size = abs(base)
-    w = given.control_variance or 0.0
-    k = given.covariance or 0.0
+    w, k = given.control_variance or 0.0, given.covariance or 0.0
+    size = base
     if base < 0.0:
-        k = -k
+        size, k = -base, -k
     value = estimate / size
     spread = variance - 2.0 * value * k + value * value * w
-    error = math.sqrt(spread) / size if spread > 0.0 else 0.0
-    qq = critical * critical
-    g = qq * w / (size * size)
+    error: float | None = math.sqrt(spread) / size if spread > 0.0 else 0.0
+    if error == math.inf:
+        error = None
+    g = critical * critical * w / (size * size)
     if method == "fieller":
         found: Interval | Reason = _fieller(given, size, k, critical, g)
     elif method == "log":
         found = _log_ratio(given, critical)
+    elif error is None:
+        found = Reason.BASELINE_NOT_SEPARATED
     else:
         found = Interval(value - critical * error, value + critical * error)
     if isinstance(found, Reason):
         return Lift(method, value, None, error, g, found)
     if alternative != "two-sided":
         found = Interval(found.low, None) if alternative == "greater" else Interval(None, found.high)
-    return Lift(method, value, found, error, g)
+    return build(Lift, (method, value, found, error, g, None))
 
 
 def _fieller(given: Contrast, size: float, k: float, critical: float, g: float) -> Interval | Reason:
@@ -204,17 +215,19 @@ def _fieller(given: Contrast, size: float, k: float, critical: float, g: float) 
     estimate, variance, w = given.estimate or 0.0, given.variance or 0.0, given.control_variance or 0.0
     qq = critical * critical
     lead = size * size * (1.0 - g)
-    middle = estimate * size - qq * k
+    along = estimate * size
+    middle = along - qq * k
     last = estimate * estimate - qq * variance
     # middle^2 - lead * last, written without the cancellation.
-    inside = variance * size * size - 2.0 * estimate * size * k + w * estimate * estimate
-    inside -= qq * (w * variance - k * k)
+    inside = variance * size * size - 2.0 * along * k + w * estimate * estimate - qq * (w * variance - k * k)
     root = critical * math.sqrt(inside) if inside > 0.0 else 0.0
     # The root of larger size is stable; the other follows from the product, whose sign is that of the test.
     if middle > 0.0:
-        return Interval(last / (middle + root), (middle + root) / lead)
+        far = middle + root
+        return build(Interval, (last / far, far / lead))
     if middle < 0.0:
-        return Interval((middle - root) / lead, last / (middle - root))
+        far = middle - root
+        return build(Interval, (far / lead, last / far))
     return Interval(-root / lead, root / lead)
 
 
@@ -226,7 +239,7 @@ def _log_ratio(given: Contrast, critical: float) -> Interval | Reason:
     # Both means turned so that the baseline is positive; `turn` turns the interval back.
     turn = 1.0 if base > 0.0 else -1.0
     top = size + turn * estimate
-    if top <= 0.0:
+    if top <= 0.0 or top * top == 0.0:
         return Reason.SIGNS_DIFFER
     own = (given.covariance or 0.0) + w
     logs = (variance + own + own - w) / (top * top) + w / (size * size) - 2.0 * own / (top * size)

@@ -173,19 +173,16 @@ def _panels(arms: Sequence[Posterior]) -> tuple[Array, Array]:
             edges.add(middle + (high - middle) * (1.0 - share))
         edges.add(middle)
     cuts = np.array(sorted(edges))
-    # Ends that differ by rounding alone would make a panel of nothing, and hide the singularity from the next
-    # one.
+    # Ends that differ by rounding alone would make a panel of nothing.
     cuts = cuts[np.concatenate([[True], np.diff(cuts) > 1e-13 * (cuts[-1] - cuts[0])])]
     points, weights = special.roots_legendre(_NODES)
-    share, part = 0.5 * (points + 1.0), 0.5 * weights
-    width = np.diff(cuts)
-    nodes = cuts[:-1, None] + width[:, None] * share
-    mass = width[:, None] * part
-    # Densities may grow without bound at the ends of their support (Beta below 1): a fourth power takes that
-    # away.
-    nodes[0], mass[0] = cuts[0] + width[0] * share**4, width[0] * part * 4.0 * share**3
-    nodes[-1], mass[-1] = cuts[-1] - width[-1] * share**4, width[-1] * part * 4.0 * share**3
-    return nodes.ravel(), mass.ravel()
+    s = 0.5 * (points + 1.0)
+    # Densities may grow without bound at the ends of their support (Beta below 1). Nodes crowd towards both
+    # ends of a panel by a polynomial that is flat to third order there, which takes the singularity away.
+    place = s**4 * (35.0 - 84.0 * s + 70.0 * s**2 - 20.0 * s**3)
+    stretch = 140.0 * (s * (1.0 - s)) ** 3 * 0.5 * weights
+    width = np.diff(cuts)[:, None]
+    return (cuts[:-1, None] + width * place).ravel(), (width * stretch).ravel()
 
 
 def chance_above(first: Posterior, second: Posterior) -> float:

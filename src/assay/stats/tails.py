@@ -14,6 +14,9 @@ Alternative = Literal["two-sided", "greater", "less"]
 _SQRT2 = math.sqrt(2.0)
 _LN2 = math.log(2.0)
 _LN10 = math.log(10.0)
+# Builds a named tuple without the keyword machinery of its own constructor, half of what a scalar test would
+# cost.
+build = tuple.__new__
 # Below this a double loses digits, then the value; the logarithm is then computed by itself.
 _TINY = 1e-290
 
@@ -80,14 +83,13 @@ def tail_area(statistic: float, df: float | None, alternative: Alternative) -> T
 
     One-sided "greater" is P(T > statistic), "less" is P(T < statistic), two-sided twice the smaller of them.
     """
-    if alternative == "two-sided":
-        upper, double = abs(statistic), True
-    else:
-        upper, double = (statistic if alternative == "greater" else -statistic), False
+    double = alternative == "two-sided"
+    toward = -statistic if alternative == "less" else statistic
+    upper = abs(statistic) if double else toward
     one = normal_sf(upper) if df is None else special.scalar_stdtr(float(df), -upper)
-    p = 2.0 * one if double else one
     if one > _TINY:
-        return Tail(min(p, 1.0), math.log10(min(p, 1.0)))
+        p = 2.0 * one if double else one
+        return build(Tail, (p, math.log10(p)) if p < 1.0 else (1.0, 0.0))
     log_one = log_normal_sf(upper) if df is None else log_student_sf(df, upper)
     log10_p = (log_one + (_LN2 if double else 0.0)) / _LN10
     return Tail(10.0**log10_p if log10_p > -307.0 else 0.0, log10_p)
