@@ -168,6 +168,7 @@ class Application:
             max_body=settings.max_body_bytes,
             clock=microseconds,
             note_use=self._uses.note,
+            answered=telemetry.answered,
         )
 
     def _watch(self, telemetry: Telemetry) -> None:

@@ -30,8 +30,9 @@ class Route(NamedTuple):
     """One row of the table that drives both dispatch and the OpenAPI entries.
 
     `path` has its variable parts in braces. `right` None: no key is asked for. `prefixes` are those
-    under which the route exists. `bodies` (any one of them) and `summary`
-    document it.
+    under which the route exists. `bodies` (any one of them) and `summary` document it. `repeat`, where there
+    is one, is tried first: from the raw path parts it gives the body of a 200, or None to leave it to
+    `handler`.
     """
 
     method: str
@@ -42,10 +43,13 @@ class Route(NamedTuple):
     bodies: tuple[type, ...] = ()
     status: int = 200
     prefixes: tuple[str, ...] = ("/api/v1", "/api", "")
+    repeat: Callable[[list[bytes]], bytes | None] | None = None
 
 
 class _Target(NamedTuple):
+    name: str
     handler: Callable[[Request], Awaitable[Response]]
+    repeat: Callable[[list[bytes]], bytes | None] | None
     right: Right | None
     params: tuple[int, ...]
     literals: tuple[tuple[int, bytes], ...]
@@ -68,6 +72,7 @@ class HotPath:
         max_body: int,
         clock: Callable[[], int],
         note_use: Callable[[Key, int], None],
+        answered: dict[tuple[str, int], int],
     ) -> None:
         self._fallback = fallback
         self._published = published
@@ -75,6 +80,8 @@ class HotPath:
         self._max_body = max_body
         self._clock = clock
         self._note_use = note_use
+        #: Answers by route and status; bounded, since both are ours.
+        self._answered = answered
         self._table: dict[tuple[str, int, bytes, bytes], _Target] = {}
         for route in routes:
             self._add(route)
@@ -86,39 +93,47 @@ class HotPath:
         for prefix in route.prefixes:
             parts = (prefix + route.path).encode().split(b"/")
             params = tuple(i for i, part in enumerate(parts) if part.startswith(b"{"))
-            literals = tuple((i, part) for i, part in enumerate(parts) if i not in params)
-            key = (route.method, len(parts), *self._signature(parts))
+            signature = self._signature(parts)
+            literals = tuple(
+                (i, part)
+                for i, part in enumerate(parts)
+                if part and i not in params and part not in signature
+            )
+            key = (route.method, len(parts), *signature)
             if key in self._table:
                 raise ValueError(f"two hot routes look alike: {route.method} {prefix}{route.path}")
-            self._table[key] = _Target(route.handler, route.right, params, literals)
+            name = f"{route.method} {route.path}"
+            self._table[key] = _Target(name, route.handler, route.repeat, route.right, params, literals)
 
     @staticmethod
     def _signature(parts: list[bytes]) -> tuple[bytes, bytes]:
-        """The literals that tell two routes of one length apart: last but one, or last."""
+        """The literal that tells routes of one length apart: the last part, or the one before a parameter."""
         last = parts[-1]
         return (b"", last) if not last.startswith(b"{") else (parts[-2], b"")
 
-    async def __call__(  # noqa: PLR0912 - the hot path in one piece: each call would cost
-        self, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    def _find(self, method: str, parts: list[bytes]) -> _Target | None:
+        size = len(parts)
+        target = None
+        if method == "GET" and size > 1:
+            target = self._table.get((method, size, parts[-2], b""))
+        if target is None:
+            target = self._table.get((method, size, b"", parts[-1]))
+            if target is None:
+                return None
+        for position, literal in target.literals:
+            if parts[position] != literal:
+                return None
+        return target
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or pass it on."""
         if scope["type"] != "http":
             await self._fallback(scope, receive, send)
             return
-        raw = scope.get("raw_path") or scope["path"].encode()
-        parts = raw.split(b"/")
+        parts = (scope.get("raw_path") or scope["path"].encode()).split(b"/")
         if not parts[-1] and len(parts) > 2:
             parts.pop()
-        size = len(parts)
-        method = scope["method"]
-        target = self._table.get((method, size, b"", parts[-1]))
-        if target is None:
-            target = self._table.get((method, size, parts[-2], b"")) if size > 1 else None
-        if target is not None:
-            for position, literal in target.literals:
-                if parts[position] != literal:
-                    target = None
-                    break
+        target = self._find(scope["method"], parts)
         if target is None:
             await self._pass_on(scope, receive, send)
             return
@@ -133,13 +148,22 @@ class HotPath:
         try:
             now = self._clock()
             key = None if target.right is None else self._authorise(authorization, target.right, now)
-            params = [path_text(parts[position]) for position in target.params]
-            response = await target.handler(Request(scope, receive, params, key, now, self._max_body))
+            body = None if target.repeat is None or scope["query_string"] else target.repeat(parts)
+            if body is not None:
+                response = Response(200, body)
+            else:
+                params = [path_text(parts[position]) for position in target.params]
+                response = await target.handler(Request(scope, receive, params, key, now, self._max_body))
         except AssayError as error:
             response = problem(error)
         except Exception:  # noqa: BLE001 - logged; the caller gets a 500 without details
-            _log.exception("request.failed", method=method, path=scope["path"], request_id=identity.decode())
+            _log.exception(
+                "request.failed", method=scope["method"], path=scope["path"], request_id=identity.decode()
+            )
             response = problem(AssayError("Something went wrong on our side; the log has the details."))
+        answered = self._answered
+        what = (target.name, response.status)
+        answered[what] = answered.get(what, 0) + 1
         await respond(send, response, identity)
 
     def _authorise(self, header: bytes | None, right: Right, now: int) -> Key | None:

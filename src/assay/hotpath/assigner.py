@@ -6,7 +6,7 @@ recorded variant; a repeat assignment then costs two dictionary look-ups and one
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +20,14 @@ from assay.published import Published
 from assay.telemetry import Telemetry
 
 _encode = msgspec.json.Encoder().encode
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Naive, because it is then printed without an offset; the Z says that it is UTC.
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 _NOTHING: Mapping[str, Any] = {}
 
 
 def iso(moment: int) -> str:
     """Microseconds since the epoch as ISO 8601 text in UTC, always with six decimals."""
-    return (_EPOCH + timedelta(microseconds=moment)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=moment)).isoformat(timespec="microseconds") + "Z"
 
 
 class Settled(NamedTuple):
@@ -46,7 +47,7 @@ class Settled(NamedTuple):
 class Serving:
     """The encoded answers of one published experiment."""
 
-    __slots__ = ("_tails", "experiment", "head", "plain")
+    __slots__ = ("_tails", "experiment", "head", "plain", "repeats")
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -56,6 +57,8 @@ class Serving:
         )
         #: Without overrides, what is on record alone decides what is served.
         self.plain = not experiment.overrides
+        #: Whether a user id and a record are all that an answer needs.
+        self.repeats = self.plain and experiment.unit == "user_id"
         self._tails: dict[int, Settled] = {}
 
     def recorded(self, variant_id: int, assigned_at: int) -> Settled:
@@ -67,6 +70,18 @@ class Serving:
                 raise AssertionError(f"variant {variant_id} on record decides nothing")
             known = self._tails[variant_id] = self.settled(decision, variant_id, None)
         return Settled(known.tail, known.reason, known.served_id, variant_id, assigned_at)
+
+    def repeat(self, user_id: str, variant_id: int, assigned_at: int) -> bytes:
+        """The answer for a user with this record; for experiments that are `repeats`."""
+        known = self._tails.get(variant_id) or self.recorded(variant_id, assigned_at)
+        time = iso(assigned_at).encode()
+        return b'%s%s,%s,"assigned_at":"%s","assignment_timestamp":"%s"}' % (
+            self.head,
+            _encode(user_id),
+            known.tail,
+            time,
+            time,
+        )
 
     def settled(self, decision: Decision, variant_id: int | None, assigned_at: int | None) -> Settled:
         """Encode a decision beside what is on record."""

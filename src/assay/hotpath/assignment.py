@@ -11,7 +11,7 @@ from assay.bucketing.ruleset import Experiment, Status
 from assay.errors import Invalid, NotFound
 from assay.events import timestamps
 from assay.hotpath.assigner import Assigner, Serving, Settled, iso
-from assay.hotpath.http import Request, Response, shown, text_id
+from assay.hotpath.http import Request, Response, path_text, shown, text_id
 
 _encode = msgspec.json.Encoder().encode
 Context = dict[str, Any]
@@ -74,6 +74,32 @@ class AssignmentRoutes:
         self.assigner = assigner
         self.max_name = max_name
         self.max_pairs = max_pairs
+        self._by_reference: dict[bytes, Serving] = {}
+        self._ruleset: object = None
+
+    def repeat(self, parts: list[bytes]) -> bytes | None:
+        """The answer for a unit that memory holds, from the last parts of the path; None to go the long way.
+
+        An id that is percent-encoded, or an experiment with overrides or another unit, goes the long way.
+        """
+        ruleset = self.assigner.published.ruleset
+        if ruleset is not self._ruleset:
+            self._by_reference.clear()
+            self._ruleset = ruleset
+        serving = self._by_reference.get(parts[-3])
+        if serving is None:
+            experiment = ruleset.find(path_text(parts[-3]))
+            if experiment is None:
+                return None
+            serving = self._by_reference[parts[-3]] = self.assigner.serving(experiment)
+        if not serving.repeats or b"%" in parts[-1]:
+            return None
+        try:
+            user_id = parts[-1].decode()
+        except UnicodeDecodeError:
+            return None
+        hit = self.assigner.assignments.peek(serving.experiment.id, user_id)
+        return None if hit is None else serving.repeat(user_id, hit[0], hit[1])
 
     def experiment(self, reference: int | str) -> Experiment:
         """The published experiment with this id or key, or `NotFound`."""
