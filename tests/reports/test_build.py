@@ -303,7 +303,8 @@ def test_metrics_asked_for__may_be_declared_or_an_event_type(world: World) -> No
     assert [each.metric.key for each in report.metrics] == ["revenue", "click"]
     assert report.metrics[1].metric.role is Role.AD_HOC
     assert report.metrics[1].arms[0].value == 0.5
-    assert report.primary.metric.key == "revenue"
+    assert report.primary.metric.key == "purchase"
+    assert report.decision.metric == PURCHASE
 
 
 def test_levels__come_from_the_question_else_the_experiment(world: World) -> None:

@@ -102,6 +102,9 @@ def test_harmed_guardrail__forbids_shipping(world: World) -> None:
     verdict, sentence = told(world, replace(SPEC, metrics=(PURCHASE, ERRORS)))
     assert verdict is Verdict.ROLL_BACK
     assert sentence.endswith("but harms the guardrail errors.")
+    # Looking at one metric alone does not make the harm go away.
+    shown = world.report(replace(SPEC, metrics=(PURCHASE, ERRORS)), metrics="purchase")
+    assert shown.decision.sentence == sentence
 
 
 def test_few_users__are_not_judged(world: World) -> None:

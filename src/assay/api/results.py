@@ -154,7 +154,7 @@ async def get_timeseries(call: Reading, request: Request, experiment: str) -> Re
     grain = question.grain or "day"
 
     def document(report: Report) -> _Document:
-        metric = report.primary.metric
+        metric = report.primary.metric if question.metrics is None else report.metrics[0].metric
         points = trend(call.parts.store, report, metric, grain)
         return timeseries(replace(report, question=replace(report.question, grain=grain)), metric, points)
 

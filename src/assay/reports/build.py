@@ -26,10 +26,11 @@ def build(store: EventStore, spec: ExperimentSpec, question: Question, now: date
     alpha = level(spec, question)
     wanted = wanted_metrics(spec, question)
     conversion, source = conversion_of(spec, question)
-    primary = spec.primary if question.metrics is None else wanted[0]
-    primary = primary or conversion
+    primary = spec.primary or conversion
     activity = _activity(question)
-    every = tuple(dict.fromkeys((*wanted, primary, conversion, *activity)))
+    # The decision rests on all that the experiment declares, however few metrics are shown.
+    declared = tuple(dict.fromkeys((*spec.metrics, primary)))
+    every = tuple(dict.fromkeys((*declared, *wanted, conversion, *activity)))
     measures = {measure.key: measure for measure in map(measure_of, every)}
     arms = store.moments(scope, list(measures.values()))
     units = _units(spec, arms)
@@ -39,8 +40,7 @@ def build(store: EventStore, spec: ExperimentSpec, question: Question, now: date
         for metric in every
     }
     ratio = _sample_ratio(spec, arms)
-    metrics = tuple(reports[metric] for metric in wanted)
-    judged = metrics or (reports[primary],)
+    judged = tuple(reports[metric] for metric in declared)
     end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
     checks = examine(Evidence(spec, units, judged, ratio, end))
     narrowed = question.is_narrowed
@@ -52,7 +52,7 @@ def build(store: EventStore, spec: ExperimentSpec, question: Question, now: date
         computed_at=now,
         alpha=alpha,
         variants=shown,
-        metrics=metrics,
+        metrics=tuple(reports[metric] for metric in wanted) or (reports[primary],),
         primary=reports[primary],
         conversion=reports[conversion],
         conversion_source=source,

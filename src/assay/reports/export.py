@@ -74,7 +74,7 @@ Assignments = Callable[[int, int, int], Sequence[tuple[int, Record]]]
 
 def sufficient_statistics(report: Report) -> Iterator[Row]:
     """One row for each metric, variant and phase; covariances are those of a sample."""
-    for each in report.metrics or (report.primary,):
+    for each in report.metrics:
         metric = each.metric
         for variant in report.variants:
             for phase, tally in sorted(each.tallies.get(variant.id, {}).items()):

@@ -152,6 +152,7 @@ class Point:
 class Report:
     """Everything that was computed for one question, at one moment.
 
+    `metrics` are those asked for, or all that the experiment declares; `primary` is the one that decides.
     `conversion` counts the units with an event of the type that the question, or else the experiment, calls
     the conversion. `counts`, with `activity` (the units that have any of those events), and `series` are
     there when asked for. `variants` are the arms to show. `missing` says why there is no comparison.

@@ -35,7 +35,7 @@ def canonical(report: Report) -> Document:
                 "variants": [arm_document(arm) for arm in each.arms],
                 "comparisons": [comparison_document(found) for found in each.comparisons],
             }
-            for each in (report.metrics or (report.primary,))
+            for each in report.metrics
         ],
         "health": [
             {
