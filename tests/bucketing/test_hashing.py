@@ -13,6 +13,7 @@ from assay.bucketing.bulk import hash_many
 from assay.bucketing.hashing import (
     bucket_ranges,
     choose,
+    edges,
     fnv1a32,
     hash_unit,
     in_namespace,
@@ -119,13 +120,20 @@ def test_ranges__coverage_that_is_not_a_number__nobody() -> None:
 
 
 @given(weights, st.floats(0, 1), st.floats(0, 1), st.integers(0, 9_999))
-def test_coverage_raised__nobody_inside_moves(
-    shares: list[float], one: float, other: float, place: int
-) -> None:
+def test_coverage_raised__nobody_inside_moves(shares: list[float], one: float, other: float, at: int) -> None:
     small, large = sorted((one, other))
-    before = choose(place / 10_000, bucket_ranges(len(shares), small, shares))
-    after = choose(place / 10_000, bucket_ranges(len(shares), large, shares))
+    before = choose(at / 10_000, edges(bucket_ranges(len(shares), small, shares)))
+    after = choose(at / 10_000, edges(bucket_ranges(len(shares), large, shares)))
     assert before in (-1, after)
+
+
+@given(weights, st.floats(0, 1), st.integers(0, 9_999))
+def test_choose__any_ranges__the_one_that_holds_the_place(
+    shares: list[float], coverage: float, at: int
+) -> None:
+    ranges = bucket_ranges(len(shares), coverage, shares)
+    holding = [index for index, (low, high) in enumerate(ranges) if low <= at / 10_000 < high]
+    assert [choose(at / 10_000, edges(ranges))] == (holding or [-1])
 
 
 @pytest.mark.parametrize("prefix", ["", "user-", "Kundin-Ä", "用户"])

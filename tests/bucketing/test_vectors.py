@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from assay.bucketing.conditions import compile_condition
-from assay.bucketing.hashing import bucket_ranges, choose, equal_weights, hash_unit, in_namespace
+from assay.bucketing.hashing import bucket_ranges, choose, edges, equal_weights, hash_unit, in_namespace
 from assay.errors import Invalid
 
 VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors" / "growthbook.json"
@@ -48,7 +48,7 @@ def test_choose__published_cases__same_index(vectors: dict[str, Any]) -> None:
     cases = vectors["chooseVariation"]
     assert len(cases) == 7
     for name, position, ranges, expected in cases:
-        assert choose(position, tuple(map(tuple, ranges))) == expected, name
+        assert choose(position, edges(ranges)) == expected, name
 
 
 def test_namespace__published_cases__same_answer(vectors: dict[str, Any]) -> None:

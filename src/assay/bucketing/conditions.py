@@ -371,7 +371,12 @@ def _member_of(given: Any, path: str) -> Check:
             return found in numbers
         return any(_same(found, each) for each in others)
 
-    return lambda found: any(map(has, found)) if isinstance(found, list) else has(found)
+    def check(found: Any) -> bool:
+        if isinstance(found, str):  # again, since nearly everything that is looked for is a text
+            return found in texts
+        return any(map(has, found)) if isinstance(found, list) else has(found)
+
+    return check
 
 
 def _not_member_of(given: Any, path: str) -> Check:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from assay.bucketing.hashing import choose, hash_unit, in_namespace, namespace_slot
+from assay.bucketing.hashing import choose, in_namespace, namespace_slot, place
 from assay.bucketing.ruleset import Experiment, Status, Variant
 
 
@@ -31,6 +31,12 @@ class Decision(NamedTuple):
     bucket: float | None = None
 
 
+# Looked up on every call: a name of this module costs a tenth of a member of an enumeration.
+_RUNNING = Status.RUNNING
+_ASSIGNED = Reason.ASSIGNED
+_NOT_IN_TRAFFIC = Reason.NOT_IN_TRAFFIC
+_new = tuple.__new__  # a third of what calling a named tuple costs
+
 _NO_UNIT = Decision(None, Reason.NO_UNIT)
 _NOT_RUNNING = Decision(None, Reason.NOT_RUNNING)
 _NOT_IN_SEGMENT = Decision(None, Reason.NOT_IN_SEGMENT)
@@ -47,23 +53,24 @@ def evaluate(
     """
     if not unit_id:  # an empty id would put all who lack one into the same bucket
         return _NO_UNIT
-    if experiment.status is not Status.RUNNING:
+    if experiment.status is not _RUNNING:
         return _NOT_RUNNING
-    if experiment.segments or experiment.condition is not None:
+    segments, condition, namespace = experiment.segments, experiment.condition, experiment.namespace
+    if segments or condition is not None:
         seen = _seen(experiment, unit_id, user_id, attributes)
-        if experiment.segments:
+        if segments:
             member = _member_id(experiment, unit_id, user_id)
-            if not any(segment.matches(member, seen) for segment in experiment.segments):
+            if not any(segment.matches(member, seen) for segment in segments):
                 return _NOT_IN_SEGMENT
-        if experiment.condition is not None and not experiment.condition(seen):
+        if condition is not None and not condition(seen):
             return _NOT_IN_SEGMENT
-    if experiment.namespace is not None and not in_namespace(unit_id, experiment.namespace):
+    if namespace is not None and not in_namespace(unit_id, namespace):
         return _LAYER_EXCLUDED
-    bucket = hash_unit(experiment.seed, unit_id)
-    index = -1 if bucket is None else choose(bucket, experiment.ranges)
+    bucket = place(experiment.seed, unit_id)
+    index = choose(bucket, experiment.edges)
     if index < 0:
-        return Decision(None, Reason.NOT_IN_TRAFFIC, bucket)
-    return Decision(experiment.variants[index], Reason.ASSIGNED, bucket)
+        return _new(Decision, (None, _NOT_IN_TRAFFIC, bucket))
+    return _new(Decision, (experiment.variants[index], _ASSIGNED, bucket))
 
 
 def _seen(
@@ -188,7 +195,7 @@ def explain(
         user_id=user_id,
         attributes=seen,
         recorded=recorded,
-        bucket=None if unit_id is None else hash_unit(experiment.seed, unit_id),
+        bucket=None if unit_id is None else place(experiment.seed, unit_id),
         slot=None if unit_id is None or namespace is None else namespace_slot(unit_id, namespace.key),
         segments=tuple(
             (

@@ -4,7 +4,9 @@ Source: the hashing section of GrowthBook's "build your own SDK" specification, 
 the JavaScript SDK, which folds UTF-16 code units, not UTF-8 bytes, into FNV-1a.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 from fnv_hash_fast import fnv1a_32
 
@@ -12,6 +14,8 @@ from fnv_hash_fast import fnv1a_32
 OFFSET = 0x811C9DC5
 PRIME = 0x01000193
 _MASK = 0xFFFFFFFF
+
+_fnv_of_bytes: Callable[[bytes], int] = fnv1a_32
 
 #: One stretch [from, to) of the unit interval for each variant.
 Ranges = tuple[tuple[float, float], ...]
@@ -23,7 +27,7 @@ def fnv1a32(text: str) -> int:
     Where every unit is below 256 the units are the Latin-1 bytes and C does the work.
     """
     try:
-        return int(fnv1a_32(text.encode("latin-1")))
+        return _fnv_of_bytes(text.encode("latin-1"))
     except UnicodeEncodeError:
         # In the machine's own byte order, after the mark that says which one it is.
         units = memoryview(text.encode("utf-16", "surrogatepass")).cast("H")[1:]
@@ -33,13 +37,20 @@ def fnv1a32(text: str) -> int:
         return value
 
 
+def place(seed: str, value: str) -> float:
+    """This unit's place in [0, 1) under this seed, with a resolution of 1/10,000: version 2 of the hash."""
+    text = seed + value
+    first = _fnv_of_bytes(text.encode()) if text.isascii() else fnv1a32(text)
+    return _fnv_of_bytes(b"%d" % first) % 10000 / 10000
+
+
 def hash_unit(seed: str, value: str, version: int = 2) -> float | None:
     """A number in [0, 1) for this unit under this seed; None for a version that does not exist.
 
-    Version 2 hashes twice and has a resolution of 1/10,000; version 1 is GrowthBook's older one, of 1/1,000.
+    Version 2 hashes twice; version 1 is GrowthBook's older one, with a resolution of 1/1,000.
     """
     if version == 2:
-        return fnv1a32(str(fnv1a32(seed + value))) % 10000 / 10000
+        return place(seed, value)
     if version == 1:
         return fnv1a32(value + seed) % 1000 / 1000
     return None
@@ -75,12 +86,15 @@ def cumulated(weights: Sequence[float], coverage: float) -> Ranges:
     return tuple(ranges)
 
 
-def choose(position: float, ranges: Ranges) -> int:
-    """The index of the range that holds `position`, -1 for none."""
-    for index, (low, high) in enumerate(ranges):
-        if low <= position < high:
-            return index
-    return -1
+def edges(ranges: Ranges) -> tuple[float, ...]:
+    """Where each range starts and ends, one after the other, as `choose` wants it."""
+    return tuple(chain.from_iterable(ranges))
+
+
+def choose(position: float, edges: Sequence[float]) -> int:
+    """The index of the range that holds `position`, -1 for none; the ranges ascend and do not overlap."""
+    passed = bisect_right(edges, position)
+    return passed >> 1 if passed & 1 else -1
 
 
 def in_namespace(unit_id: str, namespace: tuple[str, float, float]) -> bool:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from assay.bucketing.conditions import Condition
-from assay.bucketing.hashing import Ranges, cumulated
+from assay.bucketing.hashing import Ranges, cumulated, edges
 
 _NO_OVERRIDES: Mapping[str, int] = MappingProxyType({})
 
@@ -108,9 +108,9 @@ class Namespace(NamedTuple):
 class Experiment:
     """An experiment as evaluation sees it; made by `compile`.
 
-    `ranges` holds one stretch of [0, 1) for each variant, empty for those that are off. `phase` numbers the
-    stretch of unchanged allocation. Times are microseconds UTC. `overrides` maps a unit id, and `winner` is,
-    the index of a variant.
+    `ranges` holds one stretch of [0, 1) for each variant, empty for those that are off, and `edges` the same
+    in one row. `phase` numbers the stretch of unchanged allocation. Times are microseconds UTC. `overrides`
+    maps a unit id to the index of a variant, and `winner` is one.
     """
 
     id: int
@@ -123,6 +123,7 @@ class Experiment:
     control: int
     coverage: float
     ranges: Ranges
+    edges: tuple[float, ...]
     condition: Condition | None
     segments: tuple[Segment, ...]
     namespace: Namespace | None
@@ -165,6 +166,7 @@ class Experiment:
         arms = tuple(variants)
         attached = tuple(segments)
         places = range(len(arms))
+        ranges = shares(arms, coverage)
         return cls(
             id=id,
             key=key,
@@ -175,7 +177,8 @@ class Experiment:
             variants=arms,
             control=next((at for at, each in enumerate(arms) if each.is_control), 0),
             coverage=coverage,
-            ranges=shares(arms, coverage),
+            ranges=ranges,
+            edges=edges(ranges),
             condition=condition,
             segments=attached,
             namespace=namespace,
