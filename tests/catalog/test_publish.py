@@ -1,0 +1,145 @@
+"""What is compiled again, and what is taken over."""
+
+from pathlib import Path
+
+import pytest
+
+from assay.bucketing.ruleset import Namespace, Status
+from assay.catalog import keys, overrides, segments
+from assay.catalog.checks import parse
+from assay.catalog.editing import find
+from assay.published import Role
+from catalog.conftest import HALVES, Catalog
+
+
+def test_an_experiment_is_published_as_it_is_stored(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        segment = segments.create(
+            tx, parse(segments.SegmentInput, {"name": "US", "rules": {"country": "US"}})
+        )
+    experiment = catalog.running(
+        key="k",
+        variants=[
+            {"name": "b", "allocation": 0.25, "config": {"x": 1}},
+            {"name": "control", "allocation": 0.75},
+        ],
+        traffic_allocation=0.5,
+        unit="account_id",
+        condition={"plan": "pro"},
+        layer={"key": "l", "low": 0, "high": 0.5},
+        segments=[segment.id],
+    )
+    found = catalog.compiled("k")
+    assert found is catalog.compiled(experiment)
+    assert (found.key, found.seed, found.status, found.unit) == ("k", "k", Status.RUNNING, "account_id")
+    assert found.ranges == ((0.0, 0.125), (0.25, 0.625))
+    assert found.control == 1
+    assert found.variants[0].config == {"x": 1}
+    assert found.namespace == Namespace("l", 0.0, 0.5)
+    assert found.condition is not None
+    assert (found.condition({"plan": "pro"}), found.condition({"plan": "free"})) == (True, False)
+    assert found.segments[0].matches("u", {"country": "US"})
+    assert found.needs_attributes
+    assert (found.phase, found.version, found.winner) == (1, 2, None)
+
+
+def test_only_what_changed_is_compiled_again(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        segment = segments.create(tx, parse(segments.SegmentInput, {"name": "list"}))
+        segments.add_members(tx, segment, ["u1"])
+    plain, listed = catalog.running(name="plain"), catalog.running(name="listed", segments=[segment.id])
+    before = {each: catalog.compiled(each) for each in (plain, listed)}
+    catalog.edit(plain, description="new")
+    assert catalog.compiled(plain) is not before[plain]
+    assert catalog.compiled(listed) is before[listed]
+    with catalog.write() as tx:
+        segments.edit(tx, segments.find(tx, segment.id), parse(segments.SegmentEdit, {"description": "d"}))
+    after = catalog.compiled(listed)
+    assert after is not before[listed]
+    assert after.segments[0].members is before[listed].segments[0].members
+    with catalog.write() as tx:
+        segments.add_members(tx, segments.find(tx, segment.id), ["u2"])
+    members = catalog.compiled(listed).segments[0].members
+    assert members is not None
+    assert ("u1" in members, "u2" in members, "u3" in members) == (True, True, False)
+
+
+def test_segments_that_nobody_uses_are_not_published(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        segment = segments.create(tx, parse(segments.SegmentInput, {"name": "list"}))
+        segments.add_members(tx, segment, [f"u{at}" for at in range(20_000)])
+    experiment = catalog.running(segments=[segment.id])
+    members = catalog.compiled(experiment).segments[0].members
+    assert members is not None
+    assert len(members) == 20_000
+    assert ("u19999" in members, "u20000" in members) == (True, False)
+    catalog.edit(experiment, segments=[])
+    assert catalog.compiled(experiment).segments == ()
+
+
+def test_an_override_reaches_the_ruleset(catalog: Catalog) -> None:
+    experiment = catalog.running()
+    with catalog.write() as tx:
+        overrides.put(tx, find(tx, experiment), "qa", parse(overrides.OverrideInput, {"variant": "b"}))
+    assert dict(catalog.compiled(experiment).overrides) == {"qa": 1}
+    with catalog.write() as tx:
+        overrides.remove(tx, find(tx, experiment), "qa")
+    assert dict(catalog.compiled(experiment).overrides) == {}
+
+
+def test_a_thousand_experiments_are_published_at_once(catalog: Catalog) -> None:
+    from assay.catalog import experiments
+    from assay.catalog.inputs import ExperimentCreate
+
+    given = parse(ExperimentCreate, {"name": "many", "variants": HALVES, "status": "running"})
+    with catalog.write() as tx:
+        for _ in range(1001):
+            experiments.create(tx, given)
+    assert len(catalog.published.ruleset) == 1001
+    assert catalog.published.ruleset.find("many-1001") is not None
+    first = catalog.compiled("many")
+    catalog.edit("many-2", description="x")
+    assert catalog.compiled("many") is first
+
+
+def test_the_first_admin_key_is_made_once(catalog: Catalog) -> None:
+    secret = keys.ensure_admin_key(catalog.database, catalog.now)
+    assert secret is not None
+    found = catalog.published.keys.find(secret.encode(), 0)
+    assert found is not None
+    assert (found.role, found.name) == (Role.ADMIN, "first admin key")
+    assert keys.ensure_admin_key(catalog.database, catalog.now) is None
+    with catalog.write() as tx:
+        keys.revoke(tx, found.id)
+    assert catalog.published.keys.find(secret.encode(), 0) is None
+    assert keys.ensure_admin_key(catalog.database, catalog.now) is None
+
+
+def test_expiry_is_published_to_the_microsecond(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        given = parse(
+            keys.KeyInput, {"name": "k", "role": "Viewer", "expires_at": "2026-12-01T00:00:00.000001Z"}
+        )
+        _, secret = keys.create(tx, given)
+    edge = 1_796_083_200_000_001
+    assert catalog.published.keys.find(secret.encode(), edge - 1) is not None
+    assert catalog.published.keys.find(secret.encode(), edge) is None
+
+
+@pytest.mark.parametrize("table", ["experiments", "segments", "api_keys"])
+def test_an_id_never_comes_back(catalog: Catalog, table: str) -> None:
+    import sqlite3
+
+    experiment = catalog.running()
+    with catalog.write() as tx:
+        segments.create(tx, parse(segments.SegmentInput, {"name": "s"}))
+        keys.create(tx, parse(keys.KeyInput, {"name": "k"}))
+    assert experiment == 1
+    with sqlite3.connect(Path(catalog.path)) as connection:
+        connection.execute(f"DELETE FROM {table}")
+    connection.close()
+    catalog.running()
+    with catalog.write() as tx:
+        segments.create(tx, parse(segments.SegmentInput, {"name": "s"}))
+        keys.create(tx, parse(keys.KeyInput, {"name": "k"}))
+    assert catalog.rows(f"SELECT max(id) FROM {table}") == [(2,)]
