@@ -93,7 +93,8 @@ class _Walk:
         """Carry the density to `time`, keeping the paths within +-limit (below it, for one side)."""
         step = time - self._time
         width = math.sqrt(step)
-        high = limit * math.sqrt(time)
+        # No path gets beyond 40 standard errors with a probability that a double can hold.
+        high = min(limit, 40.0 + abs(self._drift)) * math.sqrt(time)
         low = -high
         if not self._both:
             low = min(-(CAP + 2.0) * math.sqrt(time) + min(self._drift * time, 0.0), high - 1.0)

@@ -18,6 +18,12 @@ from assay.stats.tails import build
 Array = npt.NDArray[np.float64]
 
 
+# Doubles near m are 2e-16 m apart: a standard error of 1e-20 m is no noise, but what rounding left of none.
+_NOISELESS = 1e40
+# Nothing can be divided by the square of a number this small.
+NEGLIGIBLE = 1e-145
+
+
 class Mean(NamedTuple):
     """The mean of a column over units; a proportion when the column is 0 or 1."""
 
@@ -65,6 +71,13 @@ class Contrast(NamedTuple):
         return None if self.variance is None else self.variance**0.5
 
     @property
+    def ratio(self) -> float | None:
+        """The lift's point estimate, difference / |control|; `None` at a baseline of (practically) zero."""
+        if self.estimate is None or self.control is None or abs(self.control) < NEGLIGIBLE:
+            return None
+        return self.estimate / abs(self.control)
+
+    @property
     def units(self) -> int:
         """Units in both arms together."""
         return self.count_control + self.count_treatment
@@ -99,7 +112,7 @@ def mean_contrast(control: Moments, treatment: Moments, column: str | None = Non
     part_c = control.comoments[i][i] / (n - 1) / n
     part_t = treatment.comoments[j][j] / (m - 1) / m
     variance = part_c + part_t
-    if variance <= 0.0:
+    if variance * _NOISELESS <= max(base * base, other * other) or variance <= 0.0:
         reason = Reason.ZERO_VARIANCE
         return Contrast("mean", n, m, base, estimate, 0.0, 0.0, 0.0, None, base, other, reason)
     df = welch_df(part_c, n - 1, part_t, m - 1)
@@ -150,7 +163,7 @@ def ratio_contrast(control: Moments, treatment: Moments, metric: Ratio) -> Contr
         return Contrast("ratio", n, m, base, estimate, None, None, None, None, base, other, flaw)
     part_c, part_t = parts
     variance = part_c + part_t
-    if variance <= 0.0:
+    if variance * _NOISELESS <= max(base * base, other * other) or variance <= 0.0:
         return Contrast("ratio", n, m, base, estimate, 0.0, 0.0, 0.0, None, base, other, Reason.ZERO_VARIANCE)
     df = welch_df(part_c, n - 1, part_t, m - 1)
     return Contrast("ratio", n, m, base, estimate, variance, part_c, -part_c, df, base, other)

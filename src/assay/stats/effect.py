@@ -11,7 +11,7 @@ log ratio.
 import math
 from typing import Literal, NamedTuple
 
-from assay.stats.contrast import Contrast, Metric, contrast, mean_contrast, welch_df
+from assay.stats.contrast import NEGLIGIBLE, Contrast, Metric, contrast, mean_contrast, welch_df
 from assay.stats.moments import Moments
 from assay.stats.reasons import Reason
 from assay.stats.tails import Alternative, Interval, build, check_alpha, critical_value, tail_area
@@ -131,12 +131,12 @@ def infer(
 
 def _log_critical(given: Contrast, critical: float, alpha: float, alternative: Alternative) -> float:
     """The log ratio has Welch degrees of freedom of its own: the arms' shares of its variance differ."""
-    if not given.control or given.control * given.control == 0.0:
+    if given.control is None or abs(given.control) < NEGLIGIBLE:
         return critical
     other = given.control + (given.estimate or 0.0)
     w, k = given.control_variance or 0.0, given.covariance or 0.0
     below, above = w / (given.control * given.control), (given.variance or 0.0) + k + k + w
-    if other * other == 0.0 or below + above <= 0.0:
+    if abs(other) < NEGLIGIBLE or below + above <= 0.0:
         return critical
     own = welch_df(below, given.count_control - 1, above / (other * other), given.count_treatment - 1)
     return critical_value(own, alpha, alternative)
@@ -146,7 +146,7 @@ def _untested(
     given: Contrast, alpha: float, alternative: Alternative, reference: Reference, lift: LiftMethod
 ) -> Effect:
     reason = given.reason or Reason.ZERO_VARIANCE
-    ratio = given.estimate / abs(given.control) if given.estimate is not None and given.control else None
+    ratio = given.ratio
     return Effect(
         given.method,
         reference,
@@ -180,8 +180,7 @@ def relative(
     base, estimate, variance = given.control, given.estimate, given.variance
     if base is None or estimate is None or variance is None:
         return Lift(method, None, None, None, None, given.reason or Reason.INSUFFICIENT_DATA)
-    if base * base == 0.0:
-        # Zero, or so small that its square is: no number can be divided by it.
+    if abs(base) < NEGLIGIBLE:
         return Lift(method, None, None, None, None, Reason.BASELINE_ZERO)
     w, k = given.control_variance or 0.0, given.covariance or 0.0
     size = base
@@ -239,7 +238,7 @@ def _log_ratio(given: Contrast, critical: float) -> Interval | Reason:
     # Both means turned so that the baseline is positive; `turn` turns the interval back.
     turn = 1.0 if base > 0.0 else -1.0
     top = size + turn * estimate
-    if top <= 0.0 or top * top == 0.0:
+    if top < NEGLIGIBLE:
         return Reason.SIGNS_DIFFER
     own = (given.covariance or 0.0) + w
     logs = (variance + own + own - w) / (top * top) + w / (size * size) - 2.0 * own / (top * size)

@@ -94,7 +94,7 @@ def group_sequential(
     if reason is None and limit is None:
         reason = Reason.NOT_A_LOOK
     if reason is not None or estimate is None or not variance or limit is None:
-        ratio = estimate / abs(given.control) if estimate is not None and given.control else None
+        ratio = given.ratio
         return _result(
             given, plan, alternative, last, lift=Lift(lift, ratio, None, None, None, reason), reason=reason
         )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assay.stats import special
-from assay.stats.contrast import Array
+from assay.stats.contrast import NEGLIGIBLE, Array
 from assay.stats.effect import Reference
 from assay.stats.reasons import Reason
 from assay.stats.tails import Alternative, check_alpha, critical_value
@@ -67,7 +67,8 @@ def compare_many(
     few = (n < 2.0) | (m < 2.0)
     part_c, part_t = var_c / np.where(few, 1.0, n), var_t / np.where(few, 1.0, m)
     variance = part_c + part_t
-    still = ~few & ~(variance > 0.0)
+    still = ~few & ~(variance * 1e40 > np.maximum(mean_c * mean_c, mean_t * mean_t))
+    still |= ~few & (variance <= 0.0)
     silent = few | still
     safe = np.where(silent, 1.0, variance)
     error, estimate = np.sqrt(safe), mean_t - mean_c
@@ -116,7 +117,7 @@ def _lifts(
     estimate: Array, base: Array, variance: Array, w: Array, critical: Array
 ) -> tuple[Array, Array, Array, npt.NDArray[np.int8]]:
     """Fieller's interval for two independent arms; the same algebra as in `effect`, branch by branch."""
-    zero = base * base == 0.0
+    zero = np.abs(base) < NEGLIGIBLE
     size = np.where(zero, 1.0, np.abs(base))
     qq = critical * critical
     k = np.where(base < 0.0, w, -w)

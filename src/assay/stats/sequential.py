@@ -187,7 +187,7 @@ def always_valid(
 def _silent(
     name: str, given: Contrast, alpha: float, alternative: Alternative, reason: Reason
 ) -> SequentialEffect:
-    ratio = given.estimate / abs(given.control) if given.estimate is not None and given.control else None
+    ratio = given.ratio
     return SequentialEffect(
         name,
         alternative,
