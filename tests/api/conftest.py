@@ -72,6 +72,20 @@ class House:
 
         return asyncio.run(request())
 
+    def at_once(
+        self, count: int, method: str, path: str, body: Any, headers: Mapping[str, str] | None = None
+    ) -> list[int]:
+        """The same request many times at the same time; the statuses of the answers."""
+        sent = {"Authorization": f"Bearer {self.secrets['admin']}", **(headers or {})}
+
+        async def requests() -> list[int]:
+            transport = httpx2.ASGITransport(app=self.app)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://assay", timeout=60) as client:
+                calls = [client.request(method, path, headers=sent, json=body) for _ in range(count)]
+                return [response.status_code for response in await asyncio.gather(*calls)]
+
+        return asyncio.run(requests())
+
     def made(self, body: Any, prefix: str = "/api/v1") -> dict[str, Any]:
         """A new experiment."""
         response = self.ask("POST", f"{prefix}/experiments", body)

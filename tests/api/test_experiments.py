@@ -116,6 +116,20 @@ def test_versions_guard_against_lost_updates(house: House) -> None:
     assert stale_body.status_code == 412
 
 
+def test_of_many_editors_at_once_one_wins(house: House) -> None:
+    made = house.made({"name": "x"})
+    path = f"/api/v1/experiments/{made['id']}"
+    statuses = house.at_once(20, "PATCH", path, {"description": "mine"}, {"If-Match": '"1"'})
+    assert sorted(statuses) == [200] + [412] * 19
+    assert house.ask("GET", path).json()["version"] == 2
+
+
+def test_many_creators_at_once_get_keys_of_their_own(house: House) -> None:
+    assert house.at_once(20, "POST", "/experiments", {"name": "same"}) == [201] * 20
+    listed = house.ask("GET", "/experiments").json()["experiments"]
+    assert len({each["key"] for each in listed}) == 20
+
+
 def test_a_whole_life(house: House) -> None:
     made = house.made({"name": "x", "variants": HALVES})
     path = f"/api/v1/experiments/{made['key']}"

@@ -294,10 +294,27 @@ def test_a_list_cannot_take_the_control_out_of_a_running_experiment(catalog: Cat
     for arms in (
         [{"name": "b", "allocation": 1}],
         [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.5, "is_control": True}],
+        [{"name": "control", "allocation": 0.5, "is_control": False}, {"name": "b", "allocation": 0.5}],
     ):
         with pytest.raises(AssayError) as caught:
             catalog.edit(experiment, variants=arms)
         assert caught.value.status == 409
+
+
+def test_a_list_without_shares_keeps_them_or_must_give_them(catalog: Catalog) -> None:
+    experiment = catalog.running(
+        variants=[{"name": "control", "allocation": 0.9}, {"name": "b", "allocation": 0.1}]
+    )
+    catalog.edit(experiment, variants=[{"name": "control"}, {"name": "b", "config": {"x": 1}}])
+    assert catalog.allocations(experiment) == {"control": 0.9, "b": 0.1}
+    assert catalog.document(experiment)["phase"] == 1
+    for arms in ([{"name": "control"}], [{"name": "control"}, {"name": "b"}, {"name": "c"}]):
+        with pytest.raises(Invalid) as caught:
+            catalog.edit(experiment, variants=arms)
+        assert caught.value.errors[0].path == "variants[0].allocation"
+    draft = catalog.create(variants=HALVES)
+    catalog.edit(draft, variants=[{"name": "x"}, {"name": "y"}])
+    assert catalog.allocations(draft) == {"x": 0.5, "y": 0.5}
 
 
 def test_variants_of_a_stopped_experiment_stay(catalog: Catalog) -> None:

@@ -115,6 +115,7 @@ def attach_segment(call: Editing, experiment: str, segment: str) -> Response:
     """Attach a segment: its users become eligible."""
     with call.parts.database.writing(call.actor, call.now) as tx:
         row = find(tx, experiment)
+        expect_version(row.version, call.expected)
         experiments.attach(tx, row, segments.find(tx, segment))
     return answer(spellings.experiment(documents.experiment(row), short=call.short), version=row.version)
 
@@ -125,6 +126,7 @@ def detach_segment(call: Editing, experiment: str, segment: str) -> Response:
     """Take a segment off."""
     with call.parts.database.writing(call.actor, call.now) as tx:
         row = find(tx, experiment)
+        expect_version(row.version, call.expected)
         experiments.detach(tx, row, segments.find(tx, segment))
     return answer(spellings.experiment(documents.experiment(row), short=call.short), version=row.version)
 

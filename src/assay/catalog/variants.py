@@ -35,7 +35,6 @@ def replace(experiment: Experiment, given: Sequence[VariantInput]) -> None:
     """
     if not given:
         raise Invalid.field("variants", "must not be empty; an experiment needs a control")
-    shares = settled_shares(given)
     titles = _titles(given)
     present = [each for each in experiment.variants if not each.removed]
     matched = [_match(present, each, at) for at, each in enumerate(given)]
@@ -43,6 +42,7 @@ def replace(experiment: Experiment, given: Sequence[VariantInput]) -> None:
     if len(set(kept)) != len(kept):
         raise Invalid.field("variants", "names the same variant twice")
     removed = [each for each in present if each.id not in kept]
+    shares = _replaced_shares(given, matched, removed)
     control = _control_after(experiment, given, matched, removed)
     for each in removed:
         _take_away(experiment, each)
@@ -102,6 +102,8 @@ def edit(tx: WriteTx, experiment: Experiment, row: Variant, given: VariantInput)
 def remove(tx: WriteTx, experiment: Experiment, row: Variant) -> None:
     """Take a variant out. Its share stays free; who has it gets the control's payload from now on."""
     with changing(tx, experiment, "variant.remove"):
+        if row.is_control and experiment.status == Status.DRAFT:
+            _pass_control_on(experiment, row)
         _take_away(experiment, row)
 
 
@@ -122,6 +124,18 @@ def settled_shares(given: Sequence[VariantInput]) -> list[float]:
     if abs(total - 1) > _SUM_TOLERANCE:
         raise _bad_sum(total, given[0], "variants", "must sum to")
     return settled
+
+
+def _replaced_shares(
+    given: Sequence[VariantInput], matched: Sequence[Variant | None], removed: Sequence[Variant]
+) -> list[float]:
+    """The shares of a list that replaces another; as before, if none is written and nobody comes or goes."""
+    known = [row for row in matched if row is not None]
+    if not known or any(each.share is not None for each in given):
+        return settled_shares(given)
+    if removed or len(known) < len(given):
+        raise Invalid.field("variants[0].allocation", "is required, because variants are added or removed")
+    return [row.allocation for row in known]
 
 
 def _bad_sum(total: float, given: VariantInput, path: str, demand: str) -> Invalid:
@@ -163,19 +177,15 @@ def _control_after(
     removed: Sequence[Variant],
 ) -> int:
     """The position of the control once the list is replaced: it stays where it is unless moved."""
-    declared = [at for at, each in enumerate(given) if each.is_control]
-    if len(declared) > 1:
-        raise Invalid.field(f"variants[{declared[1]}].is_control", "only one variant can be the control")
+    declared = any(each.is_control for each in given)
     current = next((at for at, row in enumerate(matched) if row is not None and row.is_control), None)
     if experiment.status != Status.DRAFT and any(each.is_control for each in removed):
         raise state_forbids(experiment, "its control cannot be removed")
-    if declared:
-        if experiment.status != Status.DRAFT and declared[0] != current:
-            raise state_forbids(experiment, "its control cannot be changed")
-        return declared[0]
-    if current is not None and given[current].is_control is None:
-        return current
-    return _control_among(given)
+    stays = current is not None and given[current].is_control is None and not declared
+    chosen = current if current is not None and stays else _control_among(given)
+    if experiment.status != Status.DRAFT and chosen != current:
+        raise state_forbids(experiment, "its control cannot be changed")
+    return chosen
 
 
 def _move_control(experiment: Experiment, row: Variant) -> None:
@@ -190,8 +200,6 @@ def _take_away(experiment: Experiment, row: Variant) -> None:
     if row.is_control and experiment.status != Status.DRAFT:
         raise state_forbids(experiment, "its control cannot be removed")
     if experiment.status == Status.DRAFT:
-        if row.is_control and not any(each is not row and each.is_control for each in experiment.variants):
-            _pass_control_on(experiment, row)
         experiment.variants.remove(row)
         return
     row.removed = True
