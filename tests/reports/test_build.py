@@ -295,6 +295,22 @@ def test_conversion__is_what_was_named_else_what_the_experiment_says(world: Worl
     assert bare.conversion.metric.event_type is None
 
 
+def test_any_event__counts_each_unit_once(world: World) -> None:
+    world.units(10, 10)
+    world.units(11, 10)
+    world.events(10, 3, "purchase", a=1.0)
+    world.events(10, 5, "click")
+    world.events(11, 2, "click")
+    report = world.report(replace(SPEC, metrics=()), group_by="day")
+    control, blue = report.conversion.arms
+    assert (control.tally.converters, control.tally.events, control.tally.total) == (5, 8, 3.0)
+    assert (blue.tally.converters, blue.tally.events) == (2, 2)
+    assert report.activity is not None
+    assert report.activity.arms == report.conversion.arms
+    assert [(point.events, point.converters) for point in report.series if point.events] == [(8, 5), (2, 2)]
+    assert world.report().activity.arms[0].tally.converters == 5  # type: ignore[union-attr]
+
+
 def test_metrics_asked_for__may_be_declared_or_an_event_type(world: World) -> None:
     world.units(10, 4)
     world.events(10, 2, "click")

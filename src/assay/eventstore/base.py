@@ -51,6 +51,7 @@ class Measure:
 
     key: str
     event_type: str
+    """Empty, which no event's is: events of every type."""
     property: str | None = None
     """The property that is summed; None: the event's amount (its value, or the usual property names)."""
     equals: tuple[tuple[str, Scalar], ...] = ()

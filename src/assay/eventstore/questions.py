@@ -31,42 +31,58 @@ _FATES = (LedgerReason.COUNTED, LedgerReason.LATE, LedgerReason.BEFORE_ASSIGNMEN
 def moments(ask: Ask, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
     """See `EventStore.moments`."""
     arms = _arms(ask, scope)
-    wanted = [measure for measure in measures if scope.event_type in {None, measure.event_type}]
+    wanted = [
+        measure
+        for measure in measures
+        if scope.event_type is None or measure.event_type in {"", scope.event_type}
+    ]
     found: dict[tuple[int, int, str], tuple[Any, ...]] = {}
-    places: Mapping[str, int] = {}
-    if arms and wanted:
-        bound = Bound({"experiment_id": scope.experiment_id})
-        chosen = compose.slots(wanted, bound)
-        places = chosen.of
-        text = filled(
-            _SQL["moments"],
-            values=chosen.values,
-            slots=chosen.columns,
-            distributions=chosen.distributions,
-            counted=_counted(scope, bound, [measure.event_type for measure in wanted]),
-        )
-        found = {(row[0], row[1], row[2]): row[3:] for row in ask(text, bound.parameters)}
-
-    def of(variant_id: int, phase: int, units: int, measure: Measure) -> Any:
-        row = found.get((variant_id, phase, measure.event_type))
-        start = 6 * places.get(measure.key, 0)
-        return compose.unit_moments(units, _NOTHING if row is None else row[start : start + 6])
-
-    asked = {measure.key for measure in wanted}
+    for sharing in (
+        [measure for measure in wanted if measure.event_type],
+        [measure for measure in wanted if not measure.event_type],
+    ):
+        if arms and sharing:
+            found.update(_distributions(ask, scope, sharing))
     return [
         Arm(
             variant_id,
             phase,
             units,
             {
-                measure.key: of(variant_id, phase, units, measure)
-                if measure.key in asked
-                else compose.unit_moments(units, _NOTHING)
+                measure.key: compose.unit_moments(
+                    units, found.get((variant_id, phase, measure.key), _NOTHING)
+                )
                 for measure in measures
             },
         )
         for variant_id, phase, units in arms
     ]
+
+
+def _distributions(
+    ask: Ask, scope: Scope, measures: Sequence[Measure]
+) -> dict[tuple[int, int, str], tuple[Any, ...]]:
+    """Six numbers by variant, phase and the measure's key. Either all measures name a type, or none does."""
+    bound = Bound({"experiment_id": scope.experiment_id})
+    chosen = compose.slots(measures, bound)
+    types = [measure.event_type for measure in measures if measure.event_type]
+    counted = _counted(scope, bound, types)
+    text = filled(
+        _SQL["moments"],
+        values=chosen.values,
+        slots=chosen.columns,
+        distributions=chosen.distributions,
+        counted=counted if types else filled(_SQL["of_every_type"], counted=counted),
+    )
+    of_type: dict[str, list[Measure]] = {}
+    for measure in measures:
+        of_type.setdefault(measure.event_type, []).append(measure)
+    found = {}
+    for variant_id, phase, kind, *numbers in ask(text, bound.parameters):
+        for measure in of_type.get(kind, ()):
+            start = 6 * chosen.of[measure.key]
+            found[variant_id, phase, measure.key] = tuple(numbers[start : start + 6])
+    return found
 
 
 def event_counts(ask: Ask, scope: Scope) -> list[EventCount]:
@@ -84,14 +100,14 @@ def series(ask: Ask, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesP
     if not assigned:
         return []
     events: dict[tuple[datetime, int], tuple[Any, ...]] = {}
-    if scope.event_type in {None, measure.event_type}:
+    if scope.event_type is None or measure.event_type in {"", scope.event_type}:
         bound = Bound({"experiment_id": scope.experiment_id, "by": by.value})
         text = filled(
             _SQL["series_events"],
             value=compose.value(measure, bound),
             bounded=compose.bounded("number"),
             condition=compose.condition(measure, bound),
-            counted=_counted(scope, bound, [measure.event_type]),
+            counted=_counted(scope, bound, [measure.event_type] if measure.event_type else ()),
         )
         events = {(row[0], row[1]): row[2:] for row in ask(text, bound.parameters)}
     points = []

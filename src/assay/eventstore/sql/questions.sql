@@ -9,6 +9,11 @@ WHERE a.experiment_id = $experiment_id
   AND e.counts_until >= a.assigned_at
   {narrowing}
 
+-- of_every_type --
+-- The same events without their types, so that a unit's events of several types are one unit's.
+SELECT unit, variant_id, phase, assigned_at, '' AS type, amount, properties, occurred_at
+FROM ({counted}) AS typed
+
 -- moments --
 -- First what each unit did, by event type; then how that is distributed over the units that did anything. Units
 -- that did nothing are zeros and need no rows: they are merged in exactly, afterwards.
