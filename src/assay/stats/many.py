@@ -55,10 +55,12 @@ def compare_many(
     alpha: float = 0.05,
     alternative: Alternative = "two-sided",
     reference: Reference = "t",
+    critical: npt.ArrayLike | None = None,
 ) -> Effects:
     """Welch tests with Fieller lifts for arrays of arms; each arm is (counts, means, sample variances).
 
-    The six arrays are broadcast against each other.
+    The six arrays are broadcast against each other. `critical` replaces the quantile that intervals are made
+    with, by a sequential limit or multiplier for instance; p-values stay those of the single test.
     """
     check_alpha(alpha)
     n, mean_c, var_c, m, mean_t, var_t = np.broadcast_arrays(
@@ -82,13 +84,14 @@ def compare_many(
             share * share / np.where(few, 1.0, n - 1.0) + rest * rest / np.where(few, 1.0, m - 1.0),
         )
         tail = alpha / 2.0 if alternative == "two-sided" else alpha
-        critical = -special.stdtrit(df, tail)
+        limit = -special.stdtrit(df, tail) if critical is None else np.asarray(critical, dtype=np.float64)
     else:
         df = np.zeros(0)
-        critical = np.full_like(z, critical_value(None, alpha, alternative))
+        one = critical_value(None, alpha, alternative) if critical is None else critical
+        limit = np.asarray(one, dtype=np.float64)
     p_value = _p_values(z, df, alternative)
-    reach = critical * error
-    lift, lift_low, lift_high, lift_codes = _lifts(estimate, mean_c, safe, part_c, critical)
+    reach = limit * error
+    lift, lift_low, lift_high, lift_codes = _lifts(estimate, mean_c, safe, part_c, limit)
     lift_codes[silent] = np.where(few, 1, 2)[silent]
     one_low, one_high = alternative == "less", alternative == "greater"
     unbounded = lift_codes > 0
