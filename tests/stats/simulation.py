@@ -123,9 +123,6 @@ def _misread_limits(looks: int) -> Array:
 
 def uniform_misses(control: Arm, treatment: Arm, lift: float) -> dict[str, float]:
     """How often a lift interval ever misses the truth: ours, and the delta method at the same limits."""
-
-    Ours, and the delta method at the same multiplier.
-    """
     totals = control.count[0] + treatment.count[0]
     limits = multipliers(totals, float(totals[-1]))
     found = s.compare_many(control, treatment, critical=limits[None, :])
