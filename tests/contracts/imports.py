@@ -67,7 +67,8 @@ class ImportContract:
     def test_a_csv_of_everything(self, imports: Import) -> None:
         text = (
             "event_id,user_id,event_name,timestamp,value,properties,experiment_id,variant_id,units\n"
-            'e-1,"u ""1""",buy,2026-01-15T10:35:00,9.5,"{""price"": 1.50}",checkout,7,"{""account"": ""a""}"\n'
+            'e-1,"u ""1""",buy,2026-01-15T10:35:00,9.5,"{""price"": 1.50}",checkout,7,'
+            '"{""account"": ""a""}"\n'
             ',u2,buy,,,"{""amount"": 3, ""price"": 4}",,,\n'
         )
         assert imports.events(text, experiments={"checkout": 5}) == Imported(2, 2, 0, 0, 0)
@@ -136,7 +137,8 @@ class ImportContract:
         path = imports.folder / "file.parquet"
         parquet(
             path,
-            "SELECT 7 AS user_id, 'buy' AS type, TIMESTAMP '2026-01-15 10:35:00.5' AS timestamp, 1.25 AS value, "
+            "SELECT 7 AS user_id, 'buy' AS type, TIMESTAMP '2026-01-15 10:35:00.5' AS timestamp, "
+            "1.25 AS value, "
             "{'price': 3, 'cur': 'EUR'} AS properties UNION ALL "
             "SELECT 8, 'buy', NULL, NULL, NULL",
         )
@@ -347,7 +349,8 @@ class ImportContract:
         parquet(
             path,
             "SELECT 'checkout' AS experiment, 'u1' AS user_id, 'control' AS variant, "
-            "TIMESTAMP '2026-01-15 10:35:00' AS timestamp UNION ALL SELECT 'checkout', 'u2', 'treatment', NULL",
+            "TIMESTAMP '2026-01-15 10:35:00' AS timestamp "
+            "UNION ALL SELECT 'checkout', 'u2', 'treatment', NULL",
         )
         what = AssignmentImport(path, FileFormat.PARQUET, NOW)
         assert [

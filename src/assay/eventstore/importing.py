@@ -141,7 +141,7 @@ def assignments(
         )
     )
     start, _ = _time(source.types.get("timestamp"))
-    statement = filled(_SQL["assignment_rows"], fields=fields, start=start)
+    statement = filled(_SQL["assignment_rows"], place=source.place, fields=fields, start=start)
     latest = compose.timestamp(what.now + _FUTURE)
     for first in range(0, source.rows, CHUNK):
         parameters = {
@@ -199,7 +199,12 @@ def _statements(source: Source) -> tuple[str, str]:
         _raw(source, "value"),
     )
     chunk = filled(
-        _SQL["chunk"], fields=", ".join(fields), start=start, span=span, largest=f"{LARGEST_VALUE:g}"
+        _SQL["chunk"],
+        place=source.place,
+        fields=", ".join(fields),
+        start=start,
+        span=span,
+        largest=f"{LARGEST_VALUE:g}",
     )
     found = (f"TRY_CAST(CAST(found[{place}] AS VARCHAR) AS DOUBLE)" for place in range(1, len(AMOUNTS) + 1))
     good = filled(

@@ -1,6 +1,6 @@
-"""Reading a file that is to be imported: which columns it has, and all of its rows in a temporary table.
+"""Reading a file that is to be imported: which columns it has, and all of its rows under one name.
 
-Rows are staged in the order of the file, so that a row's number names it and an interrupted import can go on.
+Rows keep the order of the file, so that a row's number names it and an interrupted import can go on.
 CSV is read as text throughout; NDJSON as one text to a line, of which broken ones stay recognisable.
 """
 
@@ -30,6 +30,8 @@ class Source(NamedTuple):
     """A staged file: `staged` has its rows in order; `columns` says where each field is to be found."""
 
     rows: int
+    place: str
+    """The expression for a row's place in `staged`, from 0."""
     columns: Mapping[str, str]
     """From a field's name to the expression that gives it."""
     types: Mapping[str, str]
@@ -68,20 +70,26 @@ def stage(
     *,
     extra_allowed: bool,
 ) -> Source:
-    """Read the file into the temporary table `staged`.
+    """Make the file's rows the temporary table, or view, `staged`.
 
     `fields` maps every column name that may occur to the field it means, `rename` names of this file to such.
     Raises `Invalid` when the file has other columns, or two for one field.
     """
     if form is FileFormat.NDJSON:
         return _stage_lines(connection, path, fields, rename, extra_allowed=extra_allowed)
-    reader = _csv(path) if form is FileFormat.CSV else f"read_parquet({literal(str(path))})"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE staged AS SELECT * FROM {reader}")
-    described = connection.execute("DESCRIBE staged").fetchall()
+    if form is FileFormat.CSV:
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE staged AS SELECT * FROM {_csv(path)}")
+        place = "rowid"
+    else:  # a stretch of rows can be read from the file itself
+        reader = f"read_parquet({literal(str(path))}, file_row_number = true)"
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW staged AS SELECT * FROM {reader}")
+        place = "file_row_number"
+    described = [row for row in connection.execute("DESCRIBE staged").fetchall() if row[0] != place]
     names, extra = _resolved([row[0] for row in described], fields, rename, extra_allowed=extra_allowed)
     types = {row[0]: row[1] for row in described}
     return Source(
         connection.execute("SELECT count(*) FROM staged").fetchall()[0][0],
+        place,
         {field: identifier(name) for field, name in names.items()},
         {field: types[name] for field, name in names.items()},
         {name: identifier(name) for name in extra},
@@ -131,6 +139,7 @@ def _stage_lines(
     names, extra = _resolved(sorted(row[0] for row in found), fields, rename, extra_allowed=extra_allowed)
     return Source(
         connection.execute("SELECT count(*) FROM staged").fetchall()[0][0],
+        "rowid",
         {field: _member(name, field) for field, name in names.items()} | {"line": "unreadable"},
         dict.fromkeys(names, "VARCHAR"),
         {name: f"json_extract(line, {literal(pointer(name))})" for name in extra},

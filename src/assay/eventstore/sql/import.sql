@@ -60,14 +60,21 @@ FROM (
     CAST(timestamp_raw AS VARCHAR) AS timestamp_text,
     TRY_CAST(variant_text AS BIGINT) AS variant_id,
     names.id AS experiment_id
-  FROM (SELECT rowid AS place, {fields} FROM staged WHERE rowid >= $first AND rowid < $end) AS fields
+  FROM (SELECT {place} AS place, {fields} FROM staged WHERE {place} >= $first AND {place} < $end) AS fields
   LEFT JOIN (SELECT unnest($names) AS name, unnest($ids) AS id) AS names ON names.name = fields.experiment
 ) AS values;
 
 -- iso_start --
+-- Reading an offset is slow, and reading one as if it were none would be wrong: only texts that end in one do.
 CASE
   WHEN regexp_full_match(timestamp_raw, '\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?([Zz]|[+-]\d\d(:?\d\d)?)?)?')
-    THEN CAST(TRY_CAST(replace(upper(timestamp_raw), ',', '.') AS TIMESTAMPTZ) AS TIMESTAMP)
+    THEN CASE
+      WHEN length(timestamp_raw) > 10 AND (
+          timestamp_raw[-6] IN ('+', '-') OR timestamp_raw[-5] IN ('+', '-') OR timestamp_raw[-3] IN ('+', '-')
+        )
+        THEN CAST(TRY_CAST(replace(upper(timestamp_raw), ',', '.') AS TIMESTAMPTZ) AS TIMESTAMP)
+      ELSE TRY_CAST(replace(upper(timestamp_raw), ',', '.') AS TIMESTAMP)
+    END
   ELSE {number}
 END
 
@@ -75,9 +82,9 @@ END
 CASE
   WHEN NOT contains(timestamp_raw, '-') OR starts_with(timestamp_raw, '-') THEN {number}
   WHEN length(timestamp_raw) = 10 THEN 86399999999
-  WHEN NOT regexp_matches(timestamp_raw, ':\d\d:\d\d') THEN 59999999
-  WHEN NOT regexp_matches(timestamp_raw, '[.,]') THEN 999999
-  WHEN regexp_matches(timestamp_raw, '[.,]\d{3}(\D|$)') THEN 999
+  WHEN timestamp_raw[17] <> ':' THEN 59999999
+  WHEN timestamp_raw[20] NOT IN ('.', ',') THEN 999999
+  WHEN timestamp_raw[23] BETWEEN '0' AND '9' AND NOT timestamp_raw[24] BETWEEN '0' AND '9' THEN 999
   ELSE 0
 END
 
@@ -173,6 +180,6 @@ SELECT
   timestamp_text, line
 FROM (
   SELECT *, {start} AS assigned_at, CAST(timestamp_raw AS VARCHAR) AS timestamp_text
-  FROM (SELECT rowid AS place, {fields} FROM staged WHERE rowid >= $first AND rowid < $end) AS fields
+  FROM (SELECT {place} AS place, {fields} FROM staged WHERE {place} >= $first AND {place} < $end) AS fields
 ) AS rows
 ORDER BY place;
