@@ -192,6 +192,8 @@ def test_lists__values_of_json__member_by_type_and_value(
         ({"x": {"$regex": "1"}}, {"x": 10**5000}, False),
         ({"x": {"$vlt": "1.0.0"}}, {}, True),
         ({"x": {"$veq": 2}}, {"x": "2"}, True),
+        ({"x": {"$vlt": "1.0.0"}}, {"x": "1.0.0-rc.1"}, True),
+        ({"x": {"$vgt": "1.9.0"}}, {"x": "v1.10.0+build.7"}, True),
         ({"x": {"$vgt": "1.0.0"}}, {"x": 10**5000}, False),
         ({"$nor": []}, {}, False),
         ({"$and": []}, {}, True),

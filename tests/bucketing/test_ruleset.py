@@ -58,6 +58,8 @@ def test_shares__all_on_and_all_given__the_sdks_ranges_to_the_last_bit(
         (arms(0.5, 0.5, off=(0, 1)), 1.0, ((0, 0), (0, 0))),
         (arms(0.0, 0.0), 1.0, ((0, 0), (0, 0))),
         (arms(0.9, 0.9), 1.0, ((0, 0.5), (0.5, 1))),
+        (arms(0.51, 0.51), 1.0, ((0, 0.5), (0.5, 1))),
+        (arms(0.9, 0.9, 0.2, off=(2,)), 1.0, ((0, 0.5), (0.5, 1), (1, 1))),
         (arms(0.5, 0.5), 7.0, ((0, 0.5), (0.5, 1))),
         (arms(0.5, 0.5), -1.0, ((0, 0), (0.5, 0.5))),
         ([], 1.0, ()),
@@ -72,6 +74,10 @@ def test_shares__variants_off_or_shares_free__by_value(
 def test_shares__ten_tenths__every_border_where_the_sum_of_tenths_lies() -> None:
     found = shares(arms(*[0.1] * 10), 1.0)
     assert found == tuple(getBucketRanges(10, 1, [0.1] * 10))
+
+
+def test_shares__sum_a_little_above_one__taken_as_they_are_like_the_sdk() -> None:
+    assert shares(arms(0.503, 0.502), 1.0) == tuple(getBucketRanges(2, 1, [0.503, 0.502]))
 
 
 def test_compile__defaults__seed_is_the_key_and_the_first_variant_the_control() -> None:

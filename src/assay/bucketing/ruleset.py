@@ -15,8 +15,8 @@ from assay.bucketing.hashing import Ranges, cumulated, edges
 
 _NO_OVERRIDES: Mapping[str, int] = MappingProxyType({})
 
-# How far from 1 a sum of fractions may be and still mean 1.
-_SLACK = 1e-9
+# How far above 1 shares may add up and still be taken as they are; SDKs are as generous.
+_SLACK = 0.01
 
 
 class Status(StrEnum):
@@ -203,9 +203,9 @@ def shares(variants: Sequence[Variant], coverage: float) -> Ranges:
     live = math.fsum(each.allocation for each in variants if each.on)
     if live <= 0:
         return ((0.0, 0.0),) * len(variants)
-    given = min(declared, 1.0)
     # Untouched weights stay as they are, to the last bit: a range that ends at 0.3 does so in every SDK.
-    scale = 1.0 if abs(live - given) < _SLACK else given / live
+    untouched = live == declared and declared <= 1 + _SLACK
+    scale = 1.0 if untouched else min(declared, 1.0) / live
     weights = [each.allocation * scale if each.on else 0.0 for each in variants]
     return cumulated(weights, coverage)
 
