@@ -1,0 +1,350 @@
+"""P1 to P4: the paths that carry the load, against the raw handler and the typical service."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+from benchmarks.data import EXPERIMENT, copied, fill_typical, prepared
+from benchmarks.load import Loaded, load
+from benchmarks.servers import KEY, Assay, Raw, Server, Typical, counting_syncs
+from benchmarks.table import Line, number, table
+
+_ASSIGNMENT = f"/experiments/{EXPERIMENT}/assignment/"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how much, on which cores."""
+
+    work: Path
+    rounds: int = 3
+    seconds: int = 3
+    connections: int = 32
+    users: int = 1_000_000
+    events: int = 10_000_000
+    stored: int = 1_000_000
+    server_core: int = 0
+    load_core: int = 1
+    typical: bool = True
+
+
+@dataclass
+class Contestant:
+    """A server and the options with which `load.lua` speaks to it."""
+
+    name: str
+    server: Server
+    options: dict[str, Any]
+    goal: str = ""
+
+
+class Rounds:
+    """Contestants taking turns, and what was seen of each."""
+
+    def __init__(self, plan: Plan, path: str, contestants: list[Contestant], *, warm_up: int = 1) -> None:
+        self.plan = plan
+        self.path = path
+        self.contestants = contestants
+        self.seen: dict[str, list[Loaded]] = {each.name: [] for each in contestants}
+        self.server_share: dict[str, list[float]] = {each.name: [] for each in contestants}
+        for each in contestants:
+            self._turn(each, warm_up)
+        for _ in range(plan.rounds):
+            for each in contestants:
+                busy = each.server.cpu()
+                seen = self._turn(each, plan.seconds)
+                self.server_share[each.name].append((each.server.cpu() - busy) / seen.seconds)
+                self.seen[each.name].append(seen)
+                each.server.settle()
+
+    def _turn(self, each: Contestant, seconds: int) -> Loaded:
+        seen = self.load(each, seconds)
+        each.server.settle()
+        return seen
+
+    def load(self, each: Contestant, seconds: int) -> Loaded:
+        """One stretch of load on one contestant."""
+        salt = uuid4().hex
+        return load(
+            each.server.port,
+            seconds,
+            connections=self.plan.connections,
+            core=self.plan.load_core,
+            path=self.path,
+            key=KEY,
+            users=self.plan.users,
+            salt=f"n{salt[:10]}-",
+            seed=int(salt[:7], 16),
+            **each.options,
+        )
+
+    def lines(self, *, times: float = 1, notes: dict[str, dict[str, str]] | None = None) -> list[Line]:
+        """A line for each contestant; `times` is how many things one request does."""
+        lines = []
+        costs: dict[str, list[float]] = {
+            name: [one.rate * times / share for one, share in zip(seen, self.server_share[name], strict=True)]
+            for name, seen in self.seen.items()
+        }
+        for each in self.contestants:
+            seen = self.seen[each.name]
+            cheaper = [a / b for a, b in zip(costs[each.name], costs["raw"], strict=True)]
+            wrong = sum(one.wrong for one in seen)
+            said = {
+                "per core second": number(median(costs[each.name])),
+                "× raw per core second": f"{median(cheaper):.2f}",
+                "p50 ms": number(median(one.p50 for one in seen)),
+                "p99 ms": number(median(one.p99 for one in seen)),
+                "server core": f"{median(self.server_share[each.name]):.0%}",
+                "load core": f"{median(one.load_share for one in seen):.0%}",
+                "wrong": f"{wrong:,}",
+                **(notes or {}).get(each.name, {}),
+            }
+            if wrong:
+                print(f"WRONG ANSWERS from {each.name}: {next(one.sample for one in seen if one.wrong)}")
+            lines.append(Line(each.name, [one.rate * times for one in seen], said, each.goal))
+        return lines
+
+
+@contextlib.contextmanager
+def _assay(plan: Plan, events: int = 0, **environment: str) -> Iterator[Assay]:
+    directory = copied(prepared(plan.work, plan.users, events), plan.work / "running")
+    with Assay(directory, core=plan.server_core, **environment) as server:
+        server.wait()
+        yield server
+
+
+@contextlib.contextmanager
+def _raw(plan: Plan, *, get: int = 300, post: int = 300) -> Iterator[Raw]:
+    with Raw(core=plan.server_core, get=get, post=post) as server:
+        server.wait()
+        yield server
+
+
+@contextlib.contextmanager
+def _typical(plan: Plan, *, users: int = 0) -> Iterator[Typical]:
+    directory = plan.work / "typical"
+    for file in directory.glob("typical.db*"):
+        file.unlink()
+    with Typical(directory, core=plan.server_core) as server:
+        server.wait("/docs")
+        if users:
+            fill_typical(directory / "typical.db", users)
+        yield server
+
+
+def _contest(
+    plan: Plan,
+    path: str,
+    assay: Assay,
+    *,
+    size: int,
+    target: str,
+    prefix: str,
+    goal: str,
+    typical: Typical | None,
+    options: dict[str, Any] | None = None,
+) -> tuple[Rounds, Contestant]:
+    more = options or {}
+    method = {"repeat": "get", "first": "get"}.get(path, "post")
+    with _raw(plan, **{method: size}) as raw:
+        ours = Contestant("assay", assay, {"check": "json", "target": prefix + target, **more}, goal)
+        contestants = [
+            Contestant("raw", raw, {"check": "size", "size": size, "target": prefix + target, **more})
+        ]
+        contestants.append(ours)
+        if typical is not None:
+            contestants.append(Contestant("typical", typical, {"check": "json", "target": target, **more}))
+        return Rounds(plan, path, contestants), ours
+
+
+def _durability(rounds: Rounds, ours: Contestant, assay: Assay, times: float = 1) -> str:
+    """Syncs for each acknowledged thing, counted from outside in a stretch that is not timed."""
+    before = assay.series()
+    with counting_syncs(assay.pid) as syncs:
+        seen = rounds.load(ours, 1)
+    after = assay.series()
+    assay.settle()
+    commits = after.get("assay_group_commits_total", 0) - before.get("assay_group_commits_total", 0)
+    acknowledged = seen.requests * times
+    if not syncs.known:
+        return f"{commits:,.0f} commits for {acknowledged:,.0f} acknowledgements (strace cannot be used here)"
+    return (
+        f"{syncs.count:,} fsyncs and {commits:,.0f} group commits for {acknowledged:,.0f} acknowledgements: "
+        f"{syncs.count / max(acknowledged, 1):.3f} fsyncs each (counted by strace, which slows the server)"
+    )
+
+
+def _groups(assay: Assay, before: dict[str, float]) -> str:
+    after = assay.series()
+    commits = after.get("assay_group_commits_total", 0) - before.get("assay_group_commits_total", 0)
+    rows = after.get("assay_committed_rows_total", 0) - before.get("assay_committed_rows_total", 0)
+    return f"{rows / commits:,.1f} rows in a group commit" if commits else "no group commits"
+
+
+def repeat(plan: Plan) -> str:
+    """P1: repeat assignment, GET, uniform over all users, with the default cache."""
+    with contextlib.ExitStack() as stack:
+        assay = stack.enter_context(_assay(plan))
+        typical = stack.enter_context(_typical(plan, users=plan.users)) if plan.typical else None
+        answer = assay.call("GET", "/api/v1" + _ASSIGNMENT + "u0000001")[1]
+        before = assay.series()
+        rounds, _ = _contest(
+            plan,
+            "repeat",
+            assay,
+            size=len(answer),
+            target=_ASSIGNMENT,
+            prefix="/api/v1",
+            goal="0.75",
+            typical=typical,
+        )
+        after = assay.series()
+        hits, misses = (
+            after.get(name, 0) - before.get(name, 0)
+            for name in ("assay_cache_hits_total", "assay_cache_misses_total")
+        )
+        lines = rounds.lines(notes={"assay": {"cache misses": f"{misses / max(hits + misses, 1):.1%}"}})
+        title = f"P1 · repeat assignment, uniform over {plan.users:,} users"
+        return table(title, "answers/s", lines, yardstick="raw") + _note(
+            f"{_groups(assay, before)} over all rounds, though nothing is written"
+            if after.get("assay_group_commits_total", 0) > before.get("assay_group_commits_total", 0)
+            else "",
+            _against_typical(rounds, 60),
+        )
+
+
+def first(plan: Plan) -> str:
+    """P2: first assignment, durable before it is answered."""
+    with contextlib.ExitStack() as stack:
+        assay = stack.enter_context(_assay(plan))
+        typical = stack.enter_context(_typical(plan)) if plan.typical else None
+        answer = assay.call("GET", "/api/v1" + _ASSIGNMENT + "nabcdefghij-10000")[1]
+        before = assay.series()
+        rounds, ours = _contest(
+            plan,
+            "first",
+            assay,
+            size=len(answer),
+            target=_ASSIGNMENT,
+            prefix="/api/v1",
+            goal="0.45",
+            typical=typical,
+        )
+        groups = _groups(assay, before)
+        text = table("P2 · first assignment, durable, SQLite", "answers/s", rounds.lines(), yardstick="raw")
+        return text + _note(groups, _durability(rounds, ours, assay), _against_typical(rounds, 60))
+
+
+def event(plan: Plan, stored: int = 0) -> str:
+    """P3: one event a request, with the caller's random ids, durable before it is answered."""
+    with contextlib.ExitStack() as stack:
+        assay = stack.enter_context(_assay(plan, stored))
+        typical = stack.enter_context(_typical(plan)) if plan.typical else None
+        sent = {
+            "event_id": str(uuid4()),
+            "user_id": "u0000001",
+            "type": "purchase",
+            "timestamp": "2026-01-01T00:00:00.000000Z",
+            "value": 12.5,
+            "properties": {"currency": "EUR", "items": 2},
+        }
+        answer = assay.call("POST", "/api/v1/events", sent)[1]
+        before = assay.series()
+        rounds, ours = _contest(
+            plan,
+            "event",
+            assay,
+            size=len(answer),
+            target="/events",
+            prefix="/api/v1",
+            goal="0.40",
+            typical=typical,
+        )
+        groups = _groups(assay, before)
+        title = f"P3 · one event a request, durable, {stored:,} events already stored"
+        text = table(title, "events/s", rounds.lines(), yardstick="raw")
+        return text + _note(groups, _durability(rounds, ours, assay), _against_typical(rounds, 40))
+
+
+def batch(plan: Plan, *, ids: bool) -> str:
+    """P4: events in batches of 100, durable before they are answered, and how fast they reach the store."""
+    size = 100
+    with _assay(plan) as assay:
+        sent = [
+            {
+                "user_id": "u0000001",
+                "type": "purchase",
+                "timestamp": "2026-01-01T00:00:00.000000Z",
+                "value": 1.5,
+            }
+            for _ in range(size)
+        ]
+        if ids:
+            for one in sent:
+                one["event_id"] = str(uuid4())
+        answer = assay.call("POST", "/api/v1/events", sent)[1]
+        before = assay.series()
+        rounds, ours = _contest(
+            plan,
+            "batch",
+            assay,
+            size=len(answer),
+            target="/events",
+            prefix="/api/v1",
+            goal="0.22",
+            typical=None,
+            options={"events": size, "ids": "yes" if ids else "no"},
+        )
+        groups = _groups(assay, before)
+        drained = [_drain(rounds, ours, assay, size) for _ in range(plan.rounds)]
+        rates = [rate for rate, _, _ in drained]
+        title = f"P4 · events in batches of {size}, durable, ids by {'the caller' if ids else 'the server'}"
+        text = table(title, "events/s", rounds.lines(times=size), yardstick="raw")
+        accepted = median(one.rate * size for one in rounds.seen["assay"])
+        return text + _note(
+            groups,
+            _durability(rounds, ours, assay, size),
+            f"drained to the event store: {number(median(rates))} events/s from the first request "
+            f"to the last row visible, load included (min {number(min(rates))}, max {number(max(rates))}), "
+            f"{median(rates) / accepted:.2f} of the accepted rate; after the load alone "
+            f"{number(median(alone for _, alone, _ in drained))} events/s; "
+            f"{number(median(left for _, _, left in drained))} rows of the log left when the load ended",
+        )
+
+
+def _drain(rounds: Rounds, ours: Contestant, assay: Assay, size: int) -> tuple[float, float, float]:
+    """Events a second carried from log to store: with the load, and after it; rows left at its end."""
+    began = time.monotonic()
+    seen = rounds.load(ours, rounds.plan.seconds)
+    ended, left = time.monotonic(), assay.series().get("assay_drain_lag_rows", 0)
+    assay.settle()
+    finished = time.monotonic()
+    return seen.requests * size / (finished - began), left * size / max(finished - ended, 1e-9), left
+
+
+def _against_typical(rounds: Rounds, goal: int) -> str:
+    theirs = rounds.seen.get("typical")
+    if not theirs:
+        return ""
+    ratio = median(a.rate / b.rate for a, b in zip(rounds.seen["assay"], theirs, strict=True))
+    return f"{ratio:.0f} × typical (goal {goal})"
+
+
+def _note(*sentences: str) -> str:
+    said = [f"- {sentence}\n" for sentence in sentences if sentence]
+    return "\n" + "".join(said)
+
+
+ALL: dict[str, Callable[[Plan], str]] = {
+    "repeat": repeat,
+    "first": first,
+    "event": event,
+    "event-stored": lambda plan: event(plan, plan.stored),
+    "batch": lambda plan: batch(plan, ids=False),
+    "batch-ids": lambda plan: batch(plan, ids=True),
+}
