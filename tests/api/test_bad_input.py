@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from api.conftest import House
 
@@ -275,7 +276,9 @@ def test_a_fault_of_ours_tells_nothing(house: House, monkeypatch: pytest.MonkeyP
         raise RuntimeError("secret detail: SELECT * FROM api_keys")
 
     monkeypatch.setattr("assay.catalog.experiments.page", broken)
-    response = house.ask("GET", "/experiments")
+    with structlog.testing.capture_logs() as logged:
+        response = house.ask("GET", "/experiments")
+    assert [(each["event"], each["path"]) for each in logged] == [("request.failed", "/experiments")]
     assert response.status_code == 500
     assert response.json() == {
         "type": "about:blank",
