@@ -139,7 +139,7 @@ def uniform_misses(control: Arm, treatment: Arm, lift: float) -> dict[str, float
 
 
 def coverage(control: Arm, treatment: Arm, lift: float) -> dict[str, float]:
-    """Coverage of single-look lift intervals, with the shares of misses on either side and of unbounded sets."""
+    """Coverage of single-look lift intervals, with misses on either side and the share of unbounded sets."""
     found = s.compare_many(control, treatment)
     v_c, v_t = control.variance / control.count, treatment.variance / treatment.count
     gap = treatment.mean - (1.0 + lift) * control.mean
