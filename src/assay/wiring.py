@@ -53,6 +53,7 @@ class Application:
         self._opened = False
         self._hot: HotPath | None = None
         self._chores: asyncio.Task[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
         self._attributes: StoredAttributes | None = None
         self._uses = keys.KeyUse()
         self._seen_catalog = 0
@@ -118,15 +119,17 @@ class Application:
         self._hot = self._assemble()
         self._seen_catalog = microseconds()
         self._chores = asyncio.create_task(self._do_chores())
+        self._filling = asyncio.create_task(self._fill())
         self.stores.directory.listen(lambda request, say: perform(self.stores, request, say))
 
     async def shutdown(self) -> None:
         """Finish what was accepted and close everything."""
         self.stores.directory.stop_listening()
-        if self._chores is not None:
-            self._chores.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._chores
+        for task in (self._chores, self._filling):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         self._hot = None
         if self._opened:
             try:
@@ -226,6 +229,15 @@ class Application:
             Check("catalog", fresh, f"seen {max(age, 0):.1f} s ago"),
             Check("event_store", failure is None, failure.detail if failure else "taking events"),
         ]
+
+    async def _fill(self) -> None:
+        """Take assignments into memory; without them answers come from the disk, a little later."""
+        try:
+            filled = await self.stores.assignments.fill()
+        except AssayError as error:
+            _log.warning("assignments.not_filled", reason=error.detail)
+        else:
+            _log.debug("assignments.filled", records=filled)
 
     async def _do_chores(self) -> None:
         """Scheduled starts and ends, and the last use of keys, every half second at most."""

@@ -134,3 +134,58 @@ def test_writing_the_same_entry_again_takes_no_room() -> None:
     for _ in range(10):
         memory.put(1, "u", (1, NOW))
     assert memory.held().entries == 1
+
+
+def test_memory_of_which_everything_is_asked_for_forgets_nothing() -> None:
+    memory = RecentAssignments(1_000)
+    for round_ in range(5):
+        for index in range(1_000):
+            if round_ == 0:
+                memory.put(1, f"u{index}", (index, NOW))
+            assert memory.get(1, f"u{index}") == (index, NOW)
+    assert memory.held() == (1_000, 5_000, 0)
+    assert not memory.forgot
+
+
+def test_memory_that_forgot_is_never_complete() -> None:
+    memory = RecentAssignments(10)
+    memory.declare_complete()
+    assert memory.complete
+    for index in range(11):
+        memory.put(1, f"u{index}", (index, NOW))
+    assert not memory.complete
+    memory.declare_complete()
+    assert not memory.complete
+
+
+def test_earlier_assignments_never_push_out_later_ones() -> None:
+    memory = RecentAssignments(3)
+    for unit in "abc":
+        memory.put(1, unit, (1, NOW))
+    assert memory.put_older(1, "d", (2, NOW)) is False
+    assert [memory.get(1, unit) for unit in "abcd"] == [(1, NOW), (1, NOW), (1, NOW), None]
+
+
+def test_filled_memory_knows_who_has_no_record(small: Callable[[int], SqliteAssignments], run: Run) -> None:
+    async def put(store: SqliteAssignments) -> None:
+        await store.put_many([Record(1, f"u{index}", index, 0, NOW + index) for index in range(10_000)])
+
+    run(put(small(0)))
+    roomy, tight = small(10_000), small(9_999)
+    assert (run(roomy.fill()), run(tight.fill())) == (10_000, 9_999)
+    assert (roomy.complete, tight.complete) == (True, False)
+    assert roomy.peek(1, "u0") == (0, NOW)
+    assert tight.peek(1, "u0") is None
+    assert tight.peek(1, "u9999") == (9_999, NOW + 9_999)
+    assert roomy.peek(1, "nobody") is None
+
+
+def test_rows_imported_past_memory_make_it_incomplete(
+    small: Callable[[int], SqliteAssignments], run: Run
+) -> None:
+    store = small(1_000)
+    run(store.fill())
+    assert store.complete
+    store.import_records([[(1, Record(1, "u", 10, 0, NOW))]], lambda _: None)
+    assert not store.complete
+    assert store.find(1, "u") == Record(1, "u", 10, 0, NOW)

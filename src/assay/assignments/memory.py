@@ -1,6 +1,10 @@
-"""Recent assignments in memory, bounded, with no bookkeeping on a hit."""
+"""Assignments in memory, bounded, with no bookkeeping on a hit."""
 
 from typing import NamedTuple
+
+# An entry is one integer: a tuple of two would take 50 bytes more, for each of a million.
+_BITS = 40
+_ID = (1 << _BITS) - 1
 
 
 class Held(NamedTuple):
@@ -14,19 +18,38 @@ class Held(NamedTuple):
 class RecentAssignments:
     """(experiment, unit) to (variant, time), roughly the most recently used `size` of them.
 
-    Two generations of dictionaries: new entries and old ones that are asked for again go into the young; when
-    it holds half the size, it becomes the old one and the former old one is forgotten. A hit in the young
-    generation is two dictionary look-ups, without the relinking that an exact order of use would cost.
+    Two generations of dictionaries: new entries, and old ones that are asked for again, go into the young.
+    Once all room is taken the old gives way, entry by entry, and when the young has half the room it becomes
+    the old. A hit in the young generation is two dictionary look-ups, without the relinking that an exact
+    order of use would cost.
+
+    Attributes:
+        complete: whether every record there is stands here, so that a miss means that there is none; set by
+            `declare_complete`, and never again true once one was forgotten for want of room.
     """
 
-    __slots__ = ("_count", "_half", "_old", "_old_count", "_young", "hits", "misses")
+    __slots__ = (
+        "_count",
+        "_half",
+        "_old",
+        "_old_count",
+        "_size",
+        "_young",
+        "complete",
+        "forgot",
+        "hits",
+        "misses",
+    )
 
     def __init__(self, size: int) -> None:
-        self._half = max(size // 2, 0)
-        self._young: dict[int, dict[str, tuple[int, int]]] = {}
-        self._old: dict[int, dict[str, tuple[int, int]]] = {}
+        self._size = max(size, 0)
+        self._half = (self._size + 1) // 2
+        self._young: dict[int, dict[str, int]] = {}
+        self._old: dict[int, dict[str, int]] = {}
         self._count = 0
         self._old_count = 0
+        self.complete = False
+        self.forgot = False
         self.hits = 0
         self.misses = 0
 
@@ -37,30 +60,62 @@ class RecentAssignments:
             found = units.get(unit_id)
             if found is not None:
                 self.hits += 1
-                return found
+                return found & _ID, found >> _BITS
         units = self._old.get(experiment_id)
         if units is not None:
-            found = units.get(unit_id)
+            found = units.pop(unit_id, None)
             if found is not None:
                 self.hits += 1
-                self.put(experiment_id, unit_id, found)
-                return found
+                self._old_count -= 1
+                self._add(experiment_id, unit_id, found)
+                return found & _ID, found >> _BITS
         self.misses += 1
         return None
 
     def put(self, experiment_id: int, unit_id: str, found: tuple[int, int]) -> None:
-        """Remember an assignment; perhaps forget a generation."""
-        if self._count >= self._half:
-            if not self._half:
-                return
-            self._old, self._old_count = self._young, self._count
-            self._young, self._count = {}, 0
+        """Remember an assignment; perhaps forget another."""
+        old = self._old.get(experiment_id)
+        if old is not None and old.pop(unit_id, None) is not None:
+            self._old_count -= 1
+        self._add(experiment_id, unit_id, found[1] << _BITS | found[0])
+
+    def put_older(self, experiment_id: int, unit_id: str, found: tuple[int, int]) -> bool:
+        """Remember an assignment earlier than those that are here; False when there is no room for it."""
+        if self._count + self._old_count >= self._size:
+            return False
+        if unit_id not in self._young.get(experiment_id, ()) and unit_id not in self._old.get(
+            experiment_id, ()
+        ):
+            self._add(experiment_id, unit_id, found[1] << _BITS | found[0])
+        return True
+
+    def declare_complete(self) -> None:
+        """Every record there is was put here; believed only if none has been forgotten."""
+        self.complete = not self.forgot
+
+    def _add(self, experiment_id: int, unit_id: str, packed: int) -> None:
         units = self._young.get(experiment_id)
         if units is None:
             units = self._young[experiment_id] = {}
         before = len(units)
-        units[unit_id] = found
+        units[unit_id] = packed
         self._count += len(units) - before
+        if self._count + self._old_count > self._size:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Forget one old entry, or the whole of a young generation's predecessor."""
+        self.complete, self.forgot = False, True
+        if self._count > self._half:
+            self._old, self._old_count = self._young, self._count
+            self._young, self._count = {}, 0
+        while self._count + self._old_count > self._size:
+            experiment_id, units = next(iter(self._old.items()))
+            if units:
+                units.popitem()
+                self._old_count -= 1
+            else:
+                del self._old[experiment_id]
 
     def forget_experiment(self, experiment_id: int) -> None:
         """Drop all units of one experiment."""
@@ -75,5 +130,5 @@ class RecentAssignments:
             self._old_count -= units.pop(unit_id, None) is not None
 
     def held(self) -> Held:
-        """How many entries there are (those in both generations count twice), and how often they helped."""
+        """How many entries there are, and how often they helped."""
         return Held(self._count + self._old_count, self.hits, self.misses)

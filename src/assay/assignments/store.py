@@ -44,6 +44,9 @@ SELECT seq, experiment_id, unit_id, variant_id, phase, assigned_at FROM assignme
 WHERE +experiment_id = ? AND seq > ? ORDER BY seq LIMIT ?
 """
 _COUNT: Final = "SELECT variant_id, count(*) FROM assignments WHERE experiment_id = ? GROUP BY variant_id"
+_LATEST: Final = """
+SELECT experiment_id, unit_id, variant_id, assigned_at FROM assignments ORDER BY seq DESC
+"""
 _PURGE: Final = """
 DELETE FROM assignments WHERE seq IN (SELECT seq FROM assignments WHERE experiment_id = ? LIMIT ?)
 """
@@ -59,6 +62,8 @@ DELETE FROM assignments WHERE unit_id = ? AND experiment_id IN (
   SELECT experiment_id FROM present WHERE experiment_id IS NOT NULL
 )
 """
+#: Rows taken into memory at a time when it is filled, a few milliseconds of the event loop.
+_FILLING: Final = 4_000
 #: Rows in one transaction of work that nobody waits for, so that those who do wait at most some milliseconds.
 _SLICE: Final = 2_000
 
@@ -101,6 +106,8 @@ class SqliteAssignments:
     def __init__(self, writer: SqliteWriter, path: str | Path, cache_size: int) -> None:
         self._writer = writer
         self._recent = RecentAssignments(cache_size)
+        self._path = path
+        self._bypassed = False
         self._lane = writer.lane("assignments", _store, _size)
         self._reader = open_reader(path)
         self._slow_reader = open_reader(path)
@@ -116,6 +123,34 @@ class SqliteAssignments:
     def held(self) -> Held:
         """Entries, hits and misses of the memory."""
         return self._recent.held()
+
+    @property
+    def complete(self) -> bool:
+        """Whether memory holds every record, so that what `peek` does not find is not on disk either."""
+        return self._recent.complete
+
+    async def fill(self) -> int:
+        """Remember what is on disk, latest first, as far as there is room; how many records that were.
+
+        When all of them fit, memory is `complete`: this process alone writes the file, and what it stores
+        meanwhile is remembered by itself. Runs beside requests, a slice at a time.
+        """
+        reader = open_reader(self._path)
+        filled = 0
+        room = True
+        try:
+            cursor = reader.execute(_LATEST)
+            while room and (rows := await asyncio.to_thread(cursor.fetchmany, _FILLING)):
+                for experiment_id, unit_id, variant_id, assigned_at in rows:
+                    room = self._recent.put_older(experiment_id, unit_id, (variant_id, assigned_at))
+                    filled += room
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
+        finally:
+            reader.close()
+        if room and not self._bypassed:
+            self._recent.declare_complete()
+        return filled
 
     def find(self, experiment_id: int, unit_id: str) -> Record | None:
         """The record on disk, by one indexed read; remembered for `peek`."""
@@ -195,6 +230,8 @@ class SqliteAssignments:
         A row that differs from what is on record changes nothing and is handed to `conflict`. Repeating an
         import is harmless: its rows are then known. Goes in steps, as `purge` does.
         """
+        self._bypassed = True  # these rows do not pass through memory
+        self._recent.complete = False
         inserted = known = conflicts = 0
         for rows in _slices(chunks):
             proposed = [record for _, record in rows]

@@ -168,14 +168,14 @@ class Assigner:
         """What this unit is served; a `Record` is a proposal that must be stored before it is answered.
 
         What is on record wins over every later change of the experiment. One indexed read for a unit that
-        memory does not hold costs less than a place in a group commit, which would find the record, too.
+        memory may not hold costs less than a place in a group commit, which would find the record, too.
         """
         experiment = serving.experiment
         if unit_id is None:
             decision = evaluate(experiment, None, user_id, context)
             return serving.settled(decision, None, None)
         hit = self.assignments.peek(experiment.id, unit_id)
-        if hit is None:
+        if hit is None and not self.assignments.complete:
             record = self.assignments.find(experiment.id, unit_id)
             if record is not None:
                 hit = (record.variant_id, record.assigned_at)

@@ -141,7 +141,7 @@ class RecordingRoutes:
         hit = self.assignments.peek(event.x, unit_id)
         if hit is not None:
             return hit[0]
-        record = self.assignments.find(event.x, unit_id)
+        record = None if self.assignments.complete else self.assignments.find(event.x, unit_id)
         return None if record is None else record.variant_id
 
 
