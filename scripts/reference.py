@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from assay import settings
+from assay.telemetry import configure_logging
 from assay.wiring import Application
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
@@ -97,6 +98,7 @@ def _cell(text: str) -> str:
 
 def main() -> int:
     """Write the pages, or compare them."""
+    configure_logging("error", "console")
     pages = {PAGES / "settings.md": settings_page(), PAGES / "api.md": api_page().rstrip("\n") + "\n"}
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:

@@ -116,7 +116,8 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                # With a tracer there are two processes, which end together as a group.
+                start_new_session=bool(self.before),
             )
         return self
 
@@ -150,16 +151,22 @@ class Server:
 
     def kill(self) -> None:
         """Take the process away at once, as a power cut takes it."""
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self._strike()
         self._ended(10)
+
+    def _strike(self) -> None:
+        assert self.process is not None
+        if self.before:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
 
     def _ended(self, seconds: float) -> int:
         assert self.process is not None
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self._strike()
             self.process.wait(10)
             raise AssertionError(f"the server did not end within {seconds:g} s:\n{self.output()}") from None
         finally:

@@ -327,7 +327,7 @@ def expected(ledger: Ledger, experiment: int, variant: int, kind: str | None) ->
     }
 
 
-@pytest.mark.parametrize("kind", ["purchase", "click", "conversion", "nothing-like-it"])
+@pytest.mark.parametrize("kind", [None, "purchase", "click", "conversion", "nothing-like-it"])
 def test_results__count_what_was_sent(played: Played, kind: str | None) -> None:
     ledger = played.player.ledger
     with played.server.client() as client:
