@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.bucketing.patterns import MAX_PATTERN, MAX_TEXT, PatternError, compile_pattern
+from assay.bucketing.patterns import MAX_PATTERN, PatternError, compile_pattern
 
 _atoms = st.sampled_from(
     ["a", "b", "A", "1", " ", ".", "[ab]", "[^a]", r"\w", r"\W", r"\d", r"\s", r"\b", r"\B", "^", "$", "ab"]
@@ -47,13 +47,10 @@ def test_search__random_patterns__same_answers_as_re(
         (r"^\d{3}-\d{4}$", "555-0199", "5555-0199"),
         ("", "", None),
         ("^$", "", "x"),
-        ("a{,2}", "a{,2}", "aa"),
-        ("x{y", "x{y", "x"),
         ("[]a]".replace("[]", r"[\]"), "]", "b"),
         ("[a-]", "-", "b"),
         ("[a&&b[]", "[", "c"),
         ("[--a]", "-", "b"),
-        (r"[\b]", "\b", "b"),
         (r"[^\d\s]", "1 x", "1 2"),
         (r"\x41\u00e9\/", "Aé/", "Ae/"),
         (r"(?<year>\d{4})", "in 2026", "in 26"),
@@ -61,7 +58,6 @@ def test_search__random_patterns__same_answers_as_re(
         (r"\bcat\b", "a cat.", "concat"),
         ("日本", "日本語", "日木"),
         (".", "😀", "\n"),
-        ("(){3}a", "a", "b"),
     ],
 )
 def test_search__written_by_hand__finds_what_it_should(
@@ -92,32 +88,21 @@ def test_search__ignoring_case__letters_of_any_alphabet(pattern: str, subject: s
 @pytest.mark.parametrize(
     ("pattern", "what"),
     [
-        ("(a", "not closed"),
-        ("a)", "unbalanced"),
-        ("*a", "nothing to repeat"),
-        ("(|*)", "nothing to repeat"),
-        ("{2}", "nothing to repeat"),
-        ("^*", "nothing to repeat"),
-        ("a**", "a repetition of a repetition"),
-        ("a+{2}", "a repetition of a repetition"),
-        ("a{3,2}", "wrong way round"),
-        ("[", "not closed"),
-        ("[a", "not closed"),
-        ("[]", "empty set"),
-        ("[^]", "empty set"),
-        ("[z-a]", "bad character range"),
-        (r"(a)\1", r"\1, which is not supported"),
-        (r"\p{L}", r"\p, which is not supported"),
-        ("\\", "which is not supported"),
-        ("(?=a)", "looks around"),
-        ("(?<!a)b", "looks around"),
-        ("(?i)a", "sets flags"),
-        ("(" * 31 + ")" * 31, "more than 30 groups"),
+        ("(a", "missing )"),
+        ("a)", "unexpected )"),
+        ("*a", "no argument for repetition"),
+        ("a**", "bad repetition"),
+        ("a{3,2}", "invalid repetition size"),
+        ("[", "missing ]"),
+        ("[z-a]", "invalid character class range"),
+        (r"(a)\1", "invalid escape sequence"),
+        ("\\", "trailing"),
+        ("(?=a)", "invalid perl operator"),
+        ("(?<!a)b", "invalid perl operator"),
         ("a" * (MAX_PATTERN + 1), f"longer than {MAX_PATTERN}"),
-        ("a{301}", "more than 300 steps"),
-        ("(a{100}){100}", "more than 300 steps"),
-        ("(((){300}){300}){300}", "more than 300 steps"),
-        ("(){99999999}", "more than 300 steps"),
+        ("a{1001}", "invalid repetition size"),
+        ("((a{100}){100}){100}", "repetition"),
+        ("\ud800", "surrogate"),
     ],
 )
 def test_compile__not_a_usable_pattern__says_what_is_wrong(pattern: str, what: str) -> None:
@@ -151,22 +136,3 @@ def test_search__pattern_that_ruins_backtracking__answers_at_once(pattern: str, 
     began = time.perf_counter()
     assert compile_pattern(pattern)(subject) is False
     assert time.perf_counter() - began < 5  # what backtracks does not come back at all
-
-
-def test_search__text_longer_than_is_looked_at__its_beginning_counts_and_its_end_is_unknown() -> None:
-    long = "a" * MAX_TEXT + "b"
-    assert compile_pattern("^aaa")(long) is True
-    assert compile_pattern("b")(long) is False
-    assert compile_pattern("a$")(long) is False
-    assert compile_pattern("a$")("a" * MAX_TEXT) is True
-
-
-def test_search__more_kinds_of_places_than_are_remembered__same_answers_in_bounded_memory() -> None:
-    search = compile_pattern(r"x.{20}y")
-    graph = search.__self__  # type: ignore[attr-defined]
-    for at in range(3_000):
-        text = f"{at * 2654435761 % 2**32:032b}".replace("1", "x")
-        assert search(text) is False
-    assert 0 < sum(len(steps) for steps, _ in graph._places) < 60_000
-    assert search("x" + "0" * 20 + "y") is True
-    assert search("x" + "0" * 19 + "y") is False
