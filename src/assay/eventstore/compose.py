@@ -123,13 +123,15 @@ class Slots:
     """The ways in which measures select and value events; measures of different types may share one."""
 
     values: str
-    """What is read from an event's properties: whether it matches (m1), and its number (v1)."""
+    """An event's kind, and what is read from its properties: whether it matches (m1), its number (v1)."""
     columns: str
     """What a unit did: n0, t0, n1, t1, …"""
     distributions: str
     """Six numbers for each slot, over the units with n > 0."""
     of: Mapping[str, int]
     """From a measure's key to its slot."""
+    kinds: Mapping[str, int]
+    """From an event type to its kind."""
 
 
 def slots(measures: Sequence[Measure], bound: Bound) -> Slots:
@@ -137,13 +139,15 @@ def slots(measures: Sequence[Measure], bound: Bound) -> Slots:
     places: dict[tuple[str | None, tuple[tuple[str, Scalar], ...]], list[Measure]] = {}
     for measure in measures:
         places.setdefault((measure.property, measure.equals), []).append(measure)
-    values, columns, distributions, of = ["*"], [], [], {}
+    kinds = {kind: place for place, kind in enumerate(sorted({measure.event_type for measure in measures}))}
+    cases = " ".join(f"WHEN {bound.bind(kind)} THEN {place}" for kind, place in kinds.items())
+    values, columns, distributions, of = ["*", f"CASE type {cases} END AS kind"], [], [], {}
     for place, sharing in enumerate(places.values()):
         values.extend(_values(place, sharing, bound))
         columns.append(_columns(place, sharing[0]))
         distributions.append(_distribution(place))
         of.update({measure.key: place for measure in sharing})
-    return Slots(", ".join(values), ", ".join(columns), ", ".join(distributions), of)
+    return Slots(", ".join(values), ", ".join(columns), ", ".join(distributions), of, kinds)
 
 
 def _plain(measure: Measure) -> bool:

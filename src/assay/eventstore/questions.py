@@ -74,12 +74,12 @@ def _distributions(
         distributions=chosen.distributions,
         counted=counted if types else filled(_SQL["of_every_type"], counted=counted),
     )
-    of_type: dict[str, list[Measure]] = {}
+    of_kind: dict[int, list[Measure]] = {}
     for measure in measures:
-        of_type.setdefault(measure.event_type, []).append(measure)
+        of_kind.setdefault(chosen.kinds[measure.event_type], []).append(measure)
     found = {}
     for variant_id, phase, kind, *numbers in ask(text, bound.parameters):
-        for measure in of_type.get(kind, ()):
+        for measure in of_kind[kind]:
             start = 6 * chosen.of[measure.key]
             found[variant_id, phase, measure.key] = tuple(numbers[start : start + 6])
     return found

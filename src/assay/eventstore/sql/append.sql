@@ -39,7 +39,9 @@ SELECT count(*), count_if(keyed), count_if(properties IS NOT NULL AND NOT json_v
 CREATE OR REPLACE TEMP TABLE doubles AS
 SELECT seq
 FROM (
-  SELECT seq, row_number() OVER (PARTITION BY user_id, event_id ORDER BY seq) AS nth FROM incoming WHERE keyed
+  SELECT seq, row_number() OVER (PARTITION BY user_id, event_id ORDER BY seq) AS nth
+  FROM incoming
+  WHERE dedup_key IN (SELECT dedup_key FROM incoming WHERE keyed GROUP BY dedup_key HAVING count(*) > 1)
 ) AS numbered
 WHERE nth > 1
 UNION

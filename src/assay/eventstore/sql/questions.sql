@@ -15,18 +15,19 @@ SELECT unit, variant_id, phase, assigned_at, '' AS type, amount, properties, occ
 FROM ({counted}) AS typed
 
 -- moments --
--- First what each unit did, by event type; then how that is distributed over the units that did anything. Units
+-- First what each unit did, by kind of event; then how that is distributed over the units that did anything. Units
 -- that did nothing are zeros and need no rows: they are merged in exactly, afterwards.
--- {values}: what is read from the properties, for each way of selecting and valuing events (a slot).
+-- {values}: the kind, a small number for each type asked for (grouping by it is cheaper than by its name), and what
+-- is read from the properties, for each way of selecting and valuing events (a slot).
 -- {slots}: for each slot, number (n) and sum (t) of a unit's events.
 -- {distributions}: for each slot, what the units with n > 0 look like.
-SELECT variant_id, phase, type, {distributions}
+SELECT variant_id, phase, kind, {distributions}
 FROM (
-  SELECT unit, variant_id, phase, type, {slots}
+  SELECT unit, variant_id, phase, kind, {slots}
   FROM (SELECT {values} FROM ({counted}) AS counted) AS valued
-  GROUP BY unit, variant_id, phase, type
+  GROUP BY unit, variant_id, phase, kind
 ) AS units
-GROUP BY variant_id, phase, type;
+GROUP BY variant_id, phase, kind;
 
 -- arms --
 -- How many units each variant has in each phase.
