@@ -257,7 +257,6 @@ def test_what_is_not_there(house: House) -> None:
         ("GET", "/api/audit"),
         ("GET", "/audit"),
         ("GET", "/api/v2/experiments"),
-        ("GET", "/"),
     ]:
         response = house.ask(method, path)
         assert response.status_code == 404, path

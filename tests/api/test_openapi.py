@@ -64,6 +64,11 @@ def test_the_page_needs_nothing_else(house: House) -> None:
         assert path in page
 
 
+def test_a_browser_at_the_root_is_led_to_the_page(house: House) -> None:
+    response = house.ask("GET", "/", role=None)
+    assert (response.status_code, response.headers["location"]) == (307, "/docs")
+
+
 def test_the_page_may_be_switched_off(house_with: Callable[..., House]) -> None:
     house = house_with(docs=False)
     assert house.ask("GET", "/docs").status_code == 404

@@ -3,6 +3,7 @@
 from functools import cache
 
 from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import RedirectResponse
 
 from assay.api import events, experiments, keys, openapi, problems, results, segments, users, variants
 from assay.api.calls import answer
@@ -42,6 +43,10 @@ def _document(app: FastAPI, parts: Parts) -> None:
     @app.get("/openapi.json")
     def machine_readable() -> Response:
         return answer(document())
+
+    @app.get("/")
+    def start() -> Response:
+        return RedirectResponse("/docs")
 
     @app.get("/docs")
     def readable() -> Response:
