@@ -28,6 +28,12 @@ CORRECTIONS: dict[str, Any] = {
 }
 
 
+def side(params: Vector) -> Any:
+    """The alternative, under whichever of its names."""
+    name = params.get("alternative", "two-sided")
+    return {"larger": "greater", "smaller": "less"}.get(name, name)
+
+
 def arm(given: Vector) -> s.Moments:
     return s.Moments.from_sum(given["n"], given["sum"], given["sum_squares"])
 
@@ -116,17 +122,11 @@ def relative(given: s.Contrast, method: Any, params: Vector) -> Answer:
 
 
 def welch(params: Vector, inputs: Vector) -> Answer:
-    return plain(
-        s.compare(
-            *arms(inputs), alpha=params.get("alpha", 0.05), alternative=params.get("alternative", "two-sided")
-        )
-    )
+    return plain(s.compare(*arms(inputs), alpha=params.get("alpha", 0.05), alternative=side(params)))
 
 
 def student(params: Vector, inputs: Vector) -> Answer:
-    found = s.infer(
-        s.adjust(*arms(inputs), "y", (), spread="pooled"), alternative=params.get("alternative", "two-sided")
-    )
+    found = s.infer(s.adjust(*arms(inputs), "y", (), spread="pooled"), alternative=side(params))
     return plain(found)
 
 
@@ -242,7 +242,7 @@ def cuped_linearised(params: Vector, inputs: Vector) -> Answer:
 
 
 def pooled_z(params: Vector, inputs: Vector) -> Answer:
-    return plain(s.two_proportions(*counts(inputs), alternative=params.get("alternative", "two-sided")))
+    return plain(s.two_proportions(*counts(inputs), alternative=side(params)))
 
 
 def unpooled_z(params: Vector, inputs: Vector) -> Answer:
@@ -250,7 +250,7 @@ def unpooled_z(params: Vector, inputs: Vector) -> Answer:
         s.two_proportions(
             *counts(inputs),
             alpha=params["alpha"],
-            alternative=params.get("alternative", "two-sided"),
+            alternative=side(params),
             method="unpooled",
         )
     )
@@ -274,16 +274,17 @@ def proportion_difference(params: Vector, inputs: Vector) -> Answer:
 
 
 def proportion_ratio(params: Vector, inputs: Vector) -> Answer:
-    lift = s.ratio_interval(*counts(inputs), alpha=params["alpha"], method=params["method"])
+    method: Any = params["method"].replace("-", "_")
+    lift = s.ratio_interval(*counts(inputs), alpha=params["alpha"], method=method)
     return {"lift": lift.value, "lift_ci": ends(lift.interval)}
 
 
 def proportion_exact(params: Vector, inputs: Vector) -> Answer:
-    side = params["alternative"]
+    which = side(params)
     return {
-        "fisher_p": s.exact_proportions(*counts(inputs), method="fisher", alternative=side).p_value,
-        "barnard_pooled_p": s.exact_proportions(*counts(inputs), method="barnard", alternative=side).p_value,
-        "boschloo_p": s.exact_proportions(*counts(inputs), method="boschloo", alternative=side).p_value,
+        "fisher_p": s.exact_proportions(*counts(inputs), method="fisher", alternative=which).p_value,
+        "barnard_pooled_p": s.exact_proportions(*counts(inputs), method="barnard", alternative=which).p_value,
+        "boschloo_p": s.exact_proportions(*counts(inputs), method="boschloo", alternative=which).p_value,
     }
 
 
@@ -410,6 +411,7 @@ def bootstrap(params: Vector, inputs: Vector) -> Answer:
     if "method" not in params:
         return {"ideal_bootstrap_se_of_mean_diff": s.ideal_error(*values)}
     name = params["statistic"]
+    name = name.replace("median", "p50")
     quantile = name.removeprefix("rel_").startswith("p")
     found = s.bootstrap(
         *values,
@@ -431,7 +433,7 @@ def mann_whitney(params: Vector, inputs: Vector) -> Answer:
     found = s.mann_whitney(
         inputs["control_values"],
         inputs["treatment_values"],
-        alternative=params["alternative"],
+        alternative=side(params),
         method=params["method"],
     )
     return {"U_treatment": found.u, "p_value": found.p_value}
@@ -503,11 +505,11 @@ def winsorize(params: Vector, inputs: Vector) -> Answer:
         found = s.winsorise(inputs["values"], *params["limits"])
     else:
         limit = s.pooled_cap([inputs["values"]], params["q"], method=params["method"])
-        found = s.cap(inputs["values"], high=limit)
+        found = s.cap(inputs["values"], **{"low" if params.get("side") == "lower" else "high": limit})
     values = found.values
     return {
         "values": list(values),
-        "cap": found.high,
+        "cap": found.low if params.get("side") == "lower" else found.high,
         "sum": float(values.sum()),
         "sum_squares": float((values**2).sum()),
     }
@@ -546,7 +548,7 @@ def power_means(params: Vector, inputs: Vector) -> Answer:
     common: dict[str, Any] = {
         "ratio": inputs.get("ratio_treatment_to_control", 1.0),
         "alpha": params["alpha"],
-        "alternative": params.get("alternative", "two-sided"),
+        "alternative": side(params),
     }
     n, effect = inputs["n_control"], inputs["std_effect"]
     return {
@@ -661,7 +663,7 @@ def seq_one_sided(params: Vector, inputs: Vector) -> Answer:
         s.contrast(*arms(inputs)),
         planned=params["tuning_n"],
         alpha=params["alpha"],
-        alternative=params["alternative"],
+        alternative=side(params),
         burn_in=0.0,
     )
     assert found.interval is not None
@@ -834,7 +836,7 @@ def cancellation(params: Vector, inputs: Vector) -> Answer:
     raw = s.Moments.from_sum(inputs["n"], inputs["raw_sum"], inputs["raw_sum_squares_float64"])
     # Raw sums either still hold the variance, or say that they do not.
     if raw.flaw is None:
-        assert raw.variance() == found.variance()
+        assert math.isclose(raw.variance() or 0.0, found.variance() or 0.0, rel_tol=1.0 / 64.0)
     else:
         assert raw.flaw is s.Reason.PRECISION_LOSS
         assert s.compare(raw, raw).p_value is None

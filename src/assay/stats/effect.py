@@ -28,7 +28,7 @@ class Lift(NamedTuple):
     interval.
     """
 
-    method: LiftMethod | Literal["score"]
+    method: LiftMethod | Literal["log_adjusted", "score", "score_uncorrected"]
     value: float | None
     interval: Interval | None
     standard_error: float | None = None

@@ -19,7 +19,7 @@ OneMethod = Literal["wilson", "agresti_coull", "clopper_pearson", "jeffreys", "w
 DifferenceMethod = Literal[
     "newcombe", "score", "score_uncorrected", "score_statsmodels", "agresti_caffo", "wald"
 ]
-RatioMethod = Literal["log", "score"]
+RatioMethod = Literal["log", "log_adjusted", "score", "score_uncorrected"]
 # Below this many successes or failures the normal approximation of a difference is not to be trusted.
 FEW = 10
 
@@ -66,10 +66,11 @@ def one_proportion(arm: Count, *, alpha: float = 0.05, method: OneMethod = "wils
     elif method == "wald":
         interval = Interval(max(0.0, p - z * error), min(1.0, p + z * error))
     else:
-        extra = 0.0 if method == "clopper_pearson" else 0.5
-        up = 1.0 - extra if method == "clopper_pearson" else extra
-        low = 0.0 if x == 0 else float(special.betaincinv(x + extra, n - x + up, alpha / 2.0))
-        high = 1.0 if x == n else float(special.betainccinv(x + up, n - x + extra, alpha / 2.0))
+        # Clopper & Pearson shift one parameter of the beta distribution at each end, Jeffreys adds half to
+        # both.
+        a, up = (0.0, 1.0) if method == "clopper_pearson" else (0.5, 0.5)
+        low = float(special.betaincinv(x + a, n - x + up, alpha / 2.0)) if x + a > 0.0 else 0.0
+        high = float(special.betainccinv(x + up, n - x + a, alpha / 2.0)) if n - x + a > 0.0 else 1.0
         interval = Interval(low, high)
     return ArmInterval(method, n, p, error, interval)
 
@@ -120,7 +121,7 @@ def two_proportions(
     p_value, log10_p = tail_area(statistic, None, alternative)
     limits = alpha if alternative == "two-sided" else min(2.0 * alpha, 0.999)
     interval = difference_interval(control, treatment, alpha=limits, method="score_uncorrected")
-    ratio = ratio_interval(control, treatment, alpha=limits, method="score")
+    ratio = ratio_interval(control, treatment, alpha=limits, method="score_uncorrected")
     if ratio.interval is not None:
         ratio = ratio._replace(interval=_one_side(ratio.interval, alternative))
     return Effect(
@@ -286,8 +287,9 @@ def ratio_interval(
 ) -> Lift:
     """Relative risk less one, with a two-sided interval.
 
-    `log` (Katz) needs successes in both arms; `score` (Koopman, Miettinen & Nurminen without their
-    correction) needs them in the control arm only.
+    `log` (Katz) needs successes in both arms, `log_adjusted` (Walter) adds half a success and half a unit to
+    each arm. `score` is Miettinen & Nurminen's, `score_uncorrected` Koopman's (without their factor N/(N-1));
+    both need successes in the control arm only.
     """
     check_alpha(alpha)
     control.check()
@@ -300,13 +302,18 @@ def ratio_interval(
     value = (y * n - x * m) / (x * m)
     error = math.sqrt((n - x) / (n * x) + (m - y) / (m * y)) if y else None
     z = critical_value(None, alpha, "two-sided")
-    if method == "log":
+    if method == "log_adjusted":
+        spread = math.sqrt(1.0 / (x + 0.5) - 1.0 / (n + 0.5) + 1.0 / (y + 0.5) - 1.0 / (m + 0.5))
+        scale = (y + 0.5) / (m + 0.5) * (n + 0.5) / (x + 0.5)
+        ends = Interval(scale * math.exp(-z * spread) - 1.0, scale * math.exp(z * spread) - 1.0)
+    elif method == "log":
         if error is None:
             return Lift("log", value, None, None, None, Reason.SIGNS_DIFFER)
         scale = 1.0 + value
         ends = Interval(scale * math.exp(-z * error) - 1.0, scale * math.exp(z * error) - 1.0)
     else:
-        ends = _score_ratio(control, treatment, z)
+        factor = (n + m) / (n + m - 1) if method == "score" else 1.0
+        ends = _score_ratio(control, treatment, z * math.sqrt(factor))
     return Lift(method, value, ends, error and error * (1.0 + value))
 
 

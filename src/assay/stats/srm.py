@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from assay.stats import special
+from assay.stats.contrast import Array
 from assay.stats.reasons import Reason
-from assay.stats.tails import chi_square_tail
+from assay.stats.tails import Tail, chi_square_tail
 
 RatioMethod = Literal["chi_square", "exact"]
 # Outcomes enumerated at most by the exact test; beyond them the approximation is used, and named in the
@@ -101,7 +103,7 @@ def sample_ratio(
     if (method == "exact" or (method is None and small)) and len(kept) == 1:
         exact = _exact_p(kept[0])
         if exact is not None:
-            used, p_value, log10_p = "exact", exact, math.log10(exact)
+            used, p_value, log10_p = "exact", exact.p, exact.log10_p
     mismatch = stray > 0 or p_value < threshold
     return SampleRatio(
         used, counts, expected, statistic, df, p_value, log10_p, threshold, mismatch, stray, reason
@@ -173,10 +175,12 @@ def _quadratic_form(phases: Sequence[Phase], expected: Sequence[float]) -> tuple
     return float((along[good] ** 2 / values[good]).sum()), int(good.sum())
 
 
-def _exact_p(phase: Phase) -> float | None:
+def _exact_p(phase: Phase) -> Tail | None:
     """Probability of all outcomes no likelier than the observed one; `None` when there are too many."""
     live = [(n, w) for n, w in zip(*phase, strict=True) if w > 0.0]
     n, arms = sum(count for count, _ in live), len(live)
+    if arms == 2:
+        return _exact_binomial(live[0][0], n, live[0][1] / (live[0][1] + live[1][1]))
     if math.comb(n + arms - 1, arms - 1) > _MOST_OUTCOMES:
         return None
     grid = np.arange(n + 1)[:, None]
@@ -201,7 +205,42 @@ def _exact_p(phase: Phase) -> float | None:
 
     every, seen = log_mass(outcomes), log_mass(np.array([count for count, _ in live]))
     # Outcomes of exactly the same probability must not be lost to rounding.
-    return float(min(1.0, np.exp(every[every <= seen + 1e-7]).sum()))
+    return _tail(float(special.logsumexp(every[every <= seen + 1e-7])))
+
+
+def _tail(log_p: float) -> Tail:
+    log_p = min(0.0, log_p)
+    return Tail(math.exp(log_p), log_p / math.log(10.0))
+
+
+def _exact_binomial(x: int, n: int, p: float) -> Tail:
+    """Two-sided binomial test: both tails of outcomes no likelier than x, the far one found by bisection."""
+
+    def log_mass(k: npt.ArrayLike) -> Array:
+        at = np.asarray(k, dtype=np.float64)
+        found: Array = special.gammaln(n + 1.0) - special.gammaln(at + 1.0) - special.gammaln(n - at + 1.0)
+        return found + at * math.log(p) + (n - at) * math.log1p(-p)
+
+    mode = min(n, math.floor((n + 1) * p))
+    # Outcomes of the same probability must not be lost to rounding.
+    aim = float(log_mass(x)) + 1e-7
+    if x == mode or float(log_mass(mode)) <= aim:
+        return Tail(1.0, 0.0)
+    inside, outside = mode, n + 1 if x < mode else -1
+    while abs(outside - inside) > 1:
+        middle = (inside + outside) // 2
+        if float(log_mass(middle)) <= aim:
+            outside = middle
+        else:
+            inside = middle
+    low, high = (x, outside) if x < mode else (outside, x)
+    below = float(special.bdtr(low, n, p)) if low >= 0 else 0.0
+    above = float(special.bdtrc(high - 1, n, p)) if high <= n else 0.0
+    if below + above > 1e-290:
+        return Tail(min(1.0, below + above), math.log10(min(1.0, below + above)))
+    # Far out the masses fall so fast that the nearest thousand of each tail are all of it.
+    tails = [np.arange(max(0, low - 1000), low + 1), np.arange(high, min(n, high + 1000) + 1)]
+    return _tail(float(special.logsumexp(log_mass(np.concatenate(tails)))))
 
 
 def _log_bayes_factor(phase: Phase, concentration: float) -> float:
