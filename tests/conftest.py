@@ -35,3 +35,8 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server that the tests of one module use together and leave running."""
     with Server(tmp_path_factory.mktemp("server") / "data") as running:
         yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest first, so that the others fill the time beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -83,6 +83,7 @@ def listed(client: httpx2.Client) -> list[str]:
             return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kill_in_the_middle_of_load__everything_acknowledged_is_there_once(seed: int, tmp_path: Path) -> None:
     moments = random.Random(seed)
@@ -100,7 +101,7 @@ def test_kill_in_the_middle_of_load__everything_acknowledged_is_there_once(seed:
     for round_ in range(ROUNDS):
         load = Load(server, experiment, round_)
         load.start()
-        enough = moments.randint(50, 900)
+        enough = moments.randint(50, 600)
         until(lambda load=load, enough=enough: load.answers >= enough, "the load has reached its moment", 60)
         server.kill()
         load.join()
