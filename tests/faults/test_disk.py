@@ -89,6 +89,10 @@ def test_full_disk__refused__works_again_when_there_is_space(small_disk: Path) -
         filler = fill(small_disk)
         done, refusal = send(client, "full", 20_000)
         check_refusal(refusal)
+        # Nor can anything else be written, and each says so.
+        check_refusal(client.post(f"/experiments/{experiment}/assign", json={"user_id": "nobody"}))
+        check_refusal(client.post("/experiments", json={"name": "Refused"}))
+        check_refusal(client.put("/users/nobody", json={"country_code": "FR"}))
         # What is known can still be answered.
         assert client.post(f"/experiments/{experiment}/assign", json={"user_id": "before"}).json() == before
         assert client.get("/health").status_code == 200
@@ -102,6 +106,11 @@ def test_full_disk__refused__works_again_when_there_is_space(small_disk: Path) -
         acknowledged = [*done, f"full-{len(done)}"]
         until(lambda: event_ids(client) == sorted(acknowledged), "everything acknowledged is listed, once")
         assert client.post(f"/experiments/{experiment}/assign", json={"user_id": "after"}).json()["assigned"]
+        assert client.post("/experiments", json={"name": "Taken"}).status_code == 201
+        assert [each["name"] for each in client.get("/experiments").json()["experiments"]] == [
+            "Taken",
+            "Full",
+        ]
         until(lambda: client.get("/ready").status_code == 200, "the server says it is ready")
         assert server.stop() == 0
         check_whole(data)

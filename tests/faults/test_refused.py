@@ -16,6 +16,9 @@ BULK = "/api/v1/assignments"
 EVENTS = "/api/v1/events"
 TRACK = "/api/v1/experiments/refusing/track"
 
+MAKE = "/api/v1/experiments"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
 MEGABYTE = 1024 * 1024
 
 
@@ -39,6 +42,11 @@ def j(**fields: Any) -> bytes:
 def event(**fields: Any) -> bytes:
     """An event that would be good without these fields."""
     return j(**{"user_id": "u1", "type": "buy", **fields})
+
+
+def split(*percent: float) -> bytes:
+    """An experiment with these shares."""
+    return j(name="x", variants=[{"name": f"v{i}", "allocation_percent": p} for i, p in enumerate(percent)])
 
 
 def deep(levels: int) -> bytes:
@@ -91,6 +99,22 @@ CASES = [
     Case("bulk-user-number", BULK, j(user_ids=["u1", 4711]), 422, "user_ids[1]", "4711"),
     Case("bulk-nobody", BULK, j(user_ids=[]), 422, "user_ids", ""),
     Case("bulk-unknown-field", BULK, j(user_ids=["u1"], colour=1), 422, "colour", "unknown"),
+    # Experiments that add up to nothing.
+    Case("make-unknown-field", MAKE, j(name="x", colour="red"), 422, "colour", "not a known field"),
+    Case("make-no-name", MAKE, j(description="x"), 422, "name", "required"),
+    Case("make-name-number", MAKE, j(name=4711), 422, "name", "4711"),
+    Case("make-name-1mb", MAKE, j(name="x" * MEGABYTE), 422, "name", "200"),
+    Case("make-negative-share", MAKE, split(-10, 110), 422, "variants[0].allocation_percent", "-10"),
+    Case("make-share-above-100", MAKE, split(110), 422, "variants[0].allocation_percent", "110"),
+    Case("make-sum-90", MAKE, split(50, 40), 422, "variants", "90"),
+    Case("make-sum-120", MAKE, split(60, 60), 422, "variants", "120"),
+    Case("make-share-nan", MAKE, split(float("nan"), 50), 400, None, "NaN"),
+    Case("make-key-taken", MAKE, j(name="x", key="refusing"), 409, None, "refusing"),
+    Case("make-doubled-field", MAKE, b'{"name":"x","name":"y"}', 400, None, "name"),
+    Case("make-deep", MAKE, b'{"name":"x","condition":' + deep(100_000) + b"}", 400, None, "nested"),
+    Case("make-100000-variants", MAKE, split(*[0.001] * 100_000), 422, "variants", "100"),
+    Case("make-body-10mb", MAKE, j(name="x", description="y" * 10 * MEGABYTE), 413, None, "8388608"),
+    Case("make-form", MAKE, b"name=x", 415, None, "x-www-form", FORM),
     # Numbers that are none.
     Case("event-value-nan", EVENTS, event(value=float("nan")), 422, "value", "NaN"),
     Case("event-value-infinity", EVENTS, event(value=float("inf")), 422, "value", "Infinity"),
@@ -197,7 +221,7 @@ CASES = [
         415,
         None,
         "x-www-form",
-        {"Content-Type": "application/x-www-form-urlencoded"},
+        FORM,
     ),
     Case("assign-xml", ASSIGN, b"<user/>", 415, None, "text/xml", {"Content-Type": "text/xml"}),
     Case("event-bad-gzip", EVENTS, b"\x1f\x8bnothing", 400, None, "gzip", {"Content-Encoding": "gzip"}),
@@ -244,11 +268,11 @@ def client(shared_server: Server) -> Iterator[httpx2.Client]:
         yield client
 
 
-def stored(client: httpx2.Client) -> tuple[int, int]:
-    """How many events and how many assignments there are."""
+def stored(client: httpx2.Client) -> tuple[int, int, int]:
+    """How many events, assignments and experiments there are."""
     events = client.get("/api/v1/events", params={"limit": 100}).json()["events"]
     assignments = client.get("/api/v1/experiments/refusing/assignments", params={"limit": 100}).json()
-    return len(events), len(assignments["assignments"])
+    return len(events), len(assignments["assignments"]), client.get("/api/v1/experiments").json()["total"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -265,7 +289,7 @@ def test_broken_request__refused_by_name__nothing_stored(client: httpx2.Client, 
     if case.path is not None:
         assert case.path in [each["path"] for each in problem["errors"]]
     assert len(answer.content) < 2000
-    assert stored(client) == (0, 0)
+    assert stored(client) == (0, 0, 1)
 
 
 def test_good_beside_bad__only_the_good_is_stored(server: Server) -> None:
