@@ -141,13 +141,10 @@ def _contrast(
         return nothing(name, n, m, Reason.INSUFFICIENT_DATA)
     metrics = (metric, *covariates)
     shares = [(c.count + t.count) / (n + m) for c, t in strata]
-    arms = [
-        _linearise([_Cell(w, pair[side]) for w, pair in zip(shares, strata, strict=True)], metrics)
-        for side in (0, 1)
-    ]
-    if any(arm is None for arm in arms):
+    low = _linearise([_Cell(w, pair[0]) for w, pair in zip(shares, strata, strict=True)], metrics)
+    high = _linearise([_Cell(w, pair[1]) for w, pair in zip(shares, strata, strict=True)], metrics)
+    if low is None or high is None:
         return nothing(name, n, m, Reason.DENOMINATOR_ZERO)
-    low, high = (arm for arm in arms if arm is not None)
     flaw = next((part.flaw for pair in strata for part in pair if part.flaw), None)
     pooled = total(part for pair in strata for part in pair)
     solved = _coefficients(low, high, pooled, metrics, theta)
@@ -166,45 +163,27 @@ def _contrast(
     if flaw:
         base = float(low.values[0])
         return Contrast(name, n, m, base, estimate, None, None, None, None, shown_c, shown_t, flaw, kept)
-    along_c, along_t = np.concatenate([[1.0], -theta_c]), np.concatenate([[1.0], -theta_t])
-    part_c, part_t = float(along_c @ low.cover @ along_c), float(along_t @ high.cover @ along_t)
+    along = np.concatenate([[1.0], -theta_c]), np.concatenate([[1.0], -theta_t])
     lost = rank if theta != "joint" and len(strata) == 1 else 0
-    variance, df = _spread(low, high, along_c, along_t, lost)
+    variance, df = _spread(low, high, along[0], along[1], lost)
     if df is None and variance > 0.0:
         return nothing(name, n, m, Reason.INSUFFICIENT_DATA)
-    if spread == "pooled" and variance > 0.0:
-        variance, df = _ancova(low, high, along_c, rank)
-        name = f"{name}_pooled"
-    base = float(low.values[0])
-    base_variance = float(low.cover[0, 0])
-    covariance = -float(along_c @ low.cover[:, 0])
-    if baseline == "adjusted":
-        base, base_variance, covariance = shown_c, part_c, -part_c
-    if super_population:
-        extra = _between(low, high, (along_c, along_t), shares, n + m)
-        variance, base_variance, covariance = (
-            variance + extra[0],
-            base_variance + extra[1],
-            covariance + extra[2],
-        )
     # What rounding leaves of a variance that is truly zero is no noise to test against.
-    noise = 64.0 * 2.0**-52 * float(low.cover[0, 0] + high.cover[0, 0])
-    reason = Reason.ZERO_VARIANCE if variance <= noise or part_c + part_t <= noise else None
-    return Contrast(
-        name,
-        n,
-        m,
-        base,
-        estimate,
-        variance,
-        base_variance,
-        covariance,
-        None if reason else df,
-        shown_c,
-        shown_t,
-        reason,
-        kept,
-    )
+    silent = variance <= 64.0 * 2.0**-52 * float(low.cover[0, 0] + high.cover[0, 0])
+    if spread == "pooled" and not silent:
+        variance, df = _ancova(low, high, along[0], rank)
+        name = f"{name}_pooled"
+    base, base_variance = float(low.values[0]), float(low.cover[0, 0])
+    covariance = -float(along[0] @ low.cover[:, 0])
+    if baseline == "adjusted":
+        base, base_variance = shown_c, float(along[0] @ low.cover @ along[0])
+        covariance = -base_variance
+    if super_population:
+        extra = _between(low, high, along, shares, n + m)
+        variance, base_variance, covariance = np.add((variance, base_variance, covariance), extra).tolist()
+    reason = Reason.ZERO_VARIANCE if silent else None
+    spreads = (variance, base_variance, covariance, None if silent else df)
+    return Contrast(name, n, m, base, estimate, *spreads, shown_c, shown_t, reason, kept)
 
 
 def _linearise(cells: Sequence[_Cell], metrics: Sequence[Metric]) -> _Arm | None:
