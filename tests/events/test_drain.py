@@ -17,6 +17,7 @@ from assay.events.accept import accept_batch
 from assay.events.drain import Drain
 from assay.events.event import Event
 from assay.eventstore.base import EventFilter, LedgerReason, Measure, Position, Scope
+from contracts.embedded import Pipeline
 
 NOW = 1_790_000_000_000_000
 
@@ -297,8 +298,6 @@ STEPS = ("before append", "after append", "before sweep", "after sweep")
 def test_a_stop_between_any_two_steps_repeats_and_skips_nothing(
     tmp_path_factory: pytest.TempPathFactory, stops: list[str], sizes: list[int]
 ) -> None:
-    from events.conftest import Pipeline
-
     folder = tmp_path_factory.mktemp("stops")
     sent = [
         [event(f"{row}.{place}", f"{row}.{place // 2}") for place in range(size)]
