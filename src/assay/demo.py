@@ -113,7 +113,7 @@ def _visitors(
         if variant is None:
             continue
         at = started + timedelta(seconds=rng.uniform(0, span))
-        done = []
+        done: list[dict[str, Any]] = []
         if rng.random() < _SIGN_UP[variant.key]:
             signed = at + timedelta(seconds=rng.uniform(20, 3600))
             done.append({"user_id": user_id, "type": "signup", "timestamp": signed.isoformat()})

@@ -72,7 +72,7 @@ class Telemetry:
             registry=self._registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
         )
-        self._registry.register(self)  # type: ignore[arg-type] # a collector is whatever has collect()
+        self._registry.register(self)
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge read at scrape time."""
