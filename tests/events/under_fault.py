@@ -63,9 +63,8 @@ def full(pipeline: Pipeline) -> None:
     acknowledged.append("last")
     pipeline.drain.flush(60)
     rows, _ = pipeline.store.events(EventFilter(), 10**6)
-    print(
-        json.dumps([sorted(acknowledged) == sorted(row.user_id for row in rows), len(rows), sorted(reasons)])
-    )
+    same = sorted(acknowledged) == sorted(row.user_id for row in rows)
+    sys.stdout.write(json.dumps([same, len(rows), sorted(reasons)]))
     pipeline.close()
 
 

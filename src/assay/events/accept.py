@@ -134,7 +134,7 @@ def _check_body(body: bytes, limits: Limits) -> None:
 class _Acceptor:
     """One request being read: what is the same for all its events."""
 
-    __slots__ = ("experiment_id", "limits", "now", "resolve", "shift")
+    __slots__ = ("beginning", "experiment_id", "limits", "now", "resolve", "shift")
 
     def __init__(self, now: int, resolve: Resolve, limits: Limits, experiment_id: int | None) -> None:
         self.now = now
@@ -142,6 +142,7 @@ class _Acceptor:
         self.limits = limits
         self.experiment_id = experiment_id
         self.shift = 0
+        self.beginning = identity.beginning(now)
 
     def one(self, raw: bytes) -> Event | Rejected:
         """A body that is one event."""
@@ -247,10 +248,12 @@ class _Acceptor:
         user_id = request.user_id
         if not 0 < len(user_id) <= longest or "\0" in user_id:
             raise wrong_text("user_id", user_id, longest)
-        start, end = self._time(request.timestamp)
+        start = end = self.now
+        if request.timestamp is not None:
+            start, end = self._time(request.timestamp)
         event_id = request.event_id
         if event_id is None:
-            canonical = identity.fresh(self.now)
+            canonical = identity.fresh(self.beginning)
         elif not 0 < len(event_id) <= longest or "\0" in event_id:
             raise wrong_text("event_id", event_id, longest)
         else:
@@ -258,7 +261,9 @@ class _Acceptor:
         value = request.value
         if value is not None and not -LARGEST_VALUE <= value <= LARGEST_VALUE:
             raise wrong_value(value)
-        properties, amount = self._properties(request.properties)
+        properties = amount = None
+        if request.properties is not _NO_JSON:
+            properties, amount = self._properties(request.properties)
         return Event(
             canonical,
             user_id,
@@ -272,8 +277,8 @@ class _Acceptor:
             value,
             amount if value is None else value,
             properties,
-            self._experiment(request.experiment_id),
-            _variant(request.variant_id),
+            self.experiment_id if request.experiment_id is None else self._experiment(request.experiment_id),
+            None if request.variant_id is None else _variant(request.variant_id),
         )
 
     def _type(self, request: _Request) -> str:
@@ -289,9 +294,7 @@ class _Acceptor:
             raise wrong_text("type", kind, self.limits.name)
         return kind
 
-    def _time(self, written: str | float | None) -> tuple[int, int]:
-        if written is None:
-            return self.now, self.now
+    def _time(self, written: str | float) -> tuple[int, int]:
         moment = timestamps.parse(written)
         if moment is None:
             expected = "an ISO 8601 time, or seconds or milliseconds since 1970"
@@ -309,8 +312,6 @@ class _Acceptor:
 
     def _properties(self, raw: msgspec.Raw) -> tuple[str | None, float | None]:
         """The text as sent, and the amount found in it."""
-        if raw is _NO_JSON:
-            return None, None
         try:
             properties = _object.decode(raw)
             text = str(memoryview(raw), "utf-8")
@@ -343,9 +344,7 @@ class _Acceptor:
                 raise wrong_text(f"units.{name}", unit_id, longest)
         return units
 
-    def _experiment(self, written: int | str | None) -> int | None:
-        if written is None:
-            return self.experiment_id
+    def _experiment(self, written: int | str) -> int:
         found = self.resolve(written)
         if found is None:
             message = f"experiment_id {shown(written)} is not known."
@@ -400,9 +399,7 @@ def _alone(outcome: Event | Rejected) -> Batch:
     return batch
 
 
-def _variant(written: int | str | None) -> int | None:
-    if written is None:
-        return None
+def _variant(written: int | str) -> int:
     digits = str(written)
     if not (digits.isascii() and digits.isdigit() and 0 < len(digits) <= 18):
         raise Wrong("variant_id", f"variant_id must be the number of a variant, got {shown(written)}.")

@@ -14,6 +14,8 @@ import uuid
 NAMESPACE = uuid.UUID("6c9f4b0e-7a52-5d0b-9a58-1f2b0c6f6a3d")
 
 _CANONICAL = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_LOW = (1 << 62) - 1
+_RFC_VARIANT = 0x8 << 60
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 # Ids must be unique, not secret; the operating system's generator costs a system call for each.
@@ -30,9 +32,14 @@ def canonical(event_id: str) -> str:
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
-def fresh(now: int) -> str:
-    """A new UUIDv7 for an event received at `now` (µs): 48 bits of time, 74 random ones."""
+def beginning(now: int) -> str:
+    """What all ids made at `now` (µs) begin with: 48 bits of time in ms, and the version."""
+    text = f"{now // 1_000 & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{text[:8]}-{text[8:]}-7"
+
+
+def fresh(beginning: str) -> str:
+    """A new UUIDv7: its beginning and 74 random bits."""
     noise = _random.getrandbits(74)
-    head = (now // 1_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | noise >> 62
-    text = f"{head:016x}{0x8 << 60 | noise & (1 << 62) - 1:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = f"{noise & _LOW | _RFC_VARIANT:016x}"
+    return f"{beginning}{noise >> 62:03x}-{text[:4]}-{text[4:]}"
