@@ -371,6 +371,40 @@ def test_any_input__results_hold_finite_numbers_or_reasons(
             assert (low <= 0.0 <= high) == (test.p_value > 0.05)
 
 
+@pytest.mark.parametrize(("n", "x"), [(1, 0), (1, 1), (10, 10), (10, 0), (50, 20), (10**6, 10**6)])
+def test_bernoulli_sequence__ends_where_nothing_is_excluded(n: int, x: int) -> None:
+    low, high = s.bernoulli_interval(s.Count(n, x))
+    assert low is not None
+    assert high is not None
+    assert 0.0 <= low <= x / n <= high <= 1.0
+    assert (low == 0.0) == (x == 0 or n == 1)
+    assert (high == 1.0) == (n in (x, 1))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 10**6, 10**15])
+@pytest.mark.parametrize("m", [0, 1, 5, 2**60])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_counts_of_any_size__give_finite_numbers_or_reasons(n: int, m: int, share: float) -> None:
+    control, treatment = s.Count(n, int(n * share)), s.Count(m, m // 3)
+    given = s.count_contrast(control, treatment)
+    results: list[Any] = [
+        s.two_proportions(control, treatment),
+        s.two_proportions(control, treatment, method="unpooled", alternative="less"),
+        s.one_proportion(control),
+        s.one_proportion(control, method="clopper_pearson"),
+        s.one_proportion(control, method="jeffreys"),
+        s.ratio_interval(control, treatment),
+        s.ratio_interval(control, treatment, method="score"),
+        s.score_non_inferiority(control, treatment, 0.01),
+        s.contingency(control, treatment),
+        s.equivalence(given, -0.1, 0.1, reference="normal"),
+        s.sample_ratio([s.Phase((n, m), (1.0, 1.0))]),
+        s.sequential_sample_ratio([s.Phase((n, m), (0.3, 0.7))]),
+    ]
+    for result in results:
+        assert all(math.isfinite(value) for value in numbers(result))
+
+
 def test_reasons__each_has_a_sentence() -> None:
     for reason in s.Reason:
         assert reason.sentence.endswith(".")
@@ -445,6 +479,9 @@ def test_vectorised__is_the_scalar_computation() -> None:
         lambda: s.winsorise([1.0], 0.6, 0.5),
         lambda: s.mann_whitney([1.0, 1.0], [2.0], method="exact"),
         lambda: s.plan(s.Baseline(1.0, 1.0)),
+        lambda: s.beta_binomial(s.Count(10**13, 5), s.Count(10, 5)),
+        lambda: s.gamma_poisson((0.0, 1.0), (1.0, 1.0)),
+        lambda: s.bandit_weights([s.Normal(0.0, 1.0)]),
     ],
 )
 def test_wrong_arguments__are_refused(call: Any) -> None:

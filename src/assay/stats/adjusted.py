@@ -158,11 +158,10 @@ def _contrast(
     shown_t = float(high.values[0] - theta_t @ (high.values[1:] - centre))
     estimate = shown_t - shown_c
     kept = tuple(float(v) for v in (theta_c if theta != "interacted" else np.concatenate([theta_c, theta_t])))
-    if rank:
-        name = f"{name}_adjusted_{theta}"
+    name = f"{name}_adjusted_{theta}" if rank else name
     if flaw:
-        base = float(low.values[0])
-        return Contrast(name, n, m, base, estimate, None, None, None, None, shown_c, shown_t, flaw, kept)
+        unknown = (float(low.values[0]), estimate, None, None, None, None, shown_c, shown_t, flaw, kept)
+        return Contrast(name, n, m, *unknown)
     along = np.concatenate([[1.0], -theta_c]), np.concatenate([[1.0], -theta_t])
     lost = rank if theta != "joint" and len(strata) == 1 else 0
     variance, df = _spread(low, high, along[0], along[1], lost)
@@ -182,8 +181,8 @@ def _contrast(
         extra = _between(low, high, along, shares, n + m)
         variance, base_variance, covariance = np.add((variance, base_variance, covariance), extra).tolist()
     reason = Reason.ZERO_VARIANCE if silent else None
-    spreads = (variance, base_variance, covariance, None if silent else df)
-    return Contrast(name, n, m, base, estimate, *spreads, shown_c, shown_t, reason, kept)
+    found = (variance, base_variance, covariance, None if silent else df)
+    return Contrast(name, n, m, base, estimate, *found, shown_c, shown_t, reason, kept)
 
 
 def _linearise(cells: Sequence[_Cell], metrics: Sequence[Metric]) -> _Arm | None:

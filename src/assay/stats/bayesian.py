@@ -19,6 +19,8 @@ from assay.stats.proportions import Count
 from assay.stats.reasons import Reason
 from assay.stats.tails import Interval, check_alpha, normal_pdf, normal_quantile, normal_sf
 
+_MOST_UNITS = 10**12
+
 
 class Prior(NamedTuple):
     """Normal prior on the relative effect (a fraction): `mean` and `sd`."""
@@ -159,10 +161,16 @@ def beta_binomial(
     level: float = 0.95,
     lower_is_better: bool = False,
 ) -> ArmsPosterior:
-    """Exact posterior comparison of two rates with a Beta prior (uniform unless given), by quadrature."""
+    """Exact posterior comparison of two rates with a Beta prior (uniform unless given), by quadrature.
+
+    For at most 1e12 units an arm: beyond, the incomplete beta function loses its digits, and `bayes` is exact
+    enough.
+    """
     control.check()
     treatment.check()
     _check_positive(prior)
+    if max(control.units, treatment.units) > _MOST_UNITS:
+        raise ValueError("exact posteriors are for at most 1e12 units an arm; use the normal posterior")
     arms = [
         Beta(prior[0] + arm.successes, prior[1] + arm.units - arm.successes) for arm in (control, treatment)
     ]

@@ -112,13 +112,12 @@ def bernoulli_interval(arm: Count, *, alpha: float = 0.05, t_opt: float = 100.0)
     def excess(p: float) -> float:
         return _bernoulli_log_mixture(n, x, p, alpha, t_opt) - aim
 
-    rate, edge = x / n, 1e-12
-    low = find_root(excess, edge, rate) if x and excess(edge) > 0.0 > excess(rate) else 0.0
-    if x == n:
-        low = find_root(excess, edge, 1.0 - edge)
-    high = find_root(excess, rate, 1.0 - edge) if 0 < x < n and excess(1.0 - edge) > 0.0 else 1.0
-    if x == 0:
-        high = find_root(excess, edge, 1.0 - edge)
+    # Closer to 0 or 1 the mixture's own parameters leave the range of doubles.
+    edge = 1e-9
+    rate = min(max(x / n, edge), 1.0 - edge)
+    # A side stays open while no rate on it is excluded yet.
+    low = find_root(excess, edge, rate) if x > 0 and excess(edge) > 0.0 > excess(rate) else 0.0
+    high = find_root(excess, rate, 1.0 - edge) if x < n and excess(1.0 - edge) > 0.0 > excess(rate) else 1.0
     return Interval(low, high)
 
 
