@@ -25,7 +25,6 @@ Ask = Callable[[str, Mapping[str, Any]], list[tuple[Any, ...]]]
 
 _SQL = statements("questions")
 _NOTHING = (0, 0, 0.0, 0.0, 0.0, 0.0)
-_FATES = (LedgerReason.COUNTED, LedgerReason.LATE, LedgerReason.BEFORE_ASSIGNMENT, LedgerReason.UNASSIGNED)
 
 
 def moments(ask: Ask, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
