@@ -88,7 +88,7 @@ def prepared(work: Path, users: int, events: int) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     with Assay(directory, core=None) as server:
         server.wait()
-        define(server)  # type: ignore[arg-type]
+        define(server)
     files = parquet(work, users, events)
     for kind, file, rows in zip(("assignments", "events"), files, (users, events), strict=True):
         if rows:

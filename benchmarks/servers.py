@@ -93,6 +93,15 @@ class Server:
     def settle(self) -> None:
         """Wait until it has finished what it does in the background."""
 
+    def calm(self) -> None:
+        """Wait until it does nothing: what is loaded or read after the start is no part of a path's cost."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            busy = self.cpu()
+            time.sleep(0.5)
+            if self.cpu() - busy < 0.05:
+                return
+
     def stop(self) -> None:
         """Ask it to stop, and wait until it has."""
         if self._process.poll() is None:
