@@ -31,6 +31,8 @@ def build(
             store=stores.store,
             assignments=stores.assignments,
             flush=stores.drain.wait_past,
+            paused=stores.drain.paused,
+            forget=stores.log.forget,
             clock=microseconds,
             key_use=uses,
             anonymous=anonymous_rights(settings.anonymous_role),

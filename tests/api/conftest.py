@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,8 @@ def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
                 store=store,
                 assignments=assignments,
                 flush=flush,
+                paused=nullcontext,
+                forget=lambda _user_id: None,
                 clock=clock,
                 key_use=keys.KeyUse(),
                 **settings,

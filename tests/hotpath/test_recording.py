@@ -206,3 +206,34 @@ def test_what_is_refused_is_named_and_not_stored(play: Play, body: bytes, status
     assert answer.headers["content-type"] == "application/problem+json"
     assert word in answer.json()["detail"] or "deep" in answer.json()["detail"]
     assert stored == 0
+
+
+def test_an_erased_user_leaves_nothing_and_may_come_back(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[Any, int, int, str]:
+        await running(client)
+        first = await told(client, "GET", "/experiments/1/assignment/ada")
+        body = {"user_id": "ada", "type": "x", "event_id": "one"}
+        await told(client, "POST", "/events", json=body)
+        erased = await told(client, "DELETE", "/api/v1/users/ada?erase=true")
+        left = await counted(client)
+        again = await client.post("/events", json=body)
+        second = await told(client, "GET", "/experiments/1/assignment/ada")
+        assert second["assigned_at"] > first["assigned_at"]
+        return erased["removed"], left, await counted(client), again.json()["status"]
+
+    removed, left, after, status = play(journey)
+    assert (removed["assignments"], removed["events"], left) == (1, 1, 0)
+    assert (status, after) == ("accepted", 1)
+
+
+def test_a_purged_experiment_takes_its_rows_along(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[int, int]:
+        await running(client)
+        await told(client, "GET", "/experiments/1/assignment/ada")
+        await told(client, "POST", "/experiments/1/track", json={"user_id": "ada", "event_name": "signup"})
+        await told(client, "POST", "/events", json={"user_id": "ada", "type": "elsewhere"})
+        await told(client, "DELETE", "/api/v1/experiments/1?purge=true")
+        gone = await client.get("/experiments/1/assignment/ada")
+        return gone.status_code, await counted(client)
+
+    assert play(journey) == (404, 1)

@@ -199,5 +199,6 @@ def _delete(call: Call, experiment: str, *, purge: bool) -> Removed:
 
 def _purge(call: Call, experiment_id: int) -> None:
     """Nobody is assigned any more; what was is removed here, wherever the drain had taken it."""
-    call.parts.assignments.purge(experiment_id)
-    call.parts.store.purge(experiment_id)
+    with call.parts.paused():
+        call.parts.assignments.purge(experiment_id)
+        call.parts.store.purge(experiment_id)

@@ -1,6 +1,7 @@
 """What the control plane is made of; `assay.wiring` puts it together."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +20,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Parts:
     """The rooms the control plane speaks to, and its limits.
 
-    `flush` returns once everything acknowledged before the call can be read from `store`. `clock` gives
+    `flush` returns once everything acknowledged before the call can be read from `store`; while `paused` is
+    held nothing is on its way there, so that what is removed stays removed. `forget` drops a user from the
+    memory of recent events (event loop only). `clock` gives
     microseconds UTC. `anonymous` is what calls without a key may do. `analysed` hears of each report and the
     seconds it took. `extra_paths` and `extra_schemas` are the hot routes' part of the API page; `docs` says
     whether there is one.
@@ -30,6 +33,8 @@ class Parts:
     store: EventStore
     assignments: SqliteAssignments
     flush: Callable[[], Awaitable[None]]
+    paused: Callable[[], AbstractContextManager[None]]
+    forget: Callable[[str], None]
     clock: Callable[[], int]
     key_use: KeyUse
     anonymous: frozenset[Right] = frozenset()
