@@ -117,6 +117,35 @@ class EventStoreContract:
 
     # Once and whole.
 
+    def test_texts_come_back_letter_for_letter(self, store: EventStore) -> None:
+        texts = [
+            '{"a":1e308,"b":123456789012345678901234567890,"c":-0.0,"a":1.10}',
+            ' {\t"b" : "\\u0000\\ud83d\\ude00\\/\\n" , "":[ ]\r\n} ',
+            '{"ж":"😀\u2028\u2029\ufeff\x7f\uffff","]}":"[{\\"","\\\\":"\\\\\\""}',
+            json.dumps({"x": "é" * 30_000}, ensure_ascii=False),
+        ]
+        for asciify in (True, False):
+            sent = [event(f"{text[:40]}😀", p=text, id=f"{asciify}{text[:40]}") for text in texts]
+            position = Position(store.position().events + 65_536, 0)
+            line = {"q": position.events >> 16, "i": 0, "b": sent}
+            assert store.append(position, json.dumps([line], ensure_ascii=asciify)).events == len(texts)
+            rows, _ = store.events(EventFilter(), len(texts))
+            found = [(row.user_id, row.event_id, row.properties) for row in reversed(rows)]
+            assert found == [(one["u"], one["o"], one["p"]) for one in sent]
+
+    def test_portions_of_equal_size_are_not_taken_for_each_other(self, store: EventStore, feed: Feed) -> None:
+        users = [f"user{number:03}" for number in range(20)]
+        for user in users:
+            assert feed.events(event(user)) == Appended(1, 0, 0)
+        rows, _ = store.events(EventFilter(), 100)
+        assert sorted(row.user_id for row in rows) == users
+
+    def test_rows_of_the_log_of_any_size_are_read(self, store: EventStore, feed: Feed) -> None:
+        wide = '{"x":"' + "y" * 60_000 + '"}'
+        feed.events(event("small"))
+        feed.events(*(event(str(number), p=wide) for number in range(300)))
+        assert store.statistics().events == 301
+
     def test_a_portion_twice_changes_nothing(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10))
         portion = feed.portion(event("a", a=3.0), event("a", a=4.0, id="x"))

@@ -108,7 +108,7 @@ def test_refusals_reach_the_ledger(pipeline: Any) -> None:
 
 def test_many_small_and_few_large_rows_arrive_whole(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_module, "EVENTS", 40)
-    monkeypatch.setattr(drain_module, "CHARACTERS", 20_000)
+    monkeypatch.setattr(drain_module, "BYTES", 20_000)
     sizes = [1] * 300 + [100, 1, 1, 60] + [1] * 100 + [1]
     sent = [[event(f"{row}.{place}") for place in range(size)] for row, size in enumerate(sizes)]
     sent[-1][0].p = '{"x": "' + "y" * 30_000 + '"}'

@@ -1,17 +1,19 @@
 """The DuckDB store keeps the contract."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from assay.errors import Conflict, Unavailable
+from assay.errors import Conflict, Invalid, Unavailable
 from assay.eventstore import importing
 from assay.eventstore.duckdb import DuckdbStore
-from contracts.event_store import EventStoreContract
+from contracts.event_store import EventStoreContract, Feed, event
 from contracts.imports import ImportContract
 
 
@@ -92,6 +94,33 @@ def test_a_file_that_is_no_store_is_unavailable(tmp_path: Path) -> None:
         DuckdbStore(path)
     path.unlink()
     DuckdbStore(path).close()
+
+
+def test_portions_go_through_a_file_where_memory_has_none(
+    store: DuckdbStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    feed = Feed(store)
+    assert feed.events(event("é")).events == 1
+    with pytest.raises(Invalid):
+        feed.events(event("a", e="no id"))
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    with pytest.raises(Unavailable):
+        feed.events(event("b"))
+    folder.mkdir()
+    assert feed.events(event("b")).events == 1
+    assert store.statistics().events == 2
+
+
+def test_the_engine_fetches_nothing(store: DuckdbStore) -> None:
+    settings = store._ask("SELECT value FROM duckdb_settings() WHERE name = 'autoinstall_known_extensions'")
+    assert settings == [("false",)]
+    built_in = store._ask("SELECT install_path FROM duckdb_extensions() WHERE extension_name = 'json'")
+    assert built_in == [("(BUILT-IN)",)]
 
 
 def test_the_contract_is_light_to_import() -> None:

@@ -26,9 +26,9 @@ from assay.durable.writer import SqliteWriter, open_reader, unavailable
 from assay.errors import AssayError, Invalid, Unavailable
 from assay.events.log import EventLog, Rejections
 
-#: A portion is taken in at once by the store, in memory: so many events, so many characters.
+#: A portion is taken in at once by the store, in memory: so many events, so many bytes.
 EVENTS: Final = 100_000
-CHARACTERS: Final = 32 * 1024 * 1024
+BYTES: Final = 32 * 1024 * 1024
 #: Rows looked at first; doubled while portions are small, halved when they are too large.
 _FIRST_ROWS: Final = 256
 _MOST_ROWS: Final = 100_000
@@ -37,10 +37,10 @@ _IDLE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
 #: What the removal of rows may take of one transaction of the writer, whom requests wait for.
 _SWEEP_ROWS: Final = 5_000
-_SWEEP_CHARACTERS: Final = 1024 * 1024
+_SWEEP_BYTES: Final = 1024 * 1024
 
 _SIZE: Final = """
-SELECT count(*), coalesce(sum(count), 0), coalesce(sum(length(body)), 0), coalesce(max(seq), 0)
+SELECT count(*), coalesce(sum(count), 0), coalesce(sum(length(CAST(body AS BLOB))), 0), coalesce(max(seq), 0)
 FROM (SELECT seq, count, body FROM inbox WHERE seq >= ? ORDER BY seq LIMIT ?)
 """
 # The portion is put together inside SQLite: taking rows one by one would ask for the interpreter's lock for
@@ -101,7 +101,7 @@ class _Portion(NamedTuple):
     first: int
     last: int
     rows: int
-    characters: int
+    bytes: int
     events: str
     assigned: int
     assignments: str
@@ -275,8 +275,8 @@ class Drain:
             reader.execute("BEGIN")  # both tables as of the same moment
             try:
                 while True:
-                    rows, events, characters, last = reader.execute(_SIZE, (start, self._rows)).fetchone()
-                    over = max(events / EVENTS, characters / CHARACTERS)
+                    rows, events, size, last = reader.execute(_SIZE, (start, self._rows)).fetchone()
+                    over = max(events / EVENTS, size / BYTES)
                     if over <= 1 or rows <= 1:
                         break
                     self._rows = max(1, int(rows / over * 0.9))
@@ -288,7 +288,7 @@ class Drain:
                 reader.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise unavailable(error) from error
-        return _Portion(start, last, rows, characters, f"[{bodies}]", upto, assignments)
+        return _Portion(start, last, rows, size, f"[{bodies}]", upto, assignments)
 
     def _append(
         self, position: Tail, events: str, assignments: str = "[]", rejections: Sequence[Rejections] = ()
@@ -305,7 +305,7 @@ class Drain:
 
     def _sweep(self, portion: _Portion) -> None:
         """Remove rows that the store has, in steps that nobody notices; what stays now goes next time."""
-        rows = min(_SWEEP_ROWS, max(1, _SWEEP_CHARACTERS * portion.rows // max(portion.characters, 1)))
+        rows = min(_SWEEP_ROWS, max(1, _SWEEP_BYTES * portion.rows // max(portion.bytes, 1)))
         first, end = portion.first, self._position[0] + 1 >> 16
         with contextlib.suppress(Unavailable):
             while first < end:

@@ -1,7 +1,9 @@
 """The event store in one DuckDB file, which one process owns."""
 
 import contextlib
+import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +67,11 @@ class DuckdbStore:
 
     def __init__(self, path: str | Path, *, memory: str = "1GiB", threads: int = 0) -> None:
         self.path = Path(path).absolute()
-        self._config: dict[str, Any] = {"memory_limit": memory, "temp_directory": f"{self.path}.tmp"}
+        self._config: dict[str, Any] = {
+            "memory_limit": memory,
+            "temp_directory": f"{self.path}.tmp",
+            "autoinstall_known_extensions": False,  # the engine must not look for anything in the network
+        }
         if threads:
             self._config["threads"] = threads
         self._writing = threading.RLock()
@@ -197,7 +203,10 @@ class DuckdbStore:
         """Store those events that are new; how many, and how many were repetitions."""
         if events == "[]":
             return 0, 0
-        connection.execute(_APPEND["incoming"], {"events": events, "after": after})
+        data = events.encode()
+        with _as_file(data) as path:
+            # One row of the log may be nearly all of the portion.
+            connection.execute(_APPEND["incoming"], {"path": path, "size": len(data), "after": after})
         return self._store_incoming(connection)
 
     def _store_incoming(self, connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
@@ -272,6 +281,10 @@ class DuckdbStore:
             except duckdb.Error as error:
                 self._reopen_if_broken(error)
                 raise _failed(error) from error
+            except OSError as error:
+                raise Unavailable(
+                    f"The event store failed: {error}", code="store_failed", retry_after=2
+                ) from error
 
     @contextlib.contextmanager
     def _reading_file(self, path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -297,6 +310,21 @@ class DuckdbStore:
                 self._connection.close()
         with contextlib.suppress(Unavailable, Conflict):  # the next attempt tries again
             self._connection = self._opened()
+
+
+@contextlib.contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """A path under which the engine reads these bytes; in memory, where the system has files there."""
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        with os.fdopen(os.memfd_create("assay-portion"), "wb") as file:
+            file.write(data)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.TemporaryDirectory(prefix="assay-") as folder:
+            path = Path(folder, "portion.json")
+            path.write_bytes(data)
+            yield str(path)
 
 
 def _sentence(error: duckdb.Error) -> str:

@@ -1,9 +1,10 @@
 -- incoming --
--- A portion of the log as rows. What does not have the type it should becomes NULL here and is refused by the
--- table on insertion. Events the store already has are left out, so a portion may come twice.
+-- A portion of the log as rows. Events the store already has are left out, so a portion may come twice. It is read
+-- as a file, in a third of the time that `from_json` takes; as an array, since the engine's reader of lines, which
+-- works in parallel, calls a good file malformed when its end meets the end of a buffer.
 CREATE OR REPLACE TEMP TABLE incoming AS
 SELECT
-  line.q * 65536 + line.i + place - 1 AS seq,
+  q * 65536 + i + place - 1 AS seq,
   event.e AS event_id,
   event.o AS original_id,
   coalesce(event.k, false) AS keyed,
@@ -20,15 +21,13 @@ SELECT
   event.x AS experiment_id,
   event.y AS variant_id
 FROM (
-  SELECT line, unnest(line.b) AS event, generate_subscripts(line.b, 1) AS place
-  FROM (
-    SELECT unnest(from_json($events, '[{"q": "BIGINT", "i": "BIGINT", "b": [{
-      "e": "UUID", "o": "VARCHAR", "k": "BOOLEAN", "u": "VARCHAR", "m": "JSON", "t": "VARCHAR",
-      "s": "BIGINT", "c": "BIGINT", "r": "BIGINT", "v": "DOUBLE", "a": "DOUBLE", "p": "VARCHAR",
-      "x": "BIGINT", "y": "BIGINT"}]}]')) AS line
-  ) AS lines
+  SELECT q, i, unnest(b) AS event, generate_subscripts(b, 1) AS place
+  FROM read_json($path, format = 'array', auto_detect = false, maximum_object_size = $size, columns = {
+    q: 'BIGINT', i: 'BIGINT', b: 'STRUCT(
+      e UUID, o VARCHAR, k BOOLEAN, u VARCHAR, m JSON, t VARCHAR, s BIGINT, c BIGINT, r BIGINT, v DOUBLE,
+      a DOUBLE, p VARCHAR, x BIGINT, y BIGINT)[]'})
 ) AS events
-WHERE line.q * 65536 + line.i + place - 1 > $after;
+WHERE q * 65536 + i + place - 1 > $after;
 
 -- incoming_facts --
 SELECT count(*), count_if(keyed), count_if(properties IS NOT NULL AND NOT json_valid(properties)) FROM incoming;
