@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -196,6 +197,71 @@ def test_a_slow_store_is_waited_for_only_so_long(pipeline: Any) -> None:
     gate.set()
     pipeline.drain.flush()
     assert stored(pipeline) == ["a"]
+
+
+def test_a_failing_store_is_left_in_peace_between_attempts(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "EVENTS", 1)
+    flaky = Flaky(pipeline.store)
+    flaky.after = [Unavailable("full")] * 1_000
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, flaky)
+    for user in ("a", "b", "c"):
+        pipeline.append(event(user))
+    pipeline.drain.start()
+    time.sleep(0.7)
+    assert 1 <= flaky.calls <= 3
+    flaky.after.clear()
+    pipeline.drain.flush()
+    assert stored(pipeline) == ["a", "b", "c"]
+
+
+# When portions are moved.
+
+
+def test_a_first_event_arrives_by_itself_and_others_together(pipeline: Any) -> None:
+    counting = Flaky(pipeline.store)
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, counting)
+    pipeline.drain.start()
+    pipeline.drain.flush()
+    pipeline.append(event("first"))
+    began = time.monotonic()
+    while not stored(pipeline):
+        assert time.monotonic() - began < 2
+        time.sleep(0.01)
+    calls, began, sent = counting.calls, time.monotonic(), 0
+    while time.monotonic() - began < 1.5:
+        pipeline.append(event(str(sent)))
+        sent += 1
+        time.sleep(0.01)
+    assert counting.calls - calls <= 2
+    assert sent > 10
+    pipeline.drain.flush()
+    assert len(stored(pipeline)) == sent + 1
+
+
+def test_a_flush_ends_the_pause(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_module, "_BUSY", 5.0)
+    pipeline.drain.start()
+    began = time.monotonic()
+    for number in range(10):
+        pipeline.append(event(str(number)))
+        pipeline.drain.flush()
+        assert len(stored(pipeline)) == number + 1
+    assert time.monotonic() - began < 5
+
+
+def test_what_is_behind_a_full_portion_follows_at_once(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "_BUSY", 5.0)
+    monkeypatch.setattr(drain_module, "EVENTS", 3)
+    assign(pipeline, *map(str, range(10)))
+    for number in range(10):
+        pipeline.append(event(str(number)))
+    pipeline.drain.start()
+    pipeline.drain.flush(4)
+    assert pipeline.drain.drained == (10, 0, 10, 0)
 
 
 # Rows that the store cannot read.

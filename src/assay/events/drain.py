@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -32,8 +33,12 @@ BYTES: Final = 32 * 1024 * 1024
 #: Rows looked at first; doubled while portions are small, halved when they are too large.
 _FIRST_ROWS: Final = 256
 _MOST_ROWS: Final = 100_000
-#: Seconds between looks at an idle log, and at most between attempts to reach a failing store.
+#: Seconds between looks at an idle log, and between portions as long as events come in: even a portion of one
+#: event costs the store 10 ms. A slow store gets no less than nine times what a portion took it.
 _IDLE: Final = 0.2
+_BUSY: Final = 1.0
+_REST: Final = 9
+#: At most so many seconds between portions, and between attempts to reach a failing store.
 _LONGEST_PAUSE: Final = 5.0
 #: What the removal of rows may take of one transaction of the writer, whom requests wait for.
 _SWEEP_ROWS: Final = 5_000
@@ -50,7 +55,7 @@ SELECT coalesce(group_concat('{"q":' || seq || ',"i":0,"b":[' || body || ']}'), 
 FROM (SELECT seq, body FROM inbox WHERE seq BETWEEN ? AND ? ORDER BY seq)
 """
 _ASSIGNMENTS: Final = """
-SELECT coalesce(max(seq), ?1),
+SELECT coalesce(max(seq), ?1), count(*),
   json_group_array(json_array(seq, experiment_id, unit_id, variant_id, phase, assigned_at))
 FROM (SELECT * FROM assignments WHERE seq > ?1 ORDER BY seq LIMIT ?2)
 """
@@ -88,6 +93,14 @@ class Drained(NamedTuple):
     set_aside: int
 
 
+class _Turn(Enum):
+    """What one turn of the drain came to."""
+
+    IDLE = auto()
+    CAUGHT_UP = auto()
+    MORE = auto()
+
+
 @dataclass
 class _Waiter:
     target: Tail
@@ -105,6 +118,8 @@ class _Portion(NamedTuple):
     events: str
     assigned: int
     assignments: str
+    full: bool
+    """Whether it ends at a bound: there may be more behind it."""
 
 
 def _remove(connection: sqlite3.Connection, before: int) -> None:
@@ -204,41 +219,45 @@ class Drain:
             self._kick.clear()
             closing = self._closing
             began = time.monotonic()
-            more = self._attempt()
+            turn = self._attempt()
             if self.last_error is not None:
                 if closing:
                     return
-                pause = min(_LONGEST_PAUSE, 2 * pause)
-            elif more:
+                pause = min(_LONGEST_PAUSE, max(_IDLE, 2 * pause))
+            elif turn is _Turn.MORE:
                 pause = 0.0
             elif closing:
                 return
+            elif turn is _Turn.IDLE:
+                pause = _IDLE
             else:
-                # A store with many events takes a while even for a few: leave it most of its time.
-                pause = max(_IDLE, 2 * (time.monotonic() - began))
+                # Whoever needs what comes in meanwhile calls `flush`, which ends the pause.
+                pause = min(_LONGEST_PAUSE, max(_BUSY, _REST * (time.monotonic() - began)))
 
-    def _attempt(self) -> bool:
-        """Move one portion; whether there may be more."""
+    def _attempt(self) -> _Turn:
+        """Move one portion."""
+        began = time.monotonic()
         with self._waiters_guard:
             waiting = list(self._waiters)
         try:
             with self._turn:
-                more = self._move()
+                turn = self._move()
         except AssayError as error:
             self.last_error = error
             self._release(waiting, error)
-            return False
+            return _Turn.IDLE
         except Exception as error:  # noqa: BLE001 - the thread must live, whatever it was
             self.last_error = Unavailable(f"The drain failed: {error!r}", code="drain_failed")
             self._release(waiting, self.last_error)
-            return False
+            return _Turn.IDLE
         self.last_error = None
+        more = turn is _Turn.MORE
         if not more:
-            self._caught_up_at = time.monotonic()
+            self._caught_up_at = began
         row, assigned = self._position[0] + 1 >> 16, self._position[1]
         passed = [one for one in waiting if not more or (one.target[0] < row and one.target[1] <= assigned)]
         self._release(passed, None)
-        return more
+        return turn
 
     def _release(self, waiters: Sequence[_Waiter], error: AssayError | None) -> None:
         with self._waiters_guard:
@@ -248,11 +267,12 @@ class Drain:
             waiter.error = error
             waiter.done.set()
 
-    def _move(self) -> bool:
+    def _move(self) -> _Turn:
         portion = self._read()
+        more = portion.full
         rejections = self._log.take_rejections()
         if not portion.rows and portion.assigned == self._position[1] and not rejections:
-            return False
+            return _Turn.IDLE
         position = (portion.last << 16 | 0xFFFF if portion.rows else self._position[0], portion.assigned)
         try:
             self._append(position, portion.events, portion.assignments, rejections)
@@ -260,12 +280,13 @@ class Drain:
             self._log.give_back(rejections)
             self._append((self._position[0], portion.assigned), "[]", portion.assignments)
             self._isolate(portion.first, portion.last)
+            more = True  # the refusals given back are still to come
         except BaseException:
             self._log.give_back(rejections)
             raise
         if portion.rows:
             self._sweep(portion)
-        return bool(portion.rows or portion.assignments != "[]")
+        return _Turn.MORE if more else _Turn.CAUGHT_UP
 
     def _read(self) -> _Portion:
         """The next stretch of the log, of a size that suits the store."""
@@ -280,15 +301,16 @@ class Drain:
                     if over <= 1 or rows <= 1:
                         break
                     self._rows = max(1, int(rows / over * 0.9))
-                if rows == self._rows and over < 0.5:
+                full = rows == self._rows
+                if full and over < 0.5:
                     self._rows = min(_MOST_ROWS, 2 * self._rows)
                 bodies = reader.execute(_BODIES, (start, last)).fetchone()[0] if rows else ""
-                upto, assignments = reader.execute(_ASSIGNMENTS, (assigned, EVENTS)).fetchone()
+                upto, count, assignments = reader.execute(_ASSIGNMENTS, (assigned, EVENTS)).fetchone()
             finally:
                 reader.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise unavailable(error) from error
-        return _Portion(start, last, rows, size, f"[{bodies}]", upto, assignments)
+        return _Portion(start, last, rows, size, f"[{bodies}]", upto, assignments, full or count == EVENTS)
 
     def _append(
         self, position: Tail, events: str, assignments: str = "[]", rejections: Sequence[Rejections] = ()
