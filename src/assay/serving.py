@@ -1,11 +1,13 @@
 """Run the application on uvicorn."""
 
+import os
 import socket
 import sys
 
 import uvicorn
 
 from assay import __version__
+from assay.errors import Unavailable
 from assay.settings import Settings
 from assay.wiring import Application
 
@@ -22,11 +24,27 @@ class _Server(uvicorn.Server):
             sys.stdout.flush()
 
 
+def _expect_free(host: str, port: int) -> None:
+    """Say that the port is taken before anything is made; one taken a moment later is uvicorn's to tell."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise Unavailable(
+            f"Cannot listen on {host}:{port} ({error.strerror}): choose another with --host and --port.",
+            code="port",
+        ) from error
+
+
 def serve(settings: Settings) -> int:
     """Serve until told to stop; gives back the exit code.
 
     Raises the errors of `Application.open` before anything listens, so that they are one sentence.
     """
+    _expect_free(settings.host, settings.port)
+    os.umask(0o077)  # what the data directory holds is the owner's business
     application = Application(settings)
     application.open()
     config = uvicorn.Config(

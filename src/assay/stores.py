@@ -133,6 +133,7 @@ def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, An
                 stores.settings.max_name_length,
             )
             run_import(target, msgspec.convert(what, ImportRequest), microseconds(), say)
+            stores.log.seed(stores.store.recent_keys(_REMEMBERED_KEYS))
         case {"do": "create_key", "name": str(name), "role": str(role)}:
             with stores.database.writing(_COMMAND, now) as tx:
                 row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 K = TypeVar("K", bound=Hashable)
@@ -53,6 +53,7 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self.assignments: Counts[tuple[int, int]] = Counts()
         self.events: Counts[tuple[int | None, int | None, str]] = Counts()
         self.rejected_events: Counts[str] = Counts(100)
@@ -64,6 +65,7 @@ class Telemetry:
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._counters: list[tuple[str, str, Callable[[], float]]] = []
         self._analysed: set[int] = set()
+        self._significant: set[int] = set()
         self._registry = CollectorRegistry()
         self._durations = Histogram(
             "experimentation_analysis_duration_seconds",
@@ -89,8 +91,9 @@ class Telemetry:
             self._durations.labels(str(experiment_id)).observe(seconds)
         else:
             self._durations.labels(OTHER).observe(seconds)
-        if significant:
+        if significant and experiment_id not in self._significant:
             self.significant.add(experiment_id)
+        (self._significant.add if significant else self._significant.discard)(experiment_id)
 
     def collect(self) -> Iterator[Metric]:
         """The series, as the Prometheus client wants them."""
@@ -126,7 +129,7 @@ class Telemetry:
         )
         yield self._family(
             "experimentation_significant_results_total",
-            "Reports computed whose primary comparison was significant.",
+            "Times that an experiment's primary comparison became significant.",
             ["experiment_id"],
             (([str(e)], number) for e, number in self.significant.items()),
             self.significant.overflow,

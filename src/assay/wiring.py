@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -27,6 +28,11 @@ from assay.stores import Stores, perform, utc_now
 from assay.telemetry import Telemetry, configure_logging
 
 _log = structlog.get_logger("assay")
+
+
+def _probe(connection: sqlite3.Connection) -> None:
+    """A write that changes nothing and yet must reach the disk."""
+    connection.execute("UPDATE catalog_version SET version = version")
 
 
 class Later:
@@ -225,8 +231,10 @@ class Application:
         age = (now - self._seen_catalog) / 1e6
         fresh = age <= self.settings.max_ruleset_age
         failure = self.stores.drain.last_error
+        refusal = self.stores.writer.last_error
         return [
             Check("catalog", fresh, f"seen {max(age, 0):.1f} s ago"),
+            Check("log", refusal is None, refusal.detail if refusal else "taking writes"),
             Check("event_store", failure is None, failure.detail if failure else "taking events"),
         ]
 
@@ -253,5 +261,7 @@ class Application:
 
     def _chore(self) -> None:
         now = utc_now()
+        if self.stores.writer.last_error is not None:
+            self.stores.writer.run(_probe)  # nobody else may come to find out that the disk is well again
         lifecycle.tick(self.stores.database, now)
         self._uses.flush(self.stores.database, now)

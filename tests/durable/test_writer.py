@@ -197,3 +197,14 @@ def test_the_file_is_synchronised_in_full(path: Path) -> None:
 
     assert writer.run(pragmas) == ("wal", 2)
     writer.close()
+
+
+def test_a_failure_is_known_until_a_write_succeeds(path: Path) -> None:
+    writer, _ = started(path)
+    with pytest.raises(Unavailable):
+        writer.run(lambda connection: connection.execute("INSERT INTO nowhere VALUES (1)"))
+    assert writer.last_error is not None
+    assert writer.last_error.status == 503
+    writer.run(lambda connection: connection.execute("INSERT INTO notes (text) VALUES ('well again')"))
+    assert writer.last_error is None
+    writer.close()

@@ -425,7 +425,11 @@ def test_readiness_names_its_checks(play: Play) -> None:
     health, ready = play(journey)
     assert health["status"] == "ok"
     assert ready["status"] == "ready"
-    assert {name for name, check in ready["checks"].items() if check["ok"]} == {"catalog", "event_store"}
+    assert {name for name, check in ready["checks"].items() if check["ok"]} == {
+        "catalog",
+        "event_store",
+        "log",
+    }
 
 
 def test_the_environments_key_is_an_admin(play: Play) -> None:

@@ -237,3 +237,31 @@ def test_a_purged_experiment_takes_its_rows_along(play: Play) -> None:
         return gone.status_code, await counted(client)
 
     assert play(journey) == (404, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/events", b'{"user_id":"u","user_id":"v","type":"x"}'),
+        ("/experiments/1/track", b'{"user_id":"u","event_name":"x","value":1,"value":2}'),
+        ("/experiments/1/assign", b'{"user_id":"u","context":{},"user_id":"v"}'),
+        ("/events", b'{"user_id":"u","type":"x","properties":{"a":{"value":1,"value":2}}}'),
+    ],
+)
+def test_an_object_that_says_one_thing_twice_is_refused(play: Play, path: str, body: bytes) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[httpx2.Response, int]:
+        await running(client)
+        answer = await client.post(path, content=body, headers={"Content-Type": "application/json"})
+        return answer, await counted(client)
+
+    answer, stored = play(journey)
+    assert (answer.status_code, answer.json()["code"], stored) == (422, "duplicate_key", 0)
+
+
+def test_head_is_get_without_the_body(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[tuple[int, bytes]]:
+        await running(client)
+        answers = [await client.head(path) for path in ("/health", "/api/v1/experiments/1", "/docs")]
+        return [(answer.status_code, answer.content) for answer in answers]
+
+    assert play(journey) == [(200, b"")] * 3

@@ -40,7 +40,7 @@ class DataDirectory:
         Raises `Unavailable` when it cannot be written, `Conflict` when another process owns it.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.path / "assay.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise Unavailable(

@@ -18,9 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import structlog
+
 from assay.errors import Unavailable
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("assay.durable")
 
 #: Codes after which nothing of the group was stored and the same request may simply be repeated.
 _SENTENCES = {
@@ -134,6 +138,7 @@ class SqliteWriter:
     Attributes:
         commits: transactions committed for lanes so far.
         rows: rows those transactions held.
+        last_error: why the last transaction failed; None when it did not.
     """
 
     def __init__(self, path: str | Path, limits: Limits = Limits()) -> None:  # noqa: B008 - immutable
@@ -141,6 +146,7 @@ class SqliteWriter:
         self.limits = limits
         self.commits = 0
         self.rows = 0
+        self.last_error: Unavailable | None = None
         self._lanes: list[Lane] = []
         self._exclusive: deque[_Turn | _Job] = deque()
         self._wake = threading.Event()
@@ -321,10 +327,17 @@ class SqliteWriter:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back(connection)
-            raise unavailable(error) from error
+            failure = unavailable(error)
+            if self.last_error is None:  # once, not for every request that meets it
+                _log.error("store.failed", code=failure.code, reason=failure.detail)
+            self.last_error = failure
+            raise failure from error
         except BaseException:
             self._roll_back(connection)
             raise
+        if self.last_error is not None:
+            _log.info("store.recovered", code=self.last_error.code)
+            self.last_error = None
         return result
 
     @staticmethod

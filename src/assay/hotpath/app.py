@@ -1,7 +1,7 @@
 """The outermost ASGI application: hot routes by one table, everything else by the control plane behind it."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -133,6 +133,8 @@ class HotPath:
         parts = (scope.get("raw_path") or scope["path"].encode()).split(b"/")
         if not parts[-1] and len(parts) > 2:
             parts.pop()
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         target = self._find(scope["method"], parts)
         if target is None:
             await self._pass_on(scope, receive, send)
@@ -197,6 +199,17 @@ class HotPath:
             await send(message)
 
         await self._fallback(scope, receive, with_identity)
+
+
+def _without_body(send: Send) -> Send:
+    """The answer to HEAD: that to GET, less its body."""
+
+    async def head_only(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return head_only
 
 
 def microseconds() -> int:

@@ -232,7 +232,7 @@ class AssignmentRoutes:
             for position, (proposal, record) in enumerate(zip(proposals, records, strict=True))
             if record.variant_id != proposal.variant_id
         ]
-        return Response(202, _encode({"accepted": len(records), "conflicts": conflicts}))
+        return Response(202, _encode({"accepted": len(records) - len(conflicts), "conflicts": conflicts}))
 
     def _exposure(self, report: Exposure, position: int, now: int) -> Record:
         path = f"[{position}]"
@@ -270,6 +270,9 @@ class AssignmentRoutes:
         text_id(user_id, "user_id", self.max_name)
         experiment = self.experiment(reference)
         query = request.query()
+        for name in query:
+            if name != experiment.unit:
+                raise Invalid.field(name, "is no parameter of this call", code="unknown_parameter")
         unit_id = self._unit(experiment, user_id, query)
         record = None if unit_id is None else self.assigner.assignments.find(experiment.id, unit_id)
         receipt = explain(

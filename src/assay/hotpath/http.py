@@ -1,6 +1,8 @@
 """The little HTTP that the hot path needs: one request, one answer, problems as RFC 9457 says."""
 
+import contextlib
 import itertools
+import json
 import os
 import re
 import zlib
@@ -20,6 +22,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 T = TypeVar("T")
+
+#: Larger objects are batches, whose fields repeat by nature.
+_LARGEST_CHECKED = 64 * 1024
 
 JSON = b"application/json"
 NDJSON = b"application/x-ndjson"
@@ -117,7 +122,29 @@ class Request:
         data = await self.body()
         if kind not in {JSON, b""} and not kind.endswith(b"+json"):
             raise UnsupportedType(f"Content-Type {shown(kind)} is not understood; send application/json.")
+        refuse_doubled(data, (b'"user_id"', b'"context"', b'"units"', b'"experiment_ids"', b'"user_ids"'))
         return decode(decoder, data)
+
+
+def refuse_doubled(data: bytes, names: tuple[bytes, ...]) -> None:
+    """Refuse an object that says one thing twice, instead of silently believing the last.
+
+    Looked at closely only where one of `names` stands more than once in a body that is a single object: a
+    count costs next to nothing. Arrays of events, where names repeat by nature, are not looked at.
+    """
+    if data[:1] != b"{" or len(data) > _LARGEST_CHECKED or all(data.count(name) < 2 for name in names):
+        return
+    with contextlib.suppress(ValueError, RecursionError):  # the decoder will say what is wrong
+        json.loads(data, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise Invalid.field(name[:60], "stands twice in one object", code="duplicate_key")
+    return found
 
 
 def too_large(limit: int) -> TooLarge:

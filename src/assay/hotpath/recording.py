@@ -10,12 +10,21 @@ from assay.events.accept import accept_batch
 from assay.events.event import Batch, Event, Limits, Rejected
 from assay.events.log import EventLog
 from assay.hotpath.assigner import iso
-from assay.hotpath.http import JSON, NDJSON, Request, Response, shown
+from assay.hotpath.http import JSON, NDJSON, Request, Response, refuse_doubled, shown
 from assay.published import Published
 from assay.telemetry import Telemetry
 
 _encode = msgspec.json.Encoder().encode
 _EMPTY = msgspec.Raw(b"{}")
+_NAMES = (
+    b'"user_id"',
+    b'"type"',
+    b'"event_id"',
+    b'"value"',
+    b'"timestamp"',
+    b'"experiment_id"',
+    b'"properties"',
+)
 
 
 class EventIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,6 +80,8 @@ class RecordingRoutes:
                 "send application/json or application/x-ndjson."
             )
         body = await request.body()
+        if not lines:
+            refuse_doubled(body, _NAMES)
         batch = accept_batch(body, request.now, resolve=self._resolve, limits=self.limits, lines=lines)
         return await (self._one(batch) if batch.single else self._many(batch))
 
@@ -83,6 +94,7 @@ class RecordingRoutes:
         if kind not in {JSON, b""} and not kind.endswith(b"+json"):
             raise UnsupportedType(f"Content-Type {shown(kind)} is not understood; send application/json.")
         body = await request.body()
+        refuse_doubled(body, _NAMES)
         batch = accept_batch(
             body, request.now, resolve=self._resolve, limits=self.limits, experiment_id=experiment_id
         )
@@ -98,10 +110,18 @@ class RecordingRoutes:
         variant_id = self._variant(event)
         fresh, _ = self.log.split(batch.events)
         if not fresh:
-            return Response(200, _shown(event, variant_id, "duplicate"))
+            # What is stored is the first of them, which may have said something else.
+            known = {
+                "event_id": event.o or event.e,
+                "user_id": event.u,
+                "experiment_id": event.x,
+                "variant_id": variant_id,
+                "status": "duplicate",
+            }
+            return Response(200, _encode(known))
         await self.log.append(batch.events)
         self.telemetry.events.add((event.x, variant_id, event.t))
-        return Response(201, _shown(event, variant_id, "accepted"))
+        return Response(201, _shown(event, variant_id))
 
     async def _many(self, batch: Batch) -> Response:
         self._note(batch.rejected)
@@ -145,7 +165,7 @@ class RecordingRoutes:
         return None if record is None else record.variant_id
 
 
-def _shown(event: Event, variant_id: int | None, status: str) -> bytes:
+def _shown(event: Event, variant_id: int | None) -> bytes:
     return _encode(
         {
             "event_id": event.o or event.e,
@@ -156,6 +176,6 @@ def _shown(event: Event, variant_id: int | None, status: str) -> bytes:
             "properties": _EMPTY if event.p is None else msgspec.Raw(event.p.encode()),
             "experiment_id": event.x,
             "variant_id": variant_id,
-            "status": status,
+            "status": "accepted",
         }
     )
