@@ -9,8 +9,9 @@ import pytest
 from assay.reports.health import CHECKS, Evidence, Finding, HealthCheck, examine
 from assay.reports.report import Health, Report, Verdict
 from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, MetricType, Role
+from assay.reports.views.verdicts import stats
 from contracts.event_store import DAY, NOW
-from reports.world import PURCHASE, SPEC, THREE, TIME, World
+from reports.world import PURCHASE, SPEC, THREE, TIME, World, phase
 
 ERRORS = MetricSpec(
     "errors", "errors", MetricType.CONVERSION, "error", None, Direction.DECREASE, Role.GUARDRAIL
@@ -137,6 +138,41 @@ def test_bad_third_variant__is_named(world: World) -> None:
     decision = world.report(THREE).decision
     assert decision.sentence.startswith("Ship blue")
     assert decision.cautions[0] == "green does worse than control: switch it off."
+
+
+@pytest.mark.parametrize("off", [{"enabled": False}, {"removed": True}])
+def test_best__is_by_difference_and_never_one_that_is_off(world: World, off: dict[str, bool]) -> None:
+    # Green was open in the first, better stretch only: its level is the highest, its difference is not.
+    steps = {
+        1: {10: (2000, 400), 11: (2000, 520), 12: (2000, 500)},
+        2: {10: (2000, 100), 11: (2000, 220)},
+    }
+    for number, arms in steps.items():
+        for variant, (units, converters) in arms.items():
+            world.units(variant, units, phase=number, prefix=f"p{number}-")
+            world.events(variant, converters, prefix=f"p{number}-")
+    third = 1 / 3
+    spec = replace(THREE, phases=(phase(1, third, third, third), phase(2, 0.5, 0.5, 0.0)))
+    for variants in (spec.variants, (*spec.variants[:2], replace(spec.variants[2], **off))):
+        report = world.report(replace(spec, variants=variants))
+        blue, green = report.primary.comparisons
+        assert (blue.effect.estimate, green.effect.estimate) == (pytest.approx(0.06), pytest.approx(0.05))
+        assert (green.effect.treatment or 0.0) > (blue.effect.treatment or 0.0)
+        assert report.decision.winner is not None
+        assert report.decision.winner.key == stats(report)["winner"] == "blue"
+
+
+def test_only_better_one_is_off__is_not_shipped(world: World) -> None:
+    for variant, converters in ((10, 200), (11, 155), (12, 300)):
+        world.units(variant, {10: 1600, 11: 1200, 12: 1200}[variant])
+        world.events(variant, converters)
+    control, blue, green = THREE.variants
+    spec = replace(THREE, variants=(control, blue, replace(green, enabled=False)))
+    verdict, sentence = told(world, spec)
+    assert verdict is Verdict.INCONCLUSIVE
+    assert sentence.startswith("Only green does better, and is off: it raises purchase by 100.0 %")
+    assert stats(world.report(spec))["winner"] is None
+    assert stats(world.report(THREE))["winner"] == "green"
 
 
 def test_account_unit__is_not_called_a_user(world: World) -> None:

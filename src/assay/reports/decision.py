@@ -5,7 +5,7 @@ than its level says. With several treatments each is held to the level divided b
 so that the chance of shipping any of them by luck stays at the level.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from assay.reports.health import FEWEST_DAYS, FEWEST_UNITS
@@ -38,6 +38,16 @@ def decide(facts: Facts) -> Decision:
     alpha = facts.alpha / max(1, len(facts.primary.comparisons))
     verdict, sentence, winner = _first(facts, alpha)
     return Decision(verdict, sentence, winner, _cautions(facts, verdict, alpha), facts.primary.metric, alpha)
+
+
+def ranked(compared: Iterable[Comparison], direction: Direction) -> list[Comparison]:
+    """The comparisons whose treatment is ahead, the farthest first.
+
+    Ahead by the difference, not by the arm's own level: where arms were open at different times only the
+    differences were taken among units of the same time.
+    """
+    ahead = [each for each in compared if each.improves(direction)]
+    return sorted(ahead, key=lambda each: -abs(each.effect.estimate or 0.0))
 
 
 _Answer = tuple[Verdict, str, VariantSpec | None]
@@ -80,16 +90,19 @@ def _by_test(facts: Facts, tested: Sequence[Comparison], alpha: float, waiting: 
     found = [
         each for each in tested if (each.effect.p_value or 0.0) <= alpha and not _too_few(each, facts.primary)
     ]
-    better = [each for each in found if each.improves(metric.direction)]
+    ahead = ranked(found, metric.direction)
+    better = [each for each in ahead if each.treatment.is_on]
     harmless = [each for each in better if _harmed(facts, each.treatment) is None]
     if harmless:
-        sign = 1.0 if metric.direction is Direction.INCREASE else -1.0
-        best = max(harmless, key=lambda each: sign * (each.effect.treatment or 0.0))
+        best = harmless[0]
         return Verdict.SHIP, f"Ship {best.treatment.name}: {_effect(facts, best)}.", best.treatment
     if better:
         name, guardrail = better[0].treatment.name, _harmed(facts, better[0].treatment)
         price = f"{_effect(facts, better[0])}, but harms the guardrail {guardrail}"
         return Verdict.ROLL_BACK, f"Do not ship {name}: {price}.", None
+    if ahead:
+        name = ahead[0].treatment.name
+        return Verdict.INCONCLUSIVE, f"Only {name} does better, and is off: {_effect(facts, ahead[0])}.", None
     if len(found) == len(facts.primary.comparisons):
         worst = found[0]
         return Verdict.ROLL_BACK, f"Keep {worst.control.name}: {_all_worse(facts, found)}.", None

@@ -61,6 +61,11 @@ class VariantSpec:
     enabled: bool = True
     removed: bool = False
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it is there to be given to anybody."""
+        return self.enabled and not self.removed
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpec:

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from assay.reports.arms import Tally
-from assay.reports.report import Comparison, MetricReport, Report
+from assay.reports.decision import ranked
+from assay.reports.report import Comparison, Report
 from assay.reports.spec import VariantSpec
 from assay.stats import Interval, Reason, difference_interval, one_proportion
 from assay.stats.tails import critical_value
@@ -70,19 +71,20 @@ def rate_verdicts(report: Report, alpha: float, interval_alpha: float) -> tuple[
 
 
 def winner(report: Report, found: Sequence[RateVerdict]) -> VariantSpec | None:
-    """The arm that the tests declare best: a better treatment, or the control where all others are worse."""
-    direction = report.conversion.metric.direction
-    better = [each for each in found if each.significant and each.comparison.improves(direction)]
+    """The arm that the tests declare best: a better treatment, or the control where all others are worse.
+
+    A treatment that is off does not win. Where the decision ships one of the better treatments, it is that
+    one: the decision is as strict, and looks at guardrails besides.
+    """
+    ahead = ranked(
+        (each.comparison for each in found if each.significant), report.conversion.metric.direction
+    )
+    better = [each.treatment for each in ahead if each.treatment.is_on]
     if better:
-        return min(better, key=lambda each: _rank(report.conversion, each)).comparison.treatment
-    if found and all(each.significant for each in found):
+        return report.decision.winner if report.decision.winner in better else better[0]
+    if found and not ahead and all(each.significant for each in found):
         return found[0].comparison.control
     return None
-
-
-def _rank(metric: MetricReport, each: RateVerdict) -> float:
-    gap = each.difference or 0.0
-    return -gap if metric.metric.direction == "increase" else gap
 
 
 def rate_interval(tally: Tally, alpha: float) -> tuple[Interval | None, str]:
