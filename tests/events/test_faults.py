@@ -53,7 +53,7 @@ def test_a_full_disk_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
     with child("full", tmp_path) as process:
         answer, _ = process.communicate(timeout=120)
     assert process.returncode == 0
-    same, stored, reasons = json.loads(answer)
+    same, stored, reasons = json.loads(answer.splitlines()[-1])  # after what was logged
     assert same
     assert stored > 2
     assert reasons
