@@ -70,6 +70,34 @@ def test_iso_text_comes_back(moment: datetime, offset: int) -> None:
     assert parse(iso(micros(aware))) == found
 
 
+@given(
+    st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)),  # noqa: DTZ001 - UTC is added
+    st.sampled_from([("seconds", SECOND), ("milliseconds", 1_000), ("microseconds", 1)]),
+)
+def test_the_usual_spellings_say_what_they_say(moment: datetime, precision: tuple[str, int]) -> None:
+    timespec, length = precision
+    start = micros(moment) // length * length
+    text = moment.isoformat(timespec=timespec)
+    assert parse(f"{text}Z") == parse(f"{text}+00:00") == parse(text) == Moment(start, start + length - 1)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2024-01-15T07+01:00.123Z",
+        "2024-01-15T07:+1:00.123Z",
+        "2024-01-15T10:35:00.12٣Z",
+        "2024-01-15T10:35:00.1_3Z",
+        "2024-01-15T10:35:00.+12Z",
+        "2024-02-30T10:35:00.123456Z",
+        "2024-01-15T10:35:0٣Z",
+        "2024-01-15T10:35:61Z",
+    ],
+)
+def test_what_only_looks_usual_is_nothing(written: str) -> None:
+    assert parse(written) is None
+
+
 @given(st.text() | st.floats(allow_nan=False) | st.integers())
 def test_parsing_is_total(written: str | float) -> None:
     found = parse(written)

@@ -34,6 +34,7 @@ FUTURE: Final = 5 * timestamps.MINUTE
 #: Times before this, in µs, are some clock that was never set.
 YEAR_2000: Final = 946_684_800 * timestamps.SECOND
 
+_AMOUNTS: Final = frozenset(AMOUNTS)
 _NO_JSON: Final = msgspec.Raw()
 _LONGEST_SAMPLE: Final = 300
 
@@ -218,8 +219,12 @@ class _Acceptor:
     def _typed(self, requests: list[_Request]) -> Batch:
         self._check_number(len(requests))
         batch = Batch([], [], single=False)
+        events = batch.events
         for index, request in enumerate(requests):
-            _add(batch, self._judged(request, None, index))
+            try:
+                events.append(self._event(request))
+            except Wrong as wrong:
+                batch.rejected.append(self._refused(wrong, request, None, index))
         return batch
 
     def _check_number(self, number: int) -> None:
@@ -239,15 +244,23 @@ class _Acceptor:
         try:
             return self._event(request)
         except Wrong as wrong:
-            sample = _encode(request) if raw is None else bytes(raw)
-            named = request.type if request.type is not None else request.event_name
-            return self._rejected(wrong, index, sample, named, request.experiment_id)
+            return self._refused(wrong, request, raw, index)
+
+    def _refused(
+        self, wrong: Wrong, request: _Request, raw: bytes | msgspec.Raw | None, index: int
+    ) -> Rejected:
+        sample = _encode(request) if raw is None else bytes(raw)
+        named = request.type if request.type is not None else request.event_name
+        return self._rejected(wrong, index, sample, named, request.experiment_id)
 
     def _event(self, request: _Request) -> Event:
         longest = self.limits.name
         user_id = request.user_id
         if not 0 < len(user_id) <= longest or "\0" in user_id:
             raise wrong_text("user_id", user_id, longest)
+        kind = request.type
+        if kind is None or request.event_name is not None or not 0 < len(kind) <= longest or "\0" in kind:
+            kind = self._type(request)
         start = end = self.now
         if request.timestamp is not None:
             start, end = self._time(request.timestamp)
@@ -267,7 +280,7 @@ class _Acceptor:
         return Event(
             canonical,
             user_id,
-            self._type(request),
+            kind,
             start,
             self.now,
             end if end != start else None,
@@ -326,10 +339,11 @@ class _Acceptor:
             for name in properties:
                 if len(name) > self.limits.name:
                     raise wrong_text(f"properties.{name}", name, self.limits.name)
-        for name in AMOUNTS:
-            found = properties.get(name)
-            if (type(found) is float or type(found) is int) and -LARGEST_VALUE <= found <= LARGEST_VALUE:
-                return text, float(found)
+        if not _AMOUNTS.isdisjoint(properties):
+            for name in AMOUNTS:
+                found = properties.get(name)
+                if (type(found) is float or type(found) is int) and -LARGEST_VALUE <= found <= LARGEST_VALUE:
+                    return text, float(found)
         return text, None
 
     def _units(self, units: dict[str, str]) -> dict[str, str]:
