@@ -17,7 +17,7 @@ REVENUE = MetricSpec("revenue", "revenue", MetricType.REVENUE, "purchase")
 
 
 def points(world: World, spec: ExperimentSpec, question: Question, metric: MetricSpec) -> tuple[Point, ...]:
-    return trends.trend(world.store, world.answer(spec, question), metric, question.grain or "day")
+    return trends.trend(world.store, world.answer(spec, question), metric, question.grain or "day").points
 
 
 def three_days(world: World) -> None:
@@ -70,12 +70,52 @@ def test_changed_split__is_stratified_at_every_point(world: World) -> None:
     assert second.comparisons[0].effect.estimate == pytest.approx(0.0)
 
 
+def test_share__accumulates_events_and_amounts_with_its_converters(world: World) -> None:
+    three_days(world)
+    for cumulative in (True, False):
+        found = [
+            point.arms[1].tally for point in points(world, SPEC, Question(cumulative=cumulative), PURCHASE)
+        ]
+        counts = [(each.converters, each.events, each.total) for each in found]
+        later = (50, 130.0) if cumulative else (30, 90.0)
+        assert counts == [(0, 0, 0.0), (20, 20, 40.0), (30, *later)]
+
+
+@pytest.mark.parametrize("kind", list(MetricType))
+def test_long_series_of_steps__leave_none_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: MetricType
+) -> None:
+    three_days(world)
+    # A changed split takes a scan for each point, too.
+    spec = replace(SPEC, phases=(phase(0, 0.5, 0.5), phase(1, 0.4, 0.6)))
+    metric = replace(REVENUE, type=kind)
+    question = Question(cumulative=False, grain="day")
+    whole = world.answer(spec, question)
+    scanned = trends.trend(world.store, whole, metric, "day")
+    monkeypatch.setattr(trends, "MOST_POINTS", 2)
+    summed = trends.trend(world.store, whole, metric, "day")
+    assert (len(summed.points), summed.compared, scanned.compared) == (3, False, True)
+    for one, other in zip(summed.points, scanned.points, strict=True):
+        assert (one.start, one.end, one.comparisons) == (other.start, other.end, ())
+        for arm, exact in zip(one.arms, other.arms, strict=True):
+            assert (arm.units, arm.value) == (exact.units, pytest.approx(exact.value))
+            assert (arm.tally.events, arm.tally.total) == (exact.tally.events, exact.tally.total)
+            assert (arm.std_dev, arm.interval.interval) == (None, None)
+    document = timeseries(whole, metric, summed)
+    assert sum(point["variants"][1]["total"] for point in document["points"]) == 130.0
+    assert document["thinned"] is None
+    assert document["note"].startswith("A series this long holds sums alone")
+
+
 def test_long_series_of_scans__are_thinned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trends, "MOST_POINTS", 3)
     for hours in range(8):
         world.units(10, 2, at=NOW - hours * HOUR, prefix=f"h{hours}-")
         world.units(11, 2, at=NOW - hours * HOUR, prefix=f"h{hours}-")
-    found = points(world, SPEC, Question(grain="hour"), REVENUE)
+    report = world.answer(SPEC, Question(grain="hour"))
+    trend = trends.trend(world.store, report, REVENUE, "hour")
+    assert timeseries(report, REVENUE, trend)["thinned"] == {"shown": 3, "of": 8}
+    found = trend.points
     assert len(found) == 3
     assert found[-1].arms[0].units == 16
     assert len(points(world, SPEC, Question(grain="hour"), PURCHASE)) == 8

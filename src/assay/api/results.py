@@ -149,14 +149,18 @@ async def get_stats(call: Reading, request: Request, experiment: str) -> Respons
 @router.get("/experiments/{experiment}/timeseries", openapi_extra=_TIMESERIES.documented)
 @operation(answers=_Document)
 async def get_timeseries(call: Reading, request: Request, experiment: str) -> Response:
-    """The effect with its interval over time, for charts."""
+    """The effect with its interval over time, for charts.
+
+    Long cumulative series are thinned to evenly spaced points, and `thinned` says so. No step of another
+    series is left out; long ones of anything but a share come without intervals, and `note` says so.
+    """
     question = ask(_TIMESERIES.read(request), call.now)
     grain = question.grain or "day"
 
     def document(report: Report) -> _Document:
         metric = report.primary.metric if question.metrics is None else report.metrics[0].metric
-        points = trend(call.parts.store, report, metric, grain)
-        return timeseries(replace(report, question=replace(report.question, grain=grain)), metric, points)
+        found = trend(call.parts.store, report, metric, grain)
+        return timeseries(replace(report, question=replace(report.question, grain=grain)), metric, found)
 
     return await _answered(call, experiment, replace(question, grain=None), document)
 

@@ -149,6 +149,19 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Trend:
+    """The points of a series, of how many stretches in which anything happened.
+
+    There are fewer points than stretches where a cumulative series was thinned; `compared` is false where the
+    points hold sums alone, without intervals and comparisons.
+    """
+
+    points: tuple[Point, ...]
+    stretches: int
+    compared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything that was computed for one question, at one moment.
 

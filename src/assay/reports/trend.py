@@ -1,30 +1,33 @@
 """The effect as it stood over time, for charts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import groupby
+from typing import NamedTuple
 
 from assay.events.timestamps import EPOCH
 from assay.eventstore.base import Bucket, EventStore, SeriesPoint
-from assay.reports.arms import COLUMNS, ByVariant, Tally, measure_of, tallies
+from assay.reports.arms import COLUMNS, NOTHING, ArmSummary, ByVariant, Tally, measure_of, tallies, value_of
 from assay.reports.build import scope_of
 from assay.reports.compare import report_metric
 from assay.reports.question import Grain
-from assay.reports.report import Point, Report
+from assay.reports.report import Point, Report, Trend
 from assay.reports.spec import MetricSpec, MetricType
-from assay.stats import Moments
+from assay.stats import ArmInterval, Mean, Moments
 
 #: Points of a series for which the store must be asked one by one.
 MOST_POINTS = 62
 
 
-def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -> tuple[Point, ...]:
+def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -> Trend:
     """The comparisons by one metric as they stood at the end of each stretch in which anything happened.
 
     Cumulative, each point is the report as it would have been read then. Otherwise it counts the events of
     its own stretch alone, over the units assigned so far. A share under an unchanged split comes out of one
-    scan; anything else takes one for each point, so that longer series are thinned to evenly spaced points.
+    scan; anything else takes one for each point. Where those would be too many, a cumulative series is
+    thinned to evenly spaced points; any other keeps all of them, which then hold sums without intervals.
     """
     spec, question = report.spec, report.question
     rows = store.series(scope_of(spec, question), measure_of(metric), Bucket(grain))
@@ -32,16 +35,47 @@ def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -
     steady = len({spec.weights(phase.number) for phase in spec.phases}) <= 1
     if metric.type is MetricType.CONVERSION and steady:
         found = _counted(rows, cumulative=question.cumulative)
+    elif len(starts) > MOST_POINTS and not question.cumulative:
+        return Trend(tuple(_sums(report, metric, grain, rows)), len(starts), compared=False)
     else:
-        starts = _thinned(starts, MOST_POINTS)
-        found = {start: _asked(store, report, metric, start, grain) for start in starts}
-    return tuple(_point(report, metric, start, grain, found[start]) for start in starts)
+        shown = _thinned(starts, MOST_POINTS)
+        found = {start: _asked(store, report, metric, start, grain) for start in shown}
+    points = tuple(_point(report, metric, start, grain, each) for start, each in found.items())
+    return Trend(points, len(starts))
 
 
 def _point(report: Report, metric: MetricSpec, start: int, grain: Grain, by_variant: ByVariant) -> Point:
     found = report_metric(report.spec, metric, by_variant, report.variants, alpha=report.alpha)
     begin = EPOCH + timedelta(microseconds=start)
     return Point(begin, _last(begin, grain, report.end), found.arms, found.comparisons)
+
+
+def _sums(report: Report, metric: MetricSpec, grain: Grain, rows: Iterable[SeriesPoint]) -> Iterator[Point]:
+    """Each stretch by its sums alone, which say nothing of the spread over units."""
+    for start, each in groupby(rows, key=lambda row: row.bucket):
+        by_variant = {
+            row.variant_id: _share(row, _Running(row.converters, row.events, row.total)) for row in each
+        }
+        begin = EPOCH + timedelta(microseconds=start)
+        arms = []
+        for variant in report.variants:
+            tally = by_variant.get(variant.id, NOTHING)
+            value = _plain_value(metric, tally)
+            arms.append(
+                ArmSummary(variant, tally, value, None, ArmInterval("sums", tally.units, value, None, None))
+            )
+        yield Point(begin, _last(begin, grain, report.end), tuple(arms), ())
+
+
+def _plain_value(metric: MetricSpec, tally: Tally) -> float | None:
+    amounts = {"converted": tally.converters, "events": tally.events, "total": tally.total}
+    value = value_of(metric)
+    above, below = (
+        (amounts[value.column], tally.units)
+        if isinstance(value, Mean)
+        else (amounts[value.numerator], amounts[value.denominator])
+    )
+    return above / below if below else None
 
 
 def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, grain: Grain) -> ByVariant:
@@ -59,26 +93,43 @@ def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, gr
 
 def _counted(rows: Iterable[SeriesPoint], *, cumulative: bool) -> dict[int, ByVariant]:
     """Tallies of a share at each stretch, from running counts."""
-    converters: defaultdict[int, int] = defaultdict(int)
+    running: defaultdict[int, _Running] = defaultdict(_Running)
     latest: dict[int, dict[int, Tally]] = {}
     found: dict[int, ByVariant] = {}
     for row in rows:
-        converters[row.variant_id] += row.first_converters
-        so_far = converters[row.variant_id] if cumulative else row.converters
-        latest[row.variant_id] = {0: _share(row, so_far)}
+        running[row.variant_id] = running[row.variant_id].after(row)
+        latest[row.variant_id] = {0: _share(row, running[row.variant_id] if cumulative else _own(row))}
         found[row.bucket] = dict(latest)
     return found
 
 
-def _share(row: SeriesPoint, converters: int) -> Tally:
+class _Running(NamedTuple):
+    """Converters, events and the sum of their values."""
+
+    converters: int = 0
+    events: int = 0
+    total: float = 0.0
+
+    def after(self, row: SeriesPoint) -> "_Running":
+        """The same with one more stretch."""
+        return _Running(
+            self.converters + row.first_converters, self.events + row.events, self.total + row.total
+        )
+
+
+def _own(row: SeriesPoint) -> _Running:
+    """What happened in the stretch alone."""
+    return _Running(row.converters, row.events, row.total)
+
+
+def _share(row: SeriesPoint, counted: _Running) -> Tally:
     """A tally of which only the converters are known; nobody asks a share for the spread of anything else."""
-    n = row.assigned
+    n, converters = row.assigned, counted.converters
     spread = converters * (n - converters) / n if n else 0.0
     means = (converters / n if n else 0.0, 0.0, 0.0)
     none = (0.0, 0.0, 0.0)
-    return Tally(
-        converters, row.events, row.total, Moments(n, COLUMNS, means, ((spread, 0.0, 0.0), none, none))
-    )
+    moments = Moments(n, COLUMNS, means, ((spread, 0.0, 0.0), none, none))
+    return Tally(converters, counted.events, counted.total, moments)
 
 
 def _thinned(starts: Sequence[int], most: int) -> list[int]:

@@ -1,11 +1,16 @@
 """`GET …/report` and `GET …/timeseries`: everything that was computed, under its own names."""
 
 from assay.reports.arms import ArmSummary
-from assay.reports.report import Comparison, Point, Report
+from assay.reports.report import Comparison, Report, Trend
 from assay.reports.spec import ExperimentSpec, MetricSpec
 from assay.reports.views.common import Document, ends, iso, iso_or_none
 from assay.reports.views.results import sample_ratio
 from assay.stats import Effect, Lift
+
+_SUMS_ALONE = (
+    "A series this long holds sums alone, without intervals and comparisons; ask for longer steps, a shorter "
+    "window or the cumulative series to have them."
+)
 
 
 def canonical(report: Report) -> Document:
@@ -51,8 +56,9 @@ def canonical(report: Report) -> Document:
     }
 
 
-def timeseries(report: Report, metric: MetricSpec, points: tuple[Point, ...]) -> Document:
+def timeseries(report: Report, metric: MetricSpec, trend: Trend) -> Document:
     """The effect over time, for charts."""
+    shown = len(trend.points)
     return {
         "experiment_id": report.spec.id,
         "experiment_key": report.spec.key,
@@ -67,8 +73,10 @@ def timeseries(report: Report, metric: MetricSpec, points: tuple[Point, ...]) ->
                 "variants": [arm_document(arm) for arm in point.arms],
                 "comparisons": [comparison_document(found) for found in point.comparisons],
             }
-            for point in points
+            for point in trend.points
         ],
+        "thinned": None if shown == trend.stretches else {"shown": shown, "of": trend.stretches},
+        "note": None if trend.compared else _SUMS_ALONE,
         "reason": None if report.missing is None else str(report.missing),
     }
 
