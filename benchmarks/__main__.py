@@ -1,18 +1,44 @@
 """`python -m benchmarks [name …]`: run these benchmarks, or all, and print a table for each."""
 
 import argparse
+import contextlib
+import io
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import paths, reports, startup
 from benchmarks.paths import Plan
 
-ALL: dict[str, Callable[[Plan], str]] = {**paths.ALL, "report": reports.report, "startup": startup.startup}
+
+def bucketing(plan: Plan) -> str:
+    """Evaluation in process, beside an SDK."""
+    from benchmarks import bucketing as room
+
+    return room.bucketing(plan)
+
+
+def stats(_plan: Plan) -> str:
+    """The statistics of one comparison."""
+    from benchmarks import stats as room
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        room.main()
+    return f"### Statistics\n\n{said.getvalue()}"
+
+
+ALL: dict[str, Callable[[Plan], str]] = {
+    **paths.ALL,
+    "report": reports.report,
+    "startup": startup.startup,
+    "bucketing": bucketing,
+    "stats": stats,
+}
 
 
 def machine() -> str:
@@ -49,6 +75,9 @@ def main() -> None:
         "--no-typical", action="store_true", help="leave out the typical service, which is slow"
     )
     parser.add_argument("--work", type=Path, help="where to keep prepared data for the next time")
+    parser.add_argument(
+        "--save", action="store_true", help="keep the tables in docs/explanation/performance.md"
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in ALL]
     if unknown:
@@ -69,15 +98,28 @@ def main() -> None:
             typical=not arguments.no_typical,
         )
         plan.work.mkdir(parents=True, exist_ok=True)
-        print(f"{machine()}\n")
+        said = [f"{datetime.now(UTC):%Y-%m-%d}, {machine()}.\n"]
+        print(said[0])
         for name in arguments.names or ALL:
             try:
-                print(ALL[name](plan), flush=True)
+                said.append(ALL[name](plan))
             except Exception as error:
-                print(f"### {name}\n\ncould not be measured: {error}\n", flush=True)
                 if arguments.names:
                     raise
-    sys.exit(0)
+                said.append(f"### {name}\n\ncould not be measured: {error}\n")
+            print(said[-1], flush=True)
+    if arguments.save:
+        save("\n".join(said))
+
+
+def save(text: str) -> None:
+    """Put the tables in place of those of the last run in the documentation."""
+    page = Path(__file__).parent.parent / "docs/explanation/performance.md"
+    before, begin, rest = page.read_text().partition("<!-- last run -->\n")
+    _, end, after = rest.partition("<!-- end of last run -->\n")
+    if not begin or not end:
+        raise SystemExit(f"{page} has lost its markers.")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

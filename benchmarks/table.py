@@ -27,11 +27,10 @@ def table(title: str, unit: str, lines: list[Line], *, yardstick: str) -> str:
     goals = any(line.goal for line in lines)
     head = [
         "contestant",
-        unit,
+        f"{unit}, median",
         f"× {yardstick}",
         *(["goal"] if goals else []),
         "min",
-        "median",
         "max",
         *names,
     ]
@@ -44,7 +43,8 @@ def table(title: str, unit: str, lines: list[Line], *, yardstick: str) -> str:
                 number(median(line.values)),
                 f"{median(ratios):.2f}" if median(ratios) < 10 else f"{median(ratios):.0f}",
                 *([line.goal] if goals else []),
-                *(number(each) for each in (min(line.values), median(line.values), max(line.values))),
+                number(min(line.values)),
+                number(max(line.values)),
                 *(line.notes.get(name, "") for name in names),
             ]
         )
