@@ -115,6 +115,19 @@ def test_the_first_admin_key_is_made_once(catalog: Catalog) -> None:
     assert keys.ensure_admin_key(catalog.database, catalog.now) is None
 
 
+def test_keys_with_other_roles_do_not_stand_in_for_an_admin_key(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        client = keys.create(tx, parse(keys.KeyInput, {"name": "app"}))[0]
+        keys.create(tx, parse(keys.KeyInput, {"name": "ed", "role": "editor"}))
+        keys.revoke(tx, client.id)
+    secret = keys.ensure_admin_key(catalog.database, catalog.now)
+    assert secret is not None
+    found = catalog.published.keys.find(secret.encode(), 0)
+    assert found is not None
+    assert found.role is Role.ADMIN
+    assert keys.ensure_admin_key(catalog.database, catalog.now) is None
+
+
 def test_expiry_is_published_to_the_microsecond(catalog: Catalog) -> None:
     with catalog.write() as tx:
         given = parse(

@@ -89,12 +89,17 @@ def environment_keys(admin_secrets: Sequence[str]) -> list[Key]:
 
 
 def ensure_admin_key(database: Database, now: datetime) -> str | None:
-    """On a catalog that never had a key, make an admin key and return its secret."""
+    """On a catalog that never had an admin key, make one and return its secret.
+
+    Keys with other roles do not count: nobody could administer with them. A revoked admin key does,
+    because somebody meant to end it.
+    """
+    admin = select(ApiKey.id).where(ApiKey.role == Role.ADMIN.value).limit(1)
     with database.reading() as tx:
-        if tx.scalar(select(ApiKey.id).limit(1)) is not None:
+        if tx.scalar(admin) is not None:
             return None
     with database.writing(_SERVER, now) as write:
-        if write.scalar(select(ApiKey.id).limit(1)) is not None:
+        if write.scalar(admin) is not None:
             return None
         return create(write, KeyInput(name="first admin key", role=Role.ADMIN))[1]
 
