@@ -274,11 +274,10 @@ def test_delete_says_what_it_did(house: House) -> None:
 
 @pytest.mark.parametrize("metric", ["primary_metric", "primary_metric_name"])
 def test_a_primary_metric_by_either_name(house: House, metric: str) -> None:
-    made = house.made({"name": "x", "metrics": ["click"], metric: "purchase", "guardrail_metrics": ["crash"]})
+    made = house.made({"name": "x", metric: "purchase", "guardrail_metrics": ["crash"]})
     assert made["primary_metric"] == "purchase"
     assert made["guardrail_metrics"] == ["crash"]
     assert [(each["key"], each["role"]) for each in made["metrics"]] == [
-        ("click", "secondary"),
         ("purchase", "primary"),
         ("crash", "guardrail"),
     ]

@@ -68,10 +68,14 @@ def test_one_form(catalog: Catalog, given: Any, stored: dict[str, Any]) -> None:
     [
         ({"metrics": ["a", "b"]}, {"a": "primary", "b": "secondary"}),
         ({"metrics": ["a", "b"], "primary_metric": "b"}, {"a": "secondary", "b": "primary"}),
-        ({"metrics": ["a"], "primary_metric": "new"}, {"a": "secondary", "new": "primary"}),
+        ({"metrics": ["a", "a", "b", "a"]}, {"a": "primary", "b": "secondary"}),
+        ({"metrics": ["a", {"event_type": "a"}]}, {"a": "primary"}),
+        ({"metrics": [], "primary_metric": "new"}, {"new": "primary"}),
+        ({"metrics": [], "guardrail_metrics": ["crash"]}, {"crash": "guardrail"}),
+        ({"guardrail_metrics": ["crash"], "primary_metric": "buy"}, {"buy": "primary", "crash": "guardrail"}),
         ({"primary_metric_name": "buy"}, {"buy": "primary"}),
         ({"metrics": ["a"], "primary_metric": None}, {"a": "secondary"}),
-        ({"metrics": ["a"], "guardrail_metrics": ["a", "crash"]}, {"a": "guardrail", "crash": "guardrail"}),
+        ({"metrics": ["a", "b"], "guardrail_metrics": ["b"]}, {"a": "primary", "b": "guardrail"}),
         ({"metrics": [{"event_type": "a", "role": "guardrail"}, "b"]}, {"a": "guardrail", "b": "primary"}),
         ({"metrics": ["a", {"event_type": "b", "role": "primary"}]}, {"a": "secondary", "b": "primary"}),
         (
@@ -129,3 +133,40 @@ def test_two_primaries_are_refused(catalog: Catalog) -> None:
             metrics=[{"event_type": "a", "role": "primary"}, {"event_type": "b", "role": "primary"}]
         )
     assert caught.value.errors[0].path == "metrics"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"primary_metric": "nope"}, "primary_metric"),
+        ({"primary_metric_name": "nope"}, "primary_metric_name"),
+        ({"guardrail_metrics": ["buy", "nope"]}, "guardrail_metrics[1]"),
+    ],
+)
+def test_a_name_that_is_not_in_the_list_given_is_refused(
+    catalog: Catalog, fields: dict[str, Any], path: str
+) -> None:
+    metrics = [{"key": "k", "name": "Sales", "event_type": "buy"}, "visit"]
+    with pytest.raises(Invalid) as caught:
+        catalog.create(metrics=metrics, **fields)
+    (error,) = caught.value.errors
+    assert (error.path, error.message) == (
+        path,
+        'is not one of the metrics given ("k", "visit"); got "nope"',
+    )
+    experiment = catalog.create(metrics=metrics)
+    with pytest.raises(Invalid):
+        catalog.edit(experiment, metrics=metrics, **fields)
+
+
+@pytest.mark.parametrize("fields", [{"name": "buy"}, {"key": "buy"}, {"key": "buy", "name": "buy"}])
+def test_a_metric_without_an_event_type_is_called_like_it(catalog: Catalog, fields: dict[str, str]) -> None:
+    (metric,) = catalog.document(catalog.create(metrics=[fields]))["metrics"]
+    assert (metric["key"], metric["name"], metric["event_type"]) == ("buy", "buy", "buy")
+
+
+@pytest.mark.parametrize("fields", [{}, {"type": "count"}, {"key": "aov", "name": "Order value"}])
+def test_an_event_type_that_nothing_names_is_required(catalog: Catalog, fields: dict[str, str]) -> None:
+    with pytest.raises(Invalid) as caught:
+        catalog.create(metrics=[fields])
+    assert caught.value.errors[0].path == "metrics[0].event_type"

@@ -131,7 +131,9 @@ class MetricInput(Input):
     key: Name | None = None
     name: Name | None = None
     type: MetricType = "conversion"
-    event_type: Name | None = None
+    event_type: Name | None = Field(
+        default=None, description="The type of event to look at; by default `name` or `key`."
+    )
     event: Name | None = Field(default=None, description="The same as `event_type`.")
     property_name: Name | None = Field(
         default=None,
@@ -147,15 +149,18 @@ class MetricInput(Input):
             {name: getattr(self, name) for name in ("event_type", "event") if getattr(self, name) is not None}
         )
         if self.event_type is None and self.event is None:
-            raise refuse("is required: the type of event that the metric looks at", "event_type")
+            if self.name is None and self.key is None:
+                raise refuse("is required: the type of event that the metric looks at", "event_type")
+            if None not in {self.name, self.key} and self.name != self.key:
+                raise refuse("is required, because key and name do not agree on one", "event_type")
         if self.property_name is not None and self.type in {"conversion", "count"}:
             raise refuse(f"is read by sum, mean and revenue metrics, not by a {self.type} metric", "property")
         return self
 
     @property
     def source(self) -> str:
-        """The event type, in either spelling."""
-        return self.event_type or self.event or ""
+        """The event type, in either spelling; a metric that names none is called like it."""
+        return self.event_type or self.event or self.name or self.key or ""
 
 
 def _metric(value: object) -> object:
@@ -242,6 +247,11 @@ class ExperimentInput(Input):
     def primary(self) -> str | None:
         """The primary metric, in either spelling."""
         return self.primary_metric or self.primary_metric_name
+
+    @property
+    def primary_field(self) -> str:
+        """The field in which the primary metric was given."""
+        return "primary_metric" if self.primary_metric else "primary_metric_name"
 
     @property
     def names_primary(self) -> bool:

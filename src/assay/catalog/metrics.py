@@ -7,6 +7,7 @@ guardrails are roles, so the list and the names beside it cannot contradict each
 from collections.abc import Sequence
 from typing import Any
 
+from assay.catalog.checks import shown
 from assay.catalog.inputs import ExperimentInput, MetricInput
 from assay.catalog.keying import free
 from assay.errors import Invalid
@@ -18,19 +19,21 @@ def settled(current: Sequence[StoredMetric], given: ExperimentInput, *, started:
     """The metrics in force after `given`.
 
     A primary metric or guardrail that names no metric is taken as an event type, whose conversion rate
-    is then added. Without any word about it, the first metric is the primary one. A metric that
-    appears after the start is `exploratory`: it was not what the experiment set out to show.
+    is then added; beside a list of metrics it must be one of them by key, name or event type. Without any
+    word about it, the first metric is the primary one. A metric that appears after the start is
+    `exploratory`: it was not what the experiment set out to show.
     """
     known = {metric["key"] for metric in current}
     metrics = _listed(given.metrics) if given.given("metrics") else [dict(metric) for metric in current]
+    closed = given.given("metrics") and bool(metrics)
     if given.names_primary:
         for metric in metrics:
             if metric["role"] == "primary":
                 metric["role"] = None
         if given.primary is not None:
-            _named(metrics, given.primary)["role"] = "primary"
+            _named(metrics, given.primary, given.primary_field, closed=closed)["role"] = "primary"
     if given.given("guardrail_metrics"):
-        _guard(metrics, given.guardrail_metrics)
+        _guard(metrics, given.guardrail_metrics, closed=closed)
     primaries = [metric["key"] for metric in metrics if metric["role"] == "primary"]
     if len(primaries) > 1:
         raise Invalid.field("metrics", f"only one metric can be the primary one; got {', '.join(primaries)}")
@@ -55,13 +58,15 @@ def guardrails(metrics: Sequence[StoredMetric]) -> list[str]:
 
 
 def _listed(given: Sequence[MetricInput]) -> list[StoredMetric]:
+    # The same metric twice says nothing more than once.
+    given = [each for at, each in enumerate(given) if each.key is not None or each not in given[:at]]
     taken: set[str] = set()
     for position, metric in enumerate(given):
         if metric.key is not None:
             if metric.key in taken:
                 raise Invalid.field(f"metrics[{position}].key", f"is used twice: {metric.key}")
             taken.add(metric.key)
-    metrics = []
+    metrics: list[StoredMetric] = []
     for metric in given:
         key = metric.key
         if key is None:
@@ -83,22 +88,26 @@ def _stored(key: str, metric: MetricInput) -> StoredMetric:
     }
 
 
-def _named(metrics: list[StoredMetric], name: str) -> StoredMetric:
-    """The metric called `name` by key, name or event type; a new one if there is none."""
+def _named(metrics: list[StoredMetric], name: str, path: str, *, closed: bool) -> StoredMetric:
+    """The metric called `name` by key, name or event type; a new one if there is none, unless `closed`."""
     for field in ("key", "name", "event_type"):
         for metric in metrics:
             if metric[field] == name:
                 return metric
+    if closed:
+        known = ", ".join(shown(metric["key"]) for metric in metrics[:10])
+        raise Invalid.field(path, f"is not one of the metrics given ({known}); got {shown(name)}")
     metrics.append(_stored(name, MetricInput(event_type=name)))
     return metrics[-1]
 
 
-def _guard(metrics: list[StoredMetric], names: Sequence[str]) -> None:
+def _guard(metrics: list[StoredMetric], names: Sequence[str], *, closed: bool) -> None:
     for metric in metrics:
         if metric["role"] == "guardrail":
             metric["role"] = None
     for position, name in enumerate(names):
-        metric = _named(metrics, name)
+        path = f"guardrail_metrics[{position}]"
+        metric = _named(metrics, name, path, closed=closed)
         if metric["role"] == "primary":
-            raise Invalid.field(f"guardrail_metrics[{position}]", f"{name} is the primary metric already")
+            raise Invalid.field(path, f"{name} is the primary metric already")
         metric["role"] = "guardrail"
