@@ -298,3 +298,28 @@ def test_put_away_ends_what_runs(catalog: Catalog) -> None:
         with catalog.write() as tx:
             assert experiments.remove(tx, find(tx, experiment)) == "archived"
         assert all(each["ended_at"] for each in listed(catalog, experiment))
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+@pytest.mark.parametrize("change", [{"enabled": False}, {"allocation": 0}])
+def test_the_last_variant_that_is_on_stays_on(catalog: Catalog, state: str, change: dict[str, Any]) -> None:
+    from catalog.test_variants import edit
+
+    experiment = in_state(catalog, state)
+    edit(catalog, experiment, "b", enabled=False)
+    before = catalog.document(experiment)
+    with pytest.raises(Conflict) as caught:
+        edit(catalog, experiment, "control", **change)
+    assert caught.value.code == "no_variant"
+    assert catalog.document(experiment) == before
+    edit(catalog, experiment, "b", enabled=True)
+    edit(catalog, experiment, "control", **change)
+
+
+@pytest.mark.parametrize("state", ["running", "stopped", "archived"])
+def test_a_refused_new_key_is_not_the_one_the_error_names(catalog: Catalog, state: str) -> None:
+    experiment = in_state(catalog, state, key="old")
+    with pytest.raises(Conflict) as caught:
+        catalog.edit(experiment, key="new")
+    assert caught.value.detail.startswith(f"Experiment old is {state}: its key")
+    assert catalog.document("old")["id"] == experiment

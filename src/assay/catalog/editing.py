@@ -85,7 +85,7 @@ def changing(tx: WriteTx, experiment: Experiment, action: str, reason: str | Non
     Nothing changed: nothing is written. Where the split of a started experiment changed, a new phase
     begins; the assignments already made stay.
     """
-    before, split = documents.experiment(experiment), phases.split(experiment)
+    before, split, admitted = documents.experiment(experiment), phases.split(experiment), admits(experiment)
     yield
     tx.flush()
     tx.refresh(experiment, ["variants", "tags", "segments"])
@@ -95,12 +95,23 @@ def changing(tx: WriteTx, experiment: Experiment, action: str, reason: str | Non
     other_split = phases.split(experiment) != split
     _expect_changeable(experiment, Status(before["status"]), changes, other_split=other_split)
     if other_split and before["status"] in LIVE and experiment.status in LIVE:
+        if admitted and not admits(experiment):
+            raise Conflict(
+                f"Experiment {experiment.key} is {experiment.status}: at least one variant with an "
+                "allocation must stay enabled. Pause the experiment to let nobody new in, or stop it.",
+                code="no_variant",
+            )
         phases.open_next(tx, experiment)
     experiment.version += 1
     experiment.updated_at = tx.now
     tx.record(
         action, "experiment", experiment.id, experiment_id=experiment.id, changes=changes, reason=reason
     )
+
+
+def admits(experiment: Experiment) -> bool:
+    """Whether a variant is there that a new unit could get."""
+    return any(each.enabled and each.allocation > 0 for each in experiment.variants if not each.removed)
 
 
 def checked_rule(rule: dict[str, Any] | None, path: str) -> dict[str, Any] | None:
@@ -144,7 +155,7 @@ def complete_split(experiment: Experiment) -> None:
             f"they sum to {total:g} ({documents.percent(total):g} %)",
             code="allocation_sum",
         )
-    if not any(each.enabled and each.allocation > 0 for each in experiment.variants if not each.removed):
+    if not admits(experiment):
         raise Invalid.field(
             "variants", "at least one variant with an allocation must be enabled", code="no_variant"
         )

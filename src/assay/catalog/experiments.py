@@ -198,6 +198,8 @@ def _rename_key(tx: ReadTx, experiment: Experiment, key: str | None) -> None:
     if key is None:
         raise Invalid.field("key", "must be a string; got null")
     if key != experiment.key:
+        if experiment.status != Status.DRAFT:
+            raise state_forbids(experiment, "its key decides who gets what and can no longer change")
         _refuse_taken(tx, key)
         experiment.key = key
 
