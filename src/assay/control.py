@@ -1,6 +1,7 @@
 """The control plane put together; imported in the background, since its frameworks take a second to load."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from assay.api.app import create_api
 from assay.api.parts import Parts
@@ -23,6 +24,12 @@ def build(
         significant = any(each.significant for each in report.primary.comparisons)
         telemetry.analysed(report.spec.id, seconds, significant=significant)
 
+    @contextlib.contextmanager
+    def paused() -> Iterator[None]:
+        with stores.drain.paused():
+            yield
+            stores.relearn()
+
     paths, schemas = openapi_paths(routes)
     return create_api(
         Parts(
@@ -31,7 +38,7 @@ def build(
             store=stores.store,
             assignments=stores.assignments,
             flush=stores.drain.wait_past,
-            paused=stores.drain.paused,
+            paused=paused,
             forget=stores.log.forget,
             clock=microseconds,
             key_use=uses,

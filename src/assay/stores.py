@@ -78,6 +78,10 @@ class Stores:
             self.drain.start()
             self._closing = stack.pop_all()
 
+    def relearn(self) -> None:
+        """Let the log know the event keys that are stored, after some came or went behind its back."""
+        self.log.relearn(self.store.recent_keys(_REMEMBERED_KEYS))
+
     def close(self) -> None:
         """Drain, close every file and give the directory back."""
         self._closing.close()
@@ -133,7 +137,7 @@ def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, An
                 stores.settings.max_name_length,
             )
             run_import(target, msgspec.convert(what, ImportRequest), microseconds(), say)
-            stores.log.seed(stores.store.recent_keys(_REMEMBERED_KEYS))
+            stores.relearn()
         case {"do": "create_key", "name": str(name), "role": str(role)}:
             with stores.database.writing(_COMMAND, now) as tx:
                 row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))

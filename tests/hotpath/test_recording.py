@@ -265,3 +265,34 @@ def test_head_is_get_without_the_body(play: Play) -> None:
         return [(answer.status_code, answer.content) for answer in answers]
 
     assert play(journey) == [(200, b"")] * 3
+
+
+def test_the_ledger_has_the_repetitions_that_were_named_at_once(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[int]:
+        await running(client)
+        await running(client, name="Second")
+        await told(client, "GET", "/experiments/1/assignment/ada")
+        one = {"user_id": "ada", "type": "buy", "event_id": "1"}
+        for _ in range(3):
+            await client.post("/events", json=one)
+        await client.post("/events", json=[one, one, {**one, "event_id": "2", "experiment_id": 2}])
+        await client.post("/events", json=[{**one, "event_id": "2", "experiment_id": 2}])
+        return [
+            (await told(client, "GET", f"/api/v1/experiments/{number}/events/ledger"))["totals"]["duplicate"]
+            for number in (1, 2)
+        ]
+
+    assert play(journey) == [4, 1]
+
+
+def test_events_of_a_purged_experiment_may_be_sent_again(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[int, int]:
+        await running(client)
+        event = {"user_id": "ada", "type": "buy", "event_id": "1", "experiment_id": "test"}
+        await told(client, "POST", "/events", json=event)
+        await told(client, "DELETE", "/api/v1/experiments/test?purge=true")
+        await running(client)
+        again = await client.post("/events", json=event)
+        return again.status_code, await counted(client)
+
+    assert play(journey) == (201, 1)

@@ -4,7 +4,7 @@ One row of the table `inbox` is one acknowledged request. The drain carries rows
 removes them. Beside the disk, the log remembers the ids that callers gave lately, so that most repetitions
 are named at once; the event store has the last word on the others.
 
-Everything here but `seed` and `take_rejections` belongs to the event loop.
+Everything here but `seed`, `relearn` and `take_rejections` belongs to the event loop.
 """
 
 import asyncio
@@ -42,6 +42,7 @@ class _Keyed(msgspec.Struct):
 
 
 _keyed = msgspec.json.Decoder(list[_Keyed])
+_encode = msgspec.json.Encoder().encode
 
 
 class EventLog:
@@ -82,6 +83,14 @@ class EventLog:
             raise unavailable(error) from error
         for key in reversed(keys):
             self._remember(key)
+
+    def relearn(self, recent: Iterable[tuple[str, str]]) -> None:
+        """Forget all keys and `seed` anew, after events were removed; from any thread.
+
+        A key that comes in meanwhile may be missed: its repetition is then found by the drain.
+        """
+        self._young, self._old = set(), set()
+        self.seed(recent)
 
     def known(self, user_id: str, event_id: str) -> bool:
         """Whether an event with this user and canonical id is on disk, as far as memory goes."""
@@ -133,6 +142,11 @@ class EventLog:
         """Forget a user's keys, after their events were erased."""
         for generation in (self._young, self._old):
             generation.difference_update([key for key in generation if key[36:] == user_id])
+
+    def note_double(self, experiment_id: int | None, event: Event) -> None:
+        """Count a repetition that was named at once, for the ledger of an experiment it concerns."""
+        sample = _encode({"event_id": event.o or event.e, "user_id": event.u}).decode()
+        self.note_rejected(experiment_id, event.t, "duplicate", sample)
 
     def note_rejected(
         self, experiment_id: int | None, event_type: str | None, code: str, sample: str

@@ -104,11 +104,11 @@ class DuckdbStore:
         """See `EventStore`."""
         with self._transaction() as connection:
             after = Position(*connection.execute(_SCHEMA["position"]).fetchall()[0])
-            stored, duplicates = self._append_events(connection, events, after.events)
             assigned = 0
-            if assignments != "[]":
+            if assignments != "[]":  # first, so that a repetition finds the experiments its user is in
                 parameters = {"assignments": assignments, "after": after.assignments}
                 assigned = connection.execute(_APPEND["store_assignments"], parameters).fetchall()[0][0]
+            stored, duplicates = self._append_events(connection, events, after.events)
             for note in rejections:
                 self._note(connection, note)
             connection.execute(_APPEND["advance"], {"events": position[0], "assignments": position[1]})

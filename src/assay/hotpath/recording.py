@@ -108,8 +108,9 @@ class RecordingRoutes:
             raise batch.rejected[0].error()
         event = batch.events[0]
         variant_id = self._variant(event)
-        fresh, _ = self.log.split(batch.events)
-        if not fresh:
+        _, doubles = self.log.split(batch.events)
+        if doubles:
+            self._note_doubles(doubles)
             # What is stored is the first of them, which may have said something else.
             known = {
                 "event_id": event.o or event.e,
@@ -126,6 +127,7 @@ class RecordingRoutes:
     async def _many(self, batch: Batch) -> Response:
         self._note(batch.rejected)
         fresh, doubles = self.log.split(batch.events)
+        self._note_doubles(doubles)
         if fresh:
             await self.log.append(fresh)
             add = self.telemetry.events.add
@@ -147,6 +149,17 @@ class RecordingRoutes:
         for each in rejected:
             self.telemetry.rejected_events.add(each.code)
             self.log.note_rejected(each.experiment_id, each.type, each.code, each.sample)
+
+    def _note_doubles(self, doubles: list[Event]) -> None:
+        """Enter repetitions into the ledger of the experiment they name, or of those their user is in."""
+        for event in doubles:
+            if event.x is not None:
+                self.log.note_double(event.x, event)
+                continue
+            for experiment in self.published.ruleset.by_id.values():
+                unit_id = event.u if experiment.unit == "user_id" else (event.m or {}).get(experiment.unit)
+                if unit_id is not None and self.assignments.peek(experiment.id, unit_id) is not None:
+                    self.log.note_double(experiment.id, event)
 
     def _variant(self, event: Event) -> int | None:
         """The variant on record for the event's user in the experiment it names."""

@@ -81,7 +81,13 @@ WHERE CAST(item[1] AS BIGINT) > $after
 ORDER BY 1;
 
 -- note_rejections --
-INSERT INTO ledger VALUES ($experiment_id, $type, 'rejected', $code, $count, $samples);
+-- A repetition that was named at once comes the same way, under a code of its own.
+INSERT INTO ledger VALUES (
+  $experiment_id, $type,
+  CASE WHEN $code = 'duplicate' THEN 'duplicate' ELSE 'rejected' END,
+  CASE WHEN $code = 'duplicate' THEN '' ELSE $code END,
+  $count, $samples
+);
 
 -- advance --
 UPDATE position SET events = greatest(events, $events), assignments = greatest(assignments, $assignments);
