@@ -175,6 +175,44 @@ def test_only_better_one_is_off__is_not_shipped(world: World) -> None:
     assert stats(world.report(THREE))["winner"] == "green"
 
 
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [(2e-5, "less than a day"), (1, "1 day"), (1.55, "1.5 days"), (6.99, "6.9 days")],
+)
+def test_age__is_told_in_days_and_never_rounded_up(world: World, days: float, said: str) -> None:
+    checks = world.report(replace(SPEC, started_at=TIME - timedelta(days=days))).checks
+    [check] = [each for each in checks if each.name == "enough_days"]
+    assert check.sentence == f"The experiment has run for {said}: a week holds every day of the week once."
+
+
+def test_imported_history__counts_as_time_it_ran(world: World) -> None:
+    world.units(10, 1, at=NOW - 10 * DAY)
+    [check] = [
+        each for each in world.report(replace(SPEC, started_at=TIME)).checks if each.name == "enough_days"
+    ]
+    assert check.health is Health.OK
+    assert check.inputs["days"] == pytest.approx(10, abs=1 / 24)
+
+
+def test_mismatch__does_not_claim_to_know_the_cause(world: World) -> None:
+    world.units(10, 1000)
+    world.units(11, 800)
+    assert "may be lost, counted twice or given another variant on the way" in told(world)[1]
+
+
+def test_silent_event_type__is_named(world: World) -> None:
+    fill(world, 0, 0)
+    assert told(world)[1] == "Keep running: No event of type purchase has arrived that counts."
+    assert world.report().decision.cautions == ()
+    world.events(10, 40)
+    cautions = world.report(event_type="purchsae").decision.cautions
+    assert cautions == ("No event of type purchsae has arrived that counts.",)
+    assert world.report(metrics="clik").decision.cautions == (
+        "No event of type clik has arrived that counts.",
+    )
+    assert world.report(event_type="purchase").decision.cautions == ()
+
+
 def test_account_unit__is_not_called_a_user(world: World) -> None:
     assert "No units yet" in world.report(replace(SPEC, unit="account_id")).decision.text
 
@@ -183,7 +221,7 @@ def test_broken_check__hides_no_other() -> None:
     def broken(units: object) -> Finding:
         raise ZeroDivisionError(units)
 
-    evidence = Evidence(SPEC, {10: 5, 11: 5}, (), None, TIME)
+    evidence = Evidence(SPEC, {10: 5, 11: 5}, (), None, None, TIME)
     found = examine(evidence, (HealthCheck("broken", ("units",), broken), *CHECKS))
     assert [check.name for check in found] == ["broken", *(check.name for check in CHECKS)]
     assert found[0].health is Health.UNKNOWN

@@ -69,7 +69,7 @@ def test_stratified__is_the_weighted_difference_of_the_phases() -> None:
     assert (found.strata, found.left_out) == (2, 0)
     assert found.effect.lift.value == pytest.approx(0.03 / 0.055)
     said = conventional(found, 0.05, 0.05)
-    assert (said.method, said.interval_method) == ("post_stratified_z", "post_stratified")
+    assert (said.method, said.interval_method) == ("post_stratified_t", "post_stratified")
     assert said.interval is not None
     assert said.interval.low == pytest.approx(found.effect.interval and found.effect.interval.low)
 

@@ -140,6 +140,22 @@ def test_grains__end_with_the_report(world: World, grain: str, start: str, end: 
     assert first.end.microsecond == 999_999
 
 
+@pytest.mark.parametrize("cumulative", [True, False])
+@pytest.mark.parametrize("metric", [PURCHASE, REVENUE], ids=["share", "mean"])
+def test_window__leaves_out_what_ended_before_it(world: World, metric: MetricSpec, cumulative: bool) -> None:
+    three_days(world)
+    question = replace(ask({"start": "2026-09-19"}, TIME), cumulative=cumulative)
+    assert [point.start.day for point in points(world, SPEC, question, metric)] == [19, 21]
+
+
+def test_silent_metric__says_so(world: World) -> None:
+    three_days(world)
+    report = world.answer(SPEC, ask({"metric": "zz", "by": "day"}, TIME))
+    metric = report.metrics[0].metric
+    trend = trends.trend(world.store, report, metric, "day")
+    assert timeseries(report, metric, trend)["reason"] == "no_events"
+
+
 def test_nobody__gives_no_points(world: World) -> None:
     report = world.answer(SPEC, Question(grain="day"))
     assert timeseries(report, PURCHASE, trends.trend(world.store, report, PURCHASE, "day"))["points"] == []

@@ -201,7 +201,7 @@ def test_revenue__is_that_of_the_declared_metric(world: World) -> None:
     world.events(10, 1, "refund", a=-3.0)
     plain = summary(world.report())
     declared = summary(world.report(replace(SPEC, metrics=(REVENUE,))))
-    assert plain["variant_stats"]["control"]["metrics"]["total_revenue"] == 497.0
+    assert plain["variant_stats"]["control"]["metrics"]["total_revenue"] == 500.0
     assert declared["variant_stats"]["control"]["metrics"]["total_revenue"] == 500.0
 
 
@@ -277,8 +277,14 @@ def test_ramp__views_are_stratified_too(world: World) -> None:
     ):
         world.units(variant, units, phase=number, prefix=f"p{number}-")
         world.events(variant, converters, prefix=f"p{number}-")
-    found = results(world.report(spec))["comparison"]
-    assert found["method"] == "post_stratified_z"
+    report = world.report(spec)
+    found = results(report)["comparison"]
+    assert found["method"] == "post_stratified_t"
+    assert found["p_value"] == report.conversion.comparisons[0].effect.p_value
+    # The rates as the 1,000 and the 1,000 units of the two stretches would have had them.
+    assert (found["value_control"], found["value_treatment"]) == pytest.approx((0.125, 0.125))
+    assert found["note"].startswith("The split changed on 2026-09-03: the arms are compared within 2 ")
+    assert results(report)["note"] == stats(report)["note"] == winners(report)["note"] == found["note"]
     assert found["conversion_rate_diff"] == pytest.approx(0.0)
     assert found["significant"] is False
 
@@ -331,7 +337,8 @@ def test_empty__says_why(world: World) -> None:
     assert before["srm"]["observed_split_percent"] == {"10": 0.0, "11": 0.0}
     assert before["summary"]["date_range"]["end"] == "2001-01-01T23:59:59.999999Z"
     silent = results(world.report(event_type="never"))
-    assert silent["comparison"]["reason"] == "zero_variance"
+    assert silent["comparison"]["reason"] == silent["reason"] == "no_events"
+    assert "No event of type never has arrived" in silent["recommendation"]
     assert silent["comparison"]["lift_percentage"] is None
     unknown = results(world.report(variant_id="404"))
     assert (unknown["variants"], unknown["comparison"]["reason"]) == ([], "no_such_variant")
@@ -350,6 +357,69 @@ def test_one_sided_counts__have_intervals_that_hold(world: World) -> None:
     assert found["variants"][1]["reason"] == "baseline_zero"
     assert found["variants"][1]["relative_uplift"] is None
     assert results(world.report())["comparison"]["interval_method"] == "newcombe"
+
+
+def test_steady_split__has_no_note(world: World) -> None:
+    report = full(world)
+    found = results(report)["comparison"]
+    assert (found["value_control"], found["value_treatment"], found["note"]) == (0.1, 0.16, None)
+    assert stats(report)["note"] is None
+
+
+def test_silence__is_told_from_sameness(world: World) -> None:
+    world.units(10, 20)
+    world.units(11, 20)
+    assert stats(world.report())["reason"] == "no_events"
+    [silent] = canonical(world.report(metrics="never"))["metrics"][0]["comparisons"]
+    assert (silent["reason"], silent["sentence"]) == (
+        "no_events",
+        "No event of this type has arrived that counts.",
+    )
+    world.events(10, 20)
+    world.events(11, 20)
+    assert stats(world.report())["reason"] == "zero_variance"
+    assert results(world.report(start_date="2030-01-01"))["reason"] == "outside_window"
+
+
+def test_date_range__lies_within_what_counts(world: World) -> None:
+    def span(spec: ExperimentSpec = SPEC, **asked: str) -> tuple[str, str]:
+        found = results(world.report(spec, **asked))["summary"]["date_range"]
+        return found["start"], found["end"]
+
+    now, start = "2026-09-21T14:13:20.000000Z", "2026-09-01T00:00:00.000000Z"
+    world.units(10, 1)
+    assert span() == (start, now)
+    assert span(start_date="2026-09-05") == ("2026-09-05T00:00:00.000000Z", now)
+    assert span(start_date="2026-08-05") == (start, now)
+    assert span(start_date="2030-01-01") == (now, now)
+    ended = replace(SPEC, status="stopped", ended_at=TIME - timedelta(days=1))
+    assert span(ended, end_date="2030-01-01") == (start, "2026-09-20T14:13:20.000000Z")
+    world.units(10, 1, at=NOW - 30 * DAY, prefix="imported")
+    assert span(end_date="2026-08-25") == ("2026-08-22T14:00:00.000000Z", "2026-08-25T23:59:59.999999Z")
+    assert summary(world.report())["experiment_days_running"] == 30
+
+
+def test_buckets__hold_every_variant_and_begin_with_the_window(world: World) -> None:
+    for days in range(4):
+        world.units(10, 2, at=NOW - days * DAY - HOUR, prefix=f"d{days}-")
+        world.events(10, 2, at=NOW - days * DAY, prefix=f"d{days}-")
+    whole = results(world.report(group_by="day"))["timeseries"]
+    assert [bucket["bucket"][:10] for bucket in whole] == [f"2026-09-{day}" for day in (18, 19, 20, 21)]
+    assert [[arm["variant_id"] for arm in bucket["variants"]] for bucket in whole] == [[10, 11]] * 4
+    assert [bucket["variants"][1]["assigned"] for bucket in whole] == [0] * 4
+    assert [bucket["partial"] for bucket in whole] == [False, False, False, True]
+    part = results(world.report(group_by="day", last_day="2"))["timeseries"]
+    assert [bucket["bucket"][:10] for bucket in part] == [f"2026-09-{day}" for day in (19, 20, 21)]
+    assert [bucket["partial"] for bucket in part] == [True, False, True]
+    assert [bucket["variants"][0]["assigned"] for bucket in part] == [4, 6, 8]
+    assert [bucket["variants"][0]["events"] for bucket in part] == [2, 2, 2]
+
+
+def test_amounts_of_other_events__are_no_revenue(world: World) -> None:
+    full(world)
+    world.events(11, 30, "scroll", a=1000.0)
+    shown = summary(world.report())["variant_stats"]
+    assert [arm["metrics"]["total_revenue"] for arm in shown.values()] == [500.0, 850.0]
 
 
 def test_same_names__are_told_apart_by_key() -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from assay.events.timestamps import micros
-from assay.eventstore.base import Arm, Bucket, EventStore, Scope
-from assay.reports.arms import measure_of, shown_variants, tallies
+from assay.events.timestamps import EPOCH, micros
+from assay.eventstore.base import Arm, Bucket, EventStore, Measure, Scope
+from assay.reports.arms import EVERY_TYPE, measure_of, shown_variants, tallies
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
 from assay.reports.health import Evidence, examine
@@ -42,9 +42,12 @@ def build(store: EventStore, spec: ExperimentSpec, question: Question, now: date
     ratio = _sample_ratio(spec, arms)
     judged = tuple(reports[metric] for metric in declared)
     end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
-    checks = examine(Evidence(spec, units, judged, ratio, end))
+    begin = _begin(store, spec, scope)
+    checks = examine(Evidence(spec, units, judged, ratio, begin, end))
+    asked = [*(wanted if question.metrics is not None else ()), conversion]
+    silent = tuple(dict.fromkeys(each.event_type or "" for each in asked if reports[each].silent))
     narrowed = question.is_narrowed
-    facts = Facts(spec, reports[primary], judged, units, checks, missing, narrowed, alpha)
+    facts = Facts(spec, reports[primary], judged, units, checks, missing, narrowed, alpha, silent)
     grain = question.grain
     return Report(
         spec=spec,
@@ -64,6 +67,7 @@ def build(store: EventStore, spec: ExperimentSpec, question: Question, now: date
         counts=tuple(store.event_counts(replace(scope, event_type=question.event_type))) if activity else (),
         series=tuple(store.series(scope, measure_of(conversion), Bucket(grain))) if grain else (),
         missing=missing,
+        begin=begin,
     )
 
 
@@ -77,6 +81,17 @@ def scope_of(spec: ExperimentSpec, question: Question) -> Scope:
         until=None if question.end is None else micros(question.end),
         excluded_units=spec.excluded_units,
     )
+
+
+def _begin(store: EventStore, spec: ExperimentSpec, scope: Scope) -> datetime | None:
+    """When it all began: assignments of before the start, imported ones, are found to the hour."""
+    # No event has the empty type, so that the store need not look at any.
+    rows = store.series(replace(scope, event_type=EVERY_TYPE), Measure("none", "none"), Bucket.HOUR)
+    if not rows:
+        return spec.started_at
+    first = EPOCH + timedelta(microseconds=rows[0].bucket)
+    started = spec.started_at
+    return first if started is None or first + timedelta(hours=1) <= started else started
 
 
 def level(spec: ExperimentSpec, question: Question) -> float:

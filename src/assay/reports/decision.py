@@ -31,6 +31,8 @@ class Facts(NamedTuple):
     missing: Why | None
     narrowed: bool
     alpha: float
+    #: Event types that were asked for, of which no event counts.
+    silent: Sequence[str] = ()
 
 
 def decide(facts: Facts) -> Decision:
@@ -67,6 +69,8 @@ def _first(facts: Facts, alpha: float) -> _Answer:
     tested = [each for each in facts.primary.comparisons if each.effect.p_value is not None]
     if not tested:
         reason = next(each.effect.reason for each in facts.primary.comparisons)
+        if facts.primary.silent and facts.primary.metric.event_type:
+            return waiting, f"{_lead(waiting)}: {_silence(facts.primary.metric.event_type)}", None
         return waiting, f"{_lead(waiting)}: {reason.sentence if reason else ''}".strip(), None
     if spec.target_sample_size is not None and total < spec.target_sample_size and not over:
         progress = f"{total:,} of {spec.target_sample_size:,} planned {_people(spec)} are in"
@@ -170,6 +174,8 @@ def _cautions(facts: Facts, verdict: Verdict, alpha: float) -> tuple[str, ...]:
     said: list[str] = []
     if facts.narrowed:
         said.append("This looks at part of the experiment's time only.")
+    own = facts.primary.metric.event_type
+    said += [_silence(each) for each in facts.silent if each and each != own]
     for each in facts.primary.comparisons:
         worse = _rejects(each, facts.primary, alpha) and not each.improves(facts.primary.metric.direction)
         if worse and verdict not in (Verdict.ROLL_BACK, Verdict.FIX):
@@ -184,6 +190,10 @@ def _cautions(facts: Facts, verdict: Verdict, alpha: float) -> tuple[str, ...]:
     if winner is not None:
         said.append(f"The experiment was stopped with {winner.name} as the winner.")
     return tuple(said)
+
+
+def _silence(event_type: str) -> str:
+    return f"No event of type {event_type} has arrived that counts."
 
 
 def _lead(waiting: Verdict) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from assay.reports.report import Check, Health, MetricReport
 from assay.reports.spec import ExperimentSpec
-from assay.reports.wording import number
+from assay.reports.wording import duration
 from assay.stats import SampleRatio
 
 #: Below these, chance and the day of the week say more than the variants do.
@@ -25,6 +25,7 @@ class Evidence(NamedTuple):
     units: Mapping[int, int]
     metrics: Sequence[MetricReport]
     sample_ratio: SampleRatio | None
+    begin: datetime | None
     end: datetime
 
 
@@ -78,7 +79,8 @@ def _sample_ratio(sample_ratio: SampleRatio | None) -> Finding:
         return Finding(
             Health.FAILED,
             "The variants do not hold the shares of units that they were dealt "
-            f"(p = {sample_ratio.p_value:.2g}): some units are lost or counted twice on the way.",
+            f"(p = {sample_ratio.p_value:.2g}): units may be lost, counted twice or given another variant "
+            "on the way.",
             inputs,
         )
     return Finding(Health.OK, "The variants hold the shares of units that they were dealt.", inputs)
@@ -112,14 +114,14 @@ def _enough_units(spec: ExperimentSpec, units: Mapping[int, int]) -> Finding:
     )
 
 
-def _enough_days(spec: ExperimentSpec, end: datetime) -> Finding:
-    days = (end - spec.started_at) / timedelta(days=1) if spec.started_at else 0.0
+def _enough_days(begin: datetime | None, end: datetime) -> Finding:
+    days = max(0.0, (end - begin) / timedelta(days=1)) if begin else 0.0
     inputs = {"days": days, "wanted": FEWEST_DAYS}
     if days >= FEWEST_DAYS:
         return Finding(Health.OK, f"The experiment has run for at least {FEWEST_DAYS} days.", inputs)
     return Finding(
         Health.WARNING,
-        f"The experiment has run for {number(max(days, 0.0))} days: a week holds every day of the week once.",
+        f"The experiment has run for {duration(days)}: a week holds every day of the week once.",
         inputs,
     )
 
@@ -160,5 +162,5 @@ CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck("steady_split", ("spec", "metrics"), _steady_split),
     HealthCheck("planned_sample", ("spec", "units"), _planned_sample),
     HealthCheck("enough_units", ("spec", "units"), _enough_units),
-    HealthCheck("enough_days", ("spec", "end"), _enough_days),
+    HealthCheck("enough_days", ("begin", "end"), _enough_days),
 )

@@ -18,6 +18,8 @@ class Why(StrEnum):
     NO_CONTROL = "no_control"
     NO_TREATMENT = "no_treatment"
     NO_SUCH_VARIANT = "no_such_variant"
+    NO_EVENTS = "no_events"
+    OUTSIDE_WINDOW = "outside_window"
 
     @property
     def sentence(self) -> str:
@@ -29,6 +31,8 @@ _WHY = {
     Why.NO_CONTROL: "The experiment has no variants, so there is nothing to compare.",
     Why.NO_TREATMENT: "Only the control is left after the filter, so there is nothing to compare it with.",
     Why.NO_SUCH_VARIANT: "The experiment has no variant with that id, key or name.",
+    Why.NO_EVENTS: "No event of this type has arrived that counts.",
+    Why.OUTSIDE_WINDOW: "The window begins after everything that is reported on.",
 }
 
 
@@ -68,6 +72,11 @@ class MetricReport:
     arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
     tallies: ByVariant
+
+    @property
+    def silent(self) -> bool:
+        """Whether there are units, and no event of any of them counts."""
+        return any(arm.units for arm in self.arms) and not any(arm.tally.events for arm in self.arms)
 
     def arm(self, variant_id: int) -> ArmSummary | None:
         """The arm of this variant."""
@@ -169,6 +178,7 @@ class Report:
     `conversion` counts the units with an event of the type that the question, or else the experiment, calls
     the conversion. `counts`, with `activity` (the units that have any of those events), and `series` are
     there when asked for. `variants` are the arms to show. `missing` says why there is no comparison.
+    `begin` is when the experiment started, or its first unit came where that was earlier (to the hour).
     """
 
     spec: ExperimentSpec
@@ -188,6 +198,13 @@ class Report:
     counts: tuple[EventCount, ...] = ()
     series: tuple[SeriesPoint, ...] = ()
     missing: Why | None = None
+    begin: datetime | None = None
+
+    def blank(self, of: MetricReport) -> Why | None:
+        """Why there is nothing to count for this metric, if so."""
+        if self.question.start is not None and self.question.start > self.end:
+            return Why.OUTSIDE_WINDOW
+        return Why.NO_EVENTS if of.silent else None
 
     @property
     def end(self) -> datetime:

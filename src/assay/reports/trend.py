@@ -31,10 +31,11 @@ def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -
     """
     spec, question = report.spec, report.question
     rows = store.series(scope_of(spec, question), measure_of(metric), Bucket(grain))
-    starts = sorted({row.bucket for row in rows})
+    starts = [start for start in sorted({row.bucket for row in rows}) if not _before(start, report, grain)]
     steady = len({spec.weights(phase.number) for phase in spec.phases}) <= 1
     if metric.type is MetricType.CONVERSION and steady:
-        found = _counted(rows, cumulative=question.cumulative)
+        counted = _counted(rows, cumulative=question.cumulative)
+        found = {start: counted[start] for start in starts}
     elif len(starts) > MOST_POINTS and not question.cumulative:
         return Trend(tuple(_sums(report, metric, grain, rows)), len(starts), compared=False)
     else:
@@ -47,12 +48,21 @@ def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -
 def _point(report: Report, metric: MetricSpec, start: int, grain: Grain, by_variant: ByVariant) -> Point:
     found = report_metric(report.spec, metric, by_variant, report.variants, alpha=report.alpha)
     begin = EPOCH + timedelta(microseconds=start)
-    return Point(begin, _last(begin, grain, report.end), found.arms, found.comparisons)
+    return Point(begin, last_moment(begin, grain, report.end), found.arms, found.comparisons)
+
+
+def _before(start: int, report: Report, grain: Grain) -> bool:
+    """Whether the stretch ends before the window begins: no event of it could count."""
+    since = report.question.start
+    begin = EPOCH + timedelta(microseconds=start)
+    return since is not None and last_moment(begin, grain, report.end) < since
 
 
 def _sums(report: Report, metric: MetricSpec, grain: Grain, rows: Iterable[SeriesPoint]) -> Iterator[Point]:
     """Each stretch by its sums alone, which say nothing of the spread over units."""
     for start, each in groupby(rows, key=lambda row: row.bucket):
+        if _before(start, report, grain):
+            continue
         by_variant = {
             row.variant_id: _share(row, _Running(row.converters, row.events, row.total)) for row in each
         }
@@ -64,7 +74,7 @@ def _sums(report: Report, metric: MetricSpec, grain: Grain, rows: Iterable[Serie
             arms.append(
                 ArmSummary(variant, tally, value, None, ArmInterval("sums", tally.units, value, None, None))
             )
-        yield Point(begin, _last(begin, grain, report.end), tuple(arms), ())
+        yield Point(begin, last_moment(begin, grain, report.end), tuple(arms), ())
 
 
 def _plain_value(metric: MetricSpec, tally: Tally) -> float | None:
@@ -81,7 +91,7 @@ def _plain_value(metric: MetricSpec, tally: Tally) -> float | None:
 def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, grain: Grain) -> ByVariant:
     """The store's moments as of the end of one stretch."""
     begin = EPOCH + timedelta(microseconds=start)
-    until = _last(begin, grain, report.end)
+    until = last_moment(begin, grain, report.end)
     question = report.question
     if not question.cumulative:
         begin = begin if question.start is None else max(begin, question.start)
@@ -140,7 +150,7 @@ def _thinned(starts: Sequence[int], most: int) -> list[int]:
     return [starts[round(place * step)] for place in range(most)]
 
 
-def _last(begin: datetime, grain: Grain, end: datetime) -> datetime:
+def last_moment(begin: datetime, grain: Grain, end: datetime | None = None) -> datetime:
     """The last instant of the stretch, or of the report where that ends within it."""
     if grain == "month":
         following = (begin.replace(day=1) + timedelta(days=32)).replace(day=1)
@@ -148,4 +158,5 @@ def _last(begin: datetime, grain: Grain, end: datetime) -> datetime:
         following = (
             begin + {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[grain]
         )
-    return min(following - timedelta(microseconds=1), max(end, begin))
+    last = following - timedelta(microseconds=1)
+    return last if end is None else min(last, max(end, begin))

@@ -16,6 +16,15 @@ def number(value: float) -> str:
     return f"{value:,.2f}" if 100.0 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
+def duration(days: float) -> str:
+    """`5 days`, `1.5 days`, `less than a day`."""
+    if days < 1.0:
+        return "less than a day"
+    # Rounded down: what is not yet a week must not read like one.
+    tenths = int(days * 10.0) / 10.0
+    return f"{tenths:g} day{'' if tenths == 1.0 else 's'}"
+
+
 def p_value(effect: Effect) -> str:
     """`p = 0.0234`; what no double can hold by its power of ten."""
     if effect.p_value is None:

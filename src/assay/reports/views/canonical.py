@@ -1,11 +1,11 @@
 """`GET …/report` and `GET …/timeseries`: everything that was computed, under its own names."""
 
 from assay.reports.arms import ArmSummary
-from assay.reports.report import Comparison, Report, Trend
+from assay.reports.report import Comparison, Report, Trend, Why
 from assay.reports.spec import ExperimentSpec, MetricSpec
 from assay.reports.views.common import Document, ends, iso, iso_or_none
 from assay.reports.views.results import sample_ratio
-from assay.stats import Effect, Lift
+from assay.stats import Effect, Lift, Reason
 
 _SUMS_ALONE = (
     "A series this long holds sums alone, without intervals and comparisons; ask for longer steps, a shorter "
@@ -20,7 +20,7 @@ def canonical(report: Report) -> Document:
         "computed_at": iso(report.computed_at),
         "window": {
             "start": iso_or_none(report.question.start),
-            "end": iso(report.question.end or report.end),
+            "end": iso(report.end),
         },
         "significance_level": report.alpha,
         "headline": report.decision.text,
@@ -38,7 +38,7 @@ def canonical(report: Report) -> Document:
             {
                 **metric_document(each.metric),
                 "variants": [arm_document(arm) for arm in each.arms],
-                "comparisons": [comparison_document(found) for found in each.comparisons],
+                "comparisons": [comparison_document(found, report.blank(each)) for found in each.comparisons],
             }
             for each in report.metrics
         ],
@@ -58,7 +58,10 @@ def canonical(report: Report) -> Document:
 
 def timeseries(report: Report, metric: MetricSpec, trend: Trend) -> Document:
     """The effect over time, for charts."""
-    shown = len(trend.points)
+    shown, missing = len(trend.points), report.missing
+    asked = report.primary if report.question.metrics is None else report.metrics[0]
+    if missing is None:
+        missing = report.blank(asked)
     return {
         "experiment_id": report.spec.id,
         "experiment_key": report.spec.key,
@@ -77,7 +80,7 @@ def timeseries(report: Report, metric: MetricSpec, trend: Trend) -> Document:
         ],
         "thinned": None if shown == trend.stretches else {"shown": shown, "of": trend.stretches},
         "note": None if trend.compared else _SUMS_ALONE,
-        "reason": None if report.missing is None else str(report.missing),
+        "reason": None if missing is None else str(missing),
     }
 
 
@@ -114,9 +117,10 @@ def arm_document(arm: ArmSummary) -> Document:
     }
 
 
-def comparison_document(each: Comparison) -> Document:
-    """One treatment against the control by one metric."""
+def comparison_document(each: Comparison, blank: Why | None = None) -> Document:
+    """One treatment against the control by one metric; `blank` says why there was nothing to count, if so."""
     effect = each.effect
+    why = blank if blank is not None and effect.reason is Reason.ZERO_VARIANCE else None
     return {
         "control_id": each.control.id,
         "control": each.control.name,
@@ -124,6 +128,7 @@ def comparison_document(each: Comparison) -> Document:
         "treatment": each.treatment.name,
         "significant": effect.significant,
         **effect_document(effect),
+        **({} if why is None else {"reason": str(why), "sentence": why.sentence}),
         "strata": each.strata,
         "left_out": each.left_out,
     }

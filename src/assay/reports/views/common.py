@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from assay.reports.arms import Tally
 from assay.reports.decision import ranked
-from assay.reports.report import Comparison, Report
-from assay.reports.spec import VariantSpec
+from assay.reports.report import Comparison, Report, Why
+from assay.reports.spec import ExperimentSpec, VariantSpec
 from assay.stats import Interval, Reason, difference_interval, one_proportion
 from assay.stats.tails import critical_value
 
@@ -32,11 +32,16 @@ class RateVerdict(NamedTuple):
     interval: Interval | None
     method: str
     interval_method: str
-    reason: Reason | None
+    reason: Reason | Why | None
 
 
-def conventional(comparison: Comparison, alpha: float, interval_alpha: float) -> RateVerdict:
-    """The conventional statement about a comparison of shares, at the level `alpha`."""
+def conventional(
+    comparison: Comparison, alpha: float, interval_alpha: float, blank: Why | None = None
+) -> RateVerdict:
+    """The conventional statement about a comparison of shares, at the level `alpha`.
+
+    `blank` says why there was nothing to count, if so: that is then why there is no test.
+    """
     effect = comparison.effect
     control, treatment = comparison.control_tally.count, comparison.treatment_tally.count
     stratified = comparison.strata > 1
@@ -59,15 +64,18 @@ def conventional(comparison: Comparison, alpha: float, interval_alpha: float) ->
         effect.estimate,
         effect.lift.value,
         interval,
-        "post_stratified_z" if stratified else "pooled_two_proportion_z",
+        "post_stratified_t" if stratified else "pooled_two_proportion_z",
         how,
-        effect.reason or effect.lift.reason,
+        blank
+        if blank is not None and effect.reason is Reason.ZERO_VARIANCE
+        else effect.reason or effect.lift.reason,
     )
 
 
 def rate_verdicts(report: Report, alpha: float, interval_alpha: float) -> tuple[RateVerdict, ...]:
     """Every treatment's conversion rate against the control's."""
-    return tuple(conventional(each, alpha, interval_alpha) for each in report.conversion.comparisons)
+    blank = report.blank(report.conversion)
+    return tuple(conventional(each, alpha, interval_alpha, blank) for each in report.conversion.comparisons)
 
 
 def winner(report: Report, found: Sequence[RateVerdict]) -> VariantSpec | None:
@@ -103,7 +111,8 @@ def value_of_converters(tally: Tally) -> tuple[float | None, float | None]:
     """Mean and standard deviation of what one converter's events were worth, in total.
 
     The units without an event are zeros in the moments, so the converters' spread is what is left when that
-    group is taken out of the sum of squares. Where no event carries a value, each counts as 1.
+    group is taken out of the sum of squares. Where no event carries a value, each counts as 1; where some do,
+    one without adds nothing to what its converter was worth.
     """
     k, n = tally.converters, tally.units
     if not k:
@@ -135,6 +144,37 @@ def reason_of(report: Report, found: Sequence[RateVerdict]) -> str | None:
     if found and all(each.p_value is None for each in found):
         return str(found[0].reason)
     return None
+
+
+def note(report: Report, comparison: Comparison) -> str | None:
+    """What a reader of the plain rates must know: where they are not what was compared."""
+    said = []
+    if comparison.strata > 1:
+        days = ", ".join(moment.date().isoformat() for moment in _changes(report.spec, comparison))
+        said.append(
+            f"The split changed{f' on {days}' if days else ''}: the arms are compared within "
+            f"{comparison.strata} stretches of equal split, so that the difference is not that of the "
+            "overall rates."
+        )
+    if comparison.left_out:
+        said.append(
+            f"{comparison.left_out:,} units came while one of the two arms was closed and are not compared."
+        )
+    return " ".join(said) or None
+
+
+def _changes(spec: ExperimentSpec, comparison: Comparison) -> list[datetime]:
+    """When the split between the two arms changed."""
+    places = spec.variants.index(comparison.control), spec.variants.index(comparison.treatment)
+    found, before = [], None
+    for phase in spec.phases:
+        weights = spec.weights(phase.number)
+        own, other = (weights[place] for place in places)
+        split = round(other / (own + other), 9) if own + other else 0.0
+        if before is not None and split != before:
+            found.append(phase.started_at)
+        before = split
+    return found
 
 
 def iso(moment: datetime) -> str:

@@ -1,19 +1,23 @@
 """`GET …/results`: the detailed shape and the flat summary, whose names do not collide."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from itertools import groupby
 
+from assay.events.timestamps import EPOCH
 from assay.events.timestamps import iso as micros_iso
 from assay.eventstore.base import EventCount, SeriesPoint
 from assay.reports.arms import ArmSummary
 from assay.reports.report import Report
 from assay.reports.spec import MetricType, VariantSpec
+from assay.reports.trend import last_moment
 from assay.reports.views.common import (
     Document,
     RateVerdict,
     iso,
     iso_or_none,
     names,
+    note,
     percent,
     percent_or_none,
     rate,
@@ -44,6 +48,7 @@ def results(report: Report) -> Document:
         "recommendation": report.decision.text,
         "decision": str(report.decision.verdict),
         "method": found[0].method if found else None,
+        "note": note(report, found[0].comparison) if found else None,
         "reason": reason_of(report, found),
     }
 
@@ -53,7 +58,7 @@ def summary(report: Report) -> Document:
     spec, labels = report.spec, names(report.variants)
     converters = sum(arm.tally.converters for arm in report.conversion.arms)
     end = min(moment for moment in (spec.ended_at, report.computed_at) if moment is not None)
-    running = (end - spec.started_at).days if spec.started_at else 0
+    running = (end - report.begin).days if report.begin else 0
     return {
         "name": spec.name,
         "description": spec.description,
@@ -161,10 +166,16 @@ def _totals(report: Report) -> Document:
         "total_assigned": report.total_units,
         "total_events": sum(count.events for count in _shown(report)),
         "date_range": {
-            "start": iso_or_none(report.question.start or report.spec.started_at),
-            "end": iso(report.question.end or report.end),
+            "start": iso_or_none(_since(report)),
+            "end": iso(report.end),
         },
     }
+
+
+def _since(report: Report) -> datetime | None:
+    """From when on events can count: never after the end, so that an empty range reads as one."""
+    begins = [moment for moment in (report.question.start, report.begin) if moment is not None]
+    return min(max(begins), report.end) if begins else None
 
 
 def _variant(report: Report, arm: ArmSummary) -> Document:
@@ -207,6 +218,9 @@ def _comparison(report: Report, found: Sequence[RateVerdict]) -> Document:
         "conversion_rate_diff_ci_95": {"diff_low": None, "diff_high": None},
         "method": None,
         "interval_method": None,
+        "value_control": None,
+        "value_treatment": None,
+        "note": None,
         "reason": str(report.missing),
     }
 
@@ -230,23 +244,38 @@ def _against(report: Report, each: RateVerdict) -> Document:
         },
         "method": each.method,
         "interval_method": each.interval_method if each.interval else None,
+        "value_control": each.comparison.effect.control,
+        "value_treatment": each.comparison.effect.treatment,
+        "note": note(report, each.comparison),
         "reason": None if each.reason is None else str(each.reason),
     }
 
 
 def _timeseries(report: Report) -> Iterator[Document]:
-    """What happened in each stretch, and where it had led to; rates divide by the units assigned so far."""
-    shown = {variant.id: variant for variant in report.variants}
-    so_far = dict.fromkeys(shown, 0)
+    """What happened in each stretch, and where it had led to; rates divide by the units assigned so far.
+
+    Stretches that end before the window begins are left out: their events do not count, which is not to say
+    that there were none.
+    """
+    grain = report.question.grain
+    if grain is None:
+        return
+    so_far = {variant.id: 0 for variant in report.variants}
     for bucket, points in groupby(report.series, key=lambda point: point.bucket):
+        by_variant = {point.variant_id: point for point in points}
         variants = []
-        for point in points:
-            if point.variant_id in shown:
-                so_far[point.variant_id] += point.first_converters
-                variants.append(_stretch(point, shown[point.variant_id], so_far[point.variant_id]))
+        for variant in report.variants:
+            point = by_variant.get(variant.id) or SeriesPoint(bucket, variant.id, 0, 0, 0, 0, 0, 0.0)
+            so_far[variant.id] += point.first_converters
+            variants.append(_stretch(point, variant, so_far[variant.id]))
+        begin = EPOCH + timedelta(microseconds=bucket)
+        last, since = last_moment(begin, grain), report.question.start
+        if since is not None and last < since:
+            continue
         yield {
             "bucket": micros_iso(bucket),
-            "group_by": report.question.grain,
+            "partial": (since is not None and begin < since) or report.end < last,
+            "group_by": grain,
             "metric": report.conversion.metric.name,
             "variants": variants,
         }
@@ -276,9 +305,10 @@ def _by_type(report: Report, variant: VariantSpec) -> dict[str, int]:
 
 
 def _revenue(report: Report, variant: VariantSpec) -> float:
-    """The experiment's revenue where it declares a metric of it, else all amounts of the events shown."""
+    """The experiment's revenue where it declares a metric of it, else the conversion's amounts."""
     declared = [each for each in report.metrics if each.metric.type is MetricType.REVENUE]
     if declared:
         arms = [each.arm(variant.id) for each in declared]
         return sum(arm.tally.total for arm in arms if arm is not None)
-    return sum(count.amount for count in report.counts if count.variant_id == variant.id)
+    arm = report.conversion.arm(variant.id)
+    return arm.tally.total if arm else 0.0

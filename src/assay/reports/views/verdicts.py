@@ -8,6 +8,7 @@ from assay.reports.spec import VariantSpec
 from assay.reports.views.common import (
     Document,
     RateVerdict,
+    note,
     percent,
     percent_or_none,
     rate,
@@ -41,6 +42,7 @@ def winners(report: Report) -> Document:
         "recommendation": report.decision.text,
         "decision": str(report.decision.verdict),
         "method": found[0].method if found else None,
+        "note": note(report, found[0].comparison) if found else None,
         "reason": reason_of(report, found),
     }
 
@@ -76,6 +78,7 @@ def stats(report: Report) -> Document:
         "conversion_event_type": report.conversion.metric.event_type,
         "conversion_source": str(report.conversion_source),
         "method": headline.method if headline else None,
+        "note": note(report, headline.comparison) if headline else None,
         "reason": reason_of(report, found),
     }
 
