@@ -246,9 +246,9 @@ class ImportContract:
     def test_a_repeated_import_counts_once(self, imports: Import) -> None:
         text = "user_id,type\n" + "".join(f"u{index},t\n" for index in range(10)) + ",t\n"
         assert imports.events(text) == Imported(11, 10, 0, 1, 0)
-        assert imports.events(text) == Imported(11, 10, 0, 1, 11)
+        assert imports.events(text) == Imported(11, 0, 10, 1, 0)
         assert len(imports.stored()) == 10
-        assert len(imports.bad) == 1
+        assert imports.bad == 2 * [BadRow(11, "user_id", "", "is missing")]
         assert imports.events(text, experiment_id=3).events == 10
 
     def test_callers_ids_count_once_on_every_path(self, imports: Import) -> None:
@@ -322,11 +322,87 @@ class ImportContract:
         what = EventImport(path, FileFormat.CSV, NOW)
         with pytest.raises(StopError):
             imports.store.import_events(what, imports.bad.append, stopping)
+        imports.bad.clear()
         assert imports.path(path, FileFormat.CSV) == Imported(95, 81, 0, 14, 30)
         assert [row.user_id for row in sorted(imports.stored(), key=lambda row: int(row.user_id[1:]))] == [
             f"u{index}" for index in range(95) if index % 7
         ]
         assert [row.row for row in imports.bad] == [index + 1 for index in range(95) if not index % 7]
+
+    def test_a_stopped_import_names_again_what_was_bad(
+        self, imports: Import, chunk: Callable[[int], None]
+    ) -> None:
+        chunk(4)
+        text = "user_id,type\n" + "".join(f"u{index},t\n" if index % 5 else "u\n" for index in range(12))
+        text += ",t\n" * 2
+
+        class StopError(Exception):
+            pass
+
+        def stopping(progress: Progress) -> None:
+            if progress.rows_done == 8:
+                raise StopError
+
+        path = imports.file(text, FileFormat.CSV)
+        with pytest.raises(StopError):
+            imports.store.import_events(EventImport(path, FileFormat.CSV, NOW), imports.bad.append, stopping)
+        for done in (Imported(14, 9, 0, 5, 8), Imported(14, 0, 9, 5, 0)):
+            imports.bad.clear()
+            assert imports.path(path, FileFormat.CSV) == done
+            assert [row.row for row in imports.bad] == [1, 6, 11, 13, 14]
+
+    def test_rows_that_failed_are_taken_when_the_cause_is_gone(
+        self, imports: Import, chunk: Callable[[int], None]
+    ) -> None:
+        chunk(2)
+        text = "user_id,type,event_id,experiment\na,t,1,\nb,t,2,later\nc,t,,later\na,t,1,\nd,t,,\n"
+        bad = [BadRow(row, "experiment", "later", "is not a known experiment") for row in (2, 3)]
+        assert imports.events(text) == Imported(5, 2, 1, 2, 0)
+        assert imports.events(text) == Imported(5, 0, 3, 2, 0)
+        assert imports.bad == 2 * bad
+        assert imports.events(text, experiments={"later": 4}) == Imported(5, 2, 3, 0, 0)
+        assert imports.events(text, experiments={"later": 4}) == Imported(5, 0, 5, 0, 0)
+        assert sorted((row.user_id, row.experiment_id) for row in imports.stored() if row.experiment_id) == [
+            ("b", 4),
+            ("c", 4),
+        ]
+        assert len(imports.stored()) == 4
+        assert imports.bad == 2 * bad
+
+    def test_an_unfinished_import_takes_what_failed_before(
+        self, imports: Import, chunk: Callable[[int], None]
+    ) -> None:
+        chunk(2)
+        text = "user_id,type,experiment\na,t,later\n,t,\nb,t,\nc,t,\n"
+
+        class StopError(Exception):
+            pass
+
+        def stopping(progress: Progress) -> None:
+            if progress.rows_done == 2:
+                raise StopError
+
+        path = imports.file(text, FileFormat.CSV)
+        with pytest.raises(StopError):
+            imports.store.import_events(EventImport(path, FileFormat.CSV, NOW), imports.bad.append, stopping)
+        imports.bad.clear()
+        assert imports.path(path, FileFormat.CSV, experiments={"later": 4}) == Imported(4, 3, 0, 1, 0)
+        assert imports.bad == [BadRow(2, "user_id", "", "is missing")]
+        assert sorted(row.user_id for row in imports.stored()) == ["a", "b", "c"]
+
+    def test_erased_events_come_back_when_their_file_does(self, imports: Import) -> None:
+        text = "user_id,type\na,t\nb,t\n"
+        imports.events(text)
+        imports.store.erase("a")
+        assert imports.events(text) == Imported(2, 1, 1, 0, 0)
+        assert sorted(row.user_id for row in imports.stored()) == ["a", "b"]
+
+    def test_a_repeated_import_is_not_in_the_ledger(self, imports: Import) -> None:
+        text = "user_id,type,event_id,experiment\na,t,1,x\na,t,1,x\n"
+        for _ in range(3):
+            imports.events(text, experiments={"x": 5})
+        noted = [entry for entry in imports.store.ledger(Scope(5)) if entry.reason == "duplicate"]
+        assert [entry.count for entry in noted] == [1]
 
     # Assignments.
 

@@ -1,6 +1,7 @@
 """Taking in files in bulk, inside the engine: read, judged, and stored in chunks with the progress made."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -90,35 +91,48 @@ def events(
         connection, what.path, what.format, EVENT_FIELDS, what.rename, extra_allowed=what.extra_as_properties
     )
     with transaction():
-        begun = connection.execute(_SQL["begun"], {"digest": digest}).fetchall()
-        if not begun:
+        found = connection.execute(_SQL["begun"], {"digest": digest}).fetchall()
+        if not found:
             connection.execute(_SQL["begin"], {"digest": digest})
-    done = resumed = begun[0][0] if begun else 0
-    if not begun:
-        for row in source.broken:
-            bad_row(row)
+    done, _, _, bad_before, again = found[0] if found else (0, 0, 0, 0, False)
     chunk, good = _statements(source)
     common = _common(what, digest)
+    naming = _Naming(source, bad_row)
+
+    def judge(first: int, end: int) -> int:
+        connection.execute(chunk, {**common["chunk"], "first": first, "end": end})
+        return naming.chunk(connection, end)
+
+    start_over = bool(found) and done >= source.rows
+    if not start_over:  # what an earlier run found bad is named again; perhaps it can be taken now
+        bad_now = sum(judge(first, min(first + CHUNK, done)) for first in range(0, done, CHUNK))
+        start_over = bad_now != bad_before
+    if start_over:  # leaving out what is there already
+        with transaction():
+            connection.execute(_SQL["restart"], {"digest": digest})
+        done, again = 0, True
+    resumed = done
     progress(Progress(done, source.rows))
     while done < source.rows:
         end = min(done + CHUNK, source.rows)
-        connection.execute(chunk, {**common["chunk"], "first": done, "end": end})
-        bad = _report(connection, source, bad_row)
+        bad = judge(done, end)
         with transaction():
             lowest = connection.execute(_SQL["base"]).fetchall()[0][0]
             # Ascending within the chunk, so that of two rows with one id the first in the file stays.
             connection.execute(good, {**common["good"], "base": lowest - end})
+            known = connection.execute(_SQL["leave_known"]).fetchall()[0][0] if again else 0
             stored, duplicates = store()
             step = {
                 "digest": digest,
                 "rows_done": end,
                 "events": stored,
-                "duplicates": duplicates,
+                "duplicates": duplicates + known,
                 "bad": bad,
             }
             connection.execute(_SQL["step"], step)
         done = end
         progress(Progress(done, source.rows))
+    naming.rest()
     totals = connection.execute(_SQL["begun"], {"digest": digest}).fetchall()[0]
     broken = len(source.broken)
     return Imported(totals[0] + broken, totals[1], totals[2], totals[3] + broken, resumed)
@@ -276,19 +290,40 @@ def _time(type_: str | None) -> tuple[str, str]:
     return _SQL["number_start"], _SQL["number_span"]
 
 
-def _report(connection: Connection, source: Source, bad_row: Callable[[BadRow], None]) -> int:
-    """Name what is wrong in the chunk; how many rows that are."""
-    parts = [
-        f"SELECT place, {place} AS nth, {literal(field)} AS field, CAST({text} AS VARCHAR) AS text, "
-        f"wrong_{field} AS reason FROM chunk WHERE wrong_{field} IS NOT NULL"
-        for place, (field, text) in enumerate(_JUDGED.items())
-    ]
-    result = connection.execute(f"{' UNION ALL '.join(parts)} ORDER BY place, nth")
-    rows = 0
-    last = None
-    while batch := result.fetchmany(1_000):
-        for place, _, field, text, reason in batch:
-            rows += place != last
-            last = place
-            bad_row(BadRow(source.number(place), field, cut(text), reason))
-    return rows
+class _Naming:
+    """Names what is wrong, once and in the order of the file, lines that could not be split among it."""
+
+    def __init__(self, source: Source, bad_row: Callable[[BadRow], None]) -> None:
+        self._source = source
+        self._bad_row = bad_row
+        self._broken = deque(source.broken)
+        self._named = 0
+
+    def chunk(self, connection: Connection, end: int) -> int:
+        """Name what is wrong in the table `chunk`, which ends there, unless it has been; how many rows."""
+        parts = [
+            f"SELECT place, {nth} AS nth, {literal(field)} AS field, CAST({text} AS VARCHAR) AS text, "
+            f"wrong_{field} AS reason FROM chunk WHERE wrong_{field} IS NOT NULL"
+            for nth, (field, text) in enumerate(_JUDGED.items())
+        ]
+        result = connection.execute(f"{' UNION ALL '.join(parts)} ORDER BY place, nth")
+        rows = 0
+        last = None
+        while batch := result.fetchmany(1_000):
+            for place, _, field, text, reason in batch:
+                rows += place != last
+                last = place
+                if place >= self._named:
+                    self._name(BadRow(self._source.number(place), field, cut(text), reason))
+        self._named = max(self._named, end)
+        return rows
+
+    def rest(self) -> None:
+        """Name the lines that could not be split after the last row."""
+        while self._broken:
+            self._bad_row(self._broken.popleft())
+
+    def _name(self, row: BadRow) -> None:
+        while self._broken and self._broken[0].row < row.row:
+            self._bad_row(self._broken.popleft())
+        self._bad_row(row)
