@@ -9,9 +9,10 @@ from api.conftest import House
 
 HALVES = [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.5}]
 WORDS = """
-id key name description hypothesis owner tags status created_at start_at end_at started_at ended_at
-traffic_allocation variants segments condition layer unit metrics primary_metric guardrail_metrics
-target_sample_size significance_level power minimum_detectable_effect analysis winner decision phase version
+id key name description hypothesis owner tags status created_at start_at end_at schedule_error
+started_at ended_at traffic_allocation variants segments condition layer unit metrics primary_metric
+guardrail_metrics target_sample_size significance_level power minimum_detectable_effect analysis winner
+decision phase version
 """
 CANONICAL = set(WORDS.split())
 VARIANT = {
@@ -190,12 +191,22 @@ def test_variants_one_by_one(house: House) -> None:
     assert house.ask("GET", f"{path}/b").status_code == 404
 
 
+def test_an_override_names_the_unit_it_is_for(house: House) -> None:
+    house.made({"name": "un", "unit": "account_id", "variants": HALVES, "status": "running"})
+    put = house.ask("PUT", "/experiments/un/overrides/Q1", {"variant": "b"}).json()
+    assert (put["unit"], put["unit_id"]) == ("account_id", "Q1")
+    (listed,) = house.ask("GET", "/experiments/un/overrides").json()["overrides"]
+    assert listed == put
+
+
 def test_overrides(house: House) -> None:
     made = house.made({"name": "x", "variants": HALVES, "status": "running"})
     path = f"/api/v1/experiments/{made['id']}/overrides"
     put = house.ask("PUT", f"{path}/qa%2Fada", {"variant": "b"})
     assert put.json() == {
         "experiment_id": made["id"],
+        "unit": "user_id",
+        "unit_id": "qa/ada",
         "user_id": "qa/ada",
         "variant_id": made["variants"][1]["id"],
         "variant": "b",

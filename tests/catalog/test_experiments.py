@@ -26,6 +26,7 @@ def test_what_is_not_given_has_its_default(catalog: Catalog) -> None:
         "created_at": "2026-11-21T12:00:00.000000Z",
         "start_at": None,
         "end_at": None,
+        "schedule_error": None,
         "started_at": None,
         "ended_at": None,
         "traffic_allocation": 1.0,

@@ -230,11 +230,11 @@ def test_the_schedule_starts_and_ends(catalog: Catalog) -> None:
     assert lifecycle.tick(catalog.database, NOON + hour) == 0
     document = catalog.document(experiment)
     assert (document["status"], document["started_at"]) == ("running", "2026-11-21T13:00:00.000000Z")
-    assert document["start_at"] is None
+    assert (document["start_at"], document["schedule_error"]) == ("2026-11-21T13:00:00.000000Z", None)
     assert lifecycle.tick(catalog.database, NOON + 2 * hour) == 1
     document = catalog.document(experiment)
     assert (document["status"], document["ended_at"]) == ("stopped", "2026-11-21T14:00:00.000000Z")
-    assert document["winner"] is None
+    assert (document["winner"], document["end_at"]) == (None, "2026-11-21T14:00:00.000000Z")
     assert catalog.rows("SELECT actor, action FROM audit ORDER BY id") == [
         ("ada", "experiment.create"),
         ("schedule", "experiment.start"),
@@ -242,7 +242,7 @@ def test_the_schedule_starts_and_ends(catalog: Catalog) -> None:
     ]
 
 
-def test_a_scheduled_start_that_cannot_be_is_taken_off_and_told(catalog: Catalog) -> None:
+def test_a_scheduled_start_that_cannot_be_is_tried_once_and_told(catalog: Catalog) -> None:
     from catalog.test_variants import edit
 
     experiment = catalog.create(variants=HALVES, start_at="2026-11-21T13:00:00Z")
@@ -250,13 +250,68 @@ def test_a_scheduled_start_that_cannot_be_is_taken_off_and_told(catalog: Catalog
     good = catalog.create(start_at="2026-11-21T13:00:00Z")
     assert lifecycle.tick(catalog.database, datetime(2026, 11, 21, 13, tzinfo=UTC)) == 2
     assert catalog.document(good)["status"] == "running"
-    assert (catalog.document(experiment)["status"], catalog.document(experiment)["start_at"]) == (
-        "draft",
-        None,
-    )
+    document = catalog.document(experiment)
+    assert (document["status"], document["start_at"]) == ("draft", "2026-11-21T13:00:00.000000Z")
+    assert "they sum to 0.6" in (document["schedule_error"] or "")
+    assert catalog.edit(experiment, schedule_error=document["schedule_error"]) == document
     ((reason,),) = catalog.rows("SELECT reason FROM audit WHERE action = 'experiment.schedule_refused'")
     assert "they sum to 0.6" in reason
     assert lifecycle.tick(catalog.database, datetime(2026, 11, 21, 14, tzinfo=UTC)) == 0
+    edit(catalog, experiment, "b", allocation=0.5)
+    catalog.now = datetime(2026, 11, 21, 14, tzinfo=UTC)
+    assert catalog.edit(experiment, start_at="2026-11-21T15:00:00Z")["schedule_error"] is None
+    assert lifecycle.tick(catalog.database, datetime(2026, 11, 21, 15, tzinfo=UTC)) == 1
+    assert catalog.document(experiment)["status"] == "running"
+
+
+def test_who_is_quicker_than_the_plan_ends_it(catalog: Catalog) -> None:
+    experiment = catalog.create(variants=HALVES, start_at="2026-12-01", end_at="2026-12-02")
+    assert catalog.edit(experiment, status="running")["start_at"] is None
+    assert catalog.edit(experiment, status="stopped")["end_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("state", "change", "path"),
+    [
+        ("running", {"end_at": "2020-01-01"}, "end_at"),
+        ("running", {"end_at": "2026-11-21T12:00:00Z"}, "end_at"),
+        ("paused", {"end_at": "2026-11-21T11:59:59Z"}, "end_at"),
+        ("draft", {"end_at": "2026-11-21"}, "end_at"),
+        ("draft", {"start_at": "2026-11-20T11:59:59Z"}, "start_at"),
+        ("draft", {"start_at": "2026-11-22", "status": "running"}, "start_at"),
+    ],
+)
+def test_a_plan_for_the_past_is_refused(
+    catalog: Catalog, state: str, change: dict[str, Any], path: str
+) -> None:
+    experiment = in_state(catalog, state)
+    with pytest.raises(Invalid) as caught:
+        catalog.edit(experiment, **change)
+    assert caught.value.errors[0].path == path
+    assert catalog.document(experiment)["status"] == state
+    if state == "draft":
+        with pytest.raises(Invalid) as caught:
+            catalog.create(**change)
+        assert caught.value.errors[0].path == path
+
+
+def test_a_start_of_the_last_day_is_due(catalog: Catalog) -> None:
+    at_once = catalog.document(catalog.create(start_at="2026-11-21"))
+    assert (at_once["status"], at_once["start_at"], at_once["started_at"]) == (
+        "running",
+        "2026-11-21T00:00:00.000000Z",
+        "2026-11-21T12:00:00.000000Z",
+    )
+    assert catalog.document(catalog.create(start_at="2026-11-21", status="draft"))["status"] == "draft"
+    later = catalog.document(catalog.create(start_at="2026-11-21T12:00:01Z"))
+    assert (later["status"], later["started_at"]) == ("draft", None)
+
+
+def test_a_plan_that_has_passed_may_be_sent_back(catalog: Catalog) -> None:
+    experiment = catalog.create(variants=HALVES, start_at="2026-11-21T12:00:00Z", end_at="2026-12-01")
+    catalog.later(days=5)
+    document = catalog.document(experiment)
+    assert catalog.edit(experiment, start_at=document["start_at"], end_at=document["end_at"]) == document
 
 
 def test_a_paused_experiment_ends_on_schedule_too(catalog: Catalog) -> None:

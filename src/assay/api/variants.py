@@ -136,31 +136,35 @@ def detach_segment(call: Editing, experiment: str, segment: str) -> Response:
 def list_overrides(call: Reading, experiment: str, skip: Skip = 0, limit: Limit = 100) -> Response:
     """List the forced variants."""
     with call.parts.database.reading() as tx:
-        rows, total = overrides.listed(tx, find(tx, experiment), skip=skip, limit=limit)
-    return listing("overrides", [documents.override(row, arm) for row, arm in rows], total, skip, limit)
+        found = find(tx, experiment)
+        rows, total = overrides.listed(tx, found, skip=skip, limit=limit)
+    return listing(
+        "overrides", [documents.override(row, arm, found.unit) for row, arm in rows], total, skip, limit
+    )
 
 
 class _Unit(Input):
-    user_id: OuterId
+    unit_id: OuterId
 
 
-@router.put("/experiments/{experiment}/overrides/{user_id:path}")
+@router.put("/experiments/{experiment}/overrides/{unit_id:path}")
 @operation(takes=overrides.OverrideInput, answers=documents.OverrideDocument)
-def put_override(call: Editing, experiment: str, user_id: str, body: Document) -> Response:
-    """Serve one user a variant, whatever the rules say; they are left out of results."""
-    parse(_Unit, {"user_id": user_id})
+def put_override(call: Editing, experiment: str, unit_id: str, body: Document) -> Response:
+    """Serve one unit (by default a user) a variant, whatever the rules say; results leave it out."""
+    parse(_Unit, {"unit_id": unit_id})
     given = parse(overrides.OverrideInput, body)
     with call.parts.database.writing(call.actor, call.now) as tx:
-        row, arm = overrides.put(tx, find(tx, experiment), user_id, given)
-    return answer(documents.override(row, arm))
+        found = find(tx, experiment)
+        row, arm = overrides.put(tx, found, unit_id, given)
+    return answer(documents.override(row, arm, found.unit))
 
 
-@router.delete("/experiments/{experiment}/overrides/{user_id:path}", status_code=204)
+@router.delete("/experiments/{experiment}/overrides/{unit_id:path}", status_code=204)
 @operation()
-def remove_override(call: Editing, experiment: str, user_id: str) -> Response:
+def remove_override(call: Editing, experiment: str, unit_id: str) -> Response:
     """Let the rules decide again."""
     with call.parts.database.writing(call.actor, call.now) as tx:
-        overrides.remove(tx, find(tx, experiment), user_id)
+        overrides.remove(tx, find(tx, experiment), unit_id)
     return nothing()
 
 

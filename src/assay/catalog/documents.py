@@ -43,6 +43,7 @@ class ExperimentDocument(TypedDict):
     created_at: str
     start_at: str | None
     end_at: str | None
+    schedule_error: str | None
     started_at: str | None
     ended_at: str | None
     traffic_allocation: float
@@ -123,9 +124,11 @@ class PhaseDocument(TypedDict):
 
 
 class OverrideDocument(TypedDict):
-    """A forced variant."""
+    """A forced variant: `unit_id` is an id of the experiment's `unit`; `user_id` is another name of it."""
 
     experiment_id: int
+    unit: str
+    unit_id: str
     user_id: str
     variant_id: int
     variant: str
@@ -177,6 +180,7 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "created_at": iso(row.created_at),
         "start_at": iso_or_none(row.start_at),
         "end_at": iso_or_none(row.end_at),
+        "schedule_error": row.schedule_error,
         "started_at": iso_or_none(row.started_at),
         "ended_at": iso_or_none(row.ended_at),
         "traffic_allocation": row.coverage,
@@ -266,10 +270,12 @@ def phase(row: Phase) -> PhaseDocument:
     }
 
 
-def override(row: Override, arm: Variant) -> OverrideDocument:
-    """A forced variant."""
+def override(row: Override, arm: Variant, unit: str) -> OverrideDocument:
+    """A forced variant in an experiment on `unit`."""
     return {
         "experiment_id": row.experiment_id,
+        "unit": unit,
+        "unit_id": row.unit_id,
         "user_id": row.unit_id,
         "variant_id": arm.id,
         "variant": arm.name,

@@ -1,6 +1,7 @@
 """Experiments: create, edit, list, remove."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -15,6 +16,8 @@ from assay.catalog.keying import free, slug
 from assay.catalog.tables import Experiment, Segment, Tag
 from assay.errors import Conflict, FieldError, Invalid, NotFound
 
+#: How long after its `start_at` a new plan still means "at once".
+_DUE = timedelta(days=1)
 #: Fields that are columns as they stand.
 _PLAIN = {
     "name": "name",
@@ -39,6 +42,7 @@ _READ_ONLY = {
     "end_time": "ended_at",
     "winner": "winner",
     "decision": "decision",
+    "schedule_error": "schedule_error",
     "phase": "phase",
 }
 
@@ -48,8 +52,13 @@ def create(tx: WriteTx, given: ExperimentCreate, *, status: Status = Status.DRAF
     wanted = given.status or status
     if wanted not in {Status.DRAFT, Status.RUNNING}:
         raise Invalid.field("status", f"a new experiment is draft or running; got {wanted}")
-    if given.status is None and given.start_at is not None:
+    _refuse_past(given.start_at, given.end_at, tx.now)
+    if given.start_at is not None and given.start_at > tx.now:
+        if given.status == Status.RUNNING:
+            raise _runs_already(given.start_at)
         wanted = Status.DRAFT  # it is to start later
+    elif given.start_at is not None and given.status is None:
+        wanted = Status.RUNNING  # it is due
     experiment = Experiment(
         key=_free_key(tx, given),
         name=given.name,
@@ -105,7 +114,7 @@ def edit(
             if given.given(field):
                 setattr(experiment, column, getattr(given, field))
         _edit_rules(tx, experiment, given)
-        _edit_schedule(experiment, given)
+        _edit_schedule(tx, experiment, given)
         if given.given("variants"):
             variants.replace(experiment, given.variants)
         if given.given("tags") and given.tags != [each.tag for each in experiment.tags]:
@@ -113,6 +122,9 @@ def edit(
             tx.flush()
             experiment.tags = _tags(given.tags)
     if given.status is not None:
+        starts = given.status == Status.RUNNING and experiment.status == Status.DRAFT
+        if starts and given.start_at is not None and given.start_at > tx.now:
+            raise _runs_already(given.start_at)
         lifecycle.bring_to(tx, experiment, given.status)
 
 
@@ -228,14 +240,18 @@ def _edit_rules(tx: ReadTx, experiment: Experiment, given: ExperimentEdit) -> No
         experiment.metrics = metrics.settled(experiment.metrics, given, started=experiment.phase > 0)
 
 
-def _edit_schedule(experiment: Experiment, given: ExperimentInput) -> None:
+def _edit_schedule(tx: WriteTx, experiment: Experiment, given: ExperimentInput) -> None:
+    """The plans; one that is sent back as it is need not lie ahead any more."""
     if given.given("start_at") and given.start_at != experiment.start_at:
         if experiment.status != Status.DRAFT:
             raise state_forbids(experiment, "it has started already, so start_at cannot change")
+        _refuse_past(given.start_at, None, tx.now)
         experiment.start_at = given.start_at
+        experiment.schedule_error = None
     if given.given("end_at") and given.end_at != experiment.end_at:
         if experiment.status not in {Status.DRAFT, *LIVE}:
             raise state_forbids(experiment, "it has ended already, so end_at cannot change")
+        _refuse_past(None, given.end_at, tx.now)
         experiment.end_at = given.end_at
     if (
         experiment.start_at is not None
@@ -243,6 +259,33 @@ def _edit_schedule(experiment: Experiment, given: ExperimentInput) -> None:
         and experiment.start_at >= experiment.end_at
     ):
         raise Invalid.field("end_at", "must be later than start_at")
+
+
+def _refuse_past(start_at: datetime | None, end_at: datetime | None, now: datetime) -> None:
+    """A time gone by is a slip, not a plan: acting on it would start or end the experiment for good.
+
+    A start of the last day is due: clocks differ, forms take their time, and a date means its midnight.
+    """
+    if start_at is not None and start_at < now - _DUE:
+        raise Invalid.field(
+            "start_at",
+            f"lies in the past; leave it out and start the experiment to let units in now; "
+            f"got {documents.iso(start_at)}",
+            code="in_the_past",
+        )
+    if end_at is not None and end_at <= now:
+        raise Invalid.field(
+            "end_at",
+            f"lies in the past; to end a running experiment now, stop it; got {documents.iso(end_at)}",
+            code="in_the_past",
+        )
+
+
+def _runs_already(start_at: datetime) -> Invalid:
+    return Invalid.field(
+        "start_at",
+        f"is {documents.iso(start_at)}, but status running starts the experiment now; give one of them",
+    )
 
 
 def _tags(tags: Sequence[str]) -> list[Tag]:

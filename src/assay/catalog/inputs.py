@@ -215,8 +215,11 @@ class ExperimentInput(Input):
     owner: Name | None = None
     tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
     status: StatusText | None = None
-    start_at: Time | None = None
-    end_at: Time | None = None
+    start_at: Time | None = Field(
+        default=None,
+        description="When a draft starts by itself; a time of the last 24 hours starts it at once.",
+    )
+    end_at: Time | None = Field(default=None, description="When it stops by itself; must lie in the future.")
     traffic_allocation: Fraction = Field(
         default=1.0, description="Share of the eligible units that enter at all."
     )
@@ -283,6 +286,7 @@ class ExperimentEdit(ExperimentInput):
     end_time: Any = None
     winner: Any = None
     decision: Any = None
+    schedule_error: Any = None
     phase: Any = None
 
 

@@ -26,7 +26,9 @@ def start(tx: WriteTx, experiment: Experiment) -> None:
     with changing(tx, experiment, "experiment.start"):
         experiment.status = Status.RUNNING
         experiment.started_at = tx.now
-        experiment.start_at = None
+        experiment.schedule_error = None
+        if experiment.start_at is not None and experiment.start_at > tx.now:
+            experiment.start_at = None  # somebody was quicker than the plan
         phases.open_next(tx, experiment)
 
 
@@ -53,7 +55,8 @@ def stop(tx: WriteTx, experiment: Experiment, *, winner: int | str | None = None
     with changing(tx, experiment, "experiment.stop", reason or None):
         experiment.status = Status.STOPPED
         experiment.ended_at = tx.now
-        experiment.end_at = None
+        if experiment.end_at is not None and experiment.end_at > tx.now:
+            experiment.end_at = None  # somebody was quicker than the plan
         experiment.winner_id = chosen.id if chosen is not None else None
         if chosen is not None or reason:
             experiment.decision = {
@@ -99,9 +102,12 @@ def bring_to(tx: WriteTx, experiment: Experiment, status: Status) -> None:
 def tick(database: Database, now: datetime) -> int:
     """Make the starts and ends that are due; returns how many. Cheap when nothing is due.
 
-    A start that the rules refuse is taken off the schedule, with the reason in the audit log.
+    A start that the rules refuse is tried once: the reason stands in `schedule_error` and in the audit
+    log, until somebody plans another start or starts the experiment.
     """
-    due = and_(Experiment.status == Status.DRAFT, Experiment.start_at <= now)
+    due = and_(
+        Experiment.status == Status.DRAFT, Experiment.start_at <= now, Experiment.schedule_error.is_(None)
+    )
     over = and_(Experiment.status.in_(LIVE), Experiment.end_at <= now)
     with database.reading() as tx:
         ids = list(tx.scalars(select(Experiment.id).where(or_(due, over)).order_by(Experiment.id)))
@@ -131,7 +137,7 @@ def _make_due(tx: WriteTx, experiment_id: int, now: datetime) -> None:
 def _unschedule(tx: WriteTx, experiment_id: int, error: AssayError) -> None:
     experiment = find(tx, experiment_id)
     with changing(tx, experiment, "experiment.schedule_refused", error.detail):
-        experiment.start_at = None
+        experiment.schedule_error = error.detail
 
 
 def _move(tx: WriteTx, experiment: Experiment, verb: str, origin: Status, target: Status) -> None:

@@ -75,7 +75,8 @@ class Experiment(Table):
 
     `coverage` is the share of eligible units that enter. `phase` counts stretches of unchanged
     allocation, 0 before the first start. `start_at` and `end_at` are plans; `started_at` and
-    `ended_at` are what happened. `version` grows with every change.
+    `ended_at` are what happened. `schedule_error` says why a planned start did not happen. `version`
+    grows with every change.
     """
 
     __tablename__ = "experiments"
@@ -102,6 +103,7 @@ class Experiment(Table):
     updated_at: Mapped[datetime] = mapped_column(Moment)
     start_at: Mapped[datetime | None] = mapped_column(Moment)
     end_at: Mapped[datetime | None] = mapped_column(Moment)
+    schedule_error: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime | None] = mapped_column(Moment)
     ended_at: Mapped[datetime | None] = mapped_column(Moment)
     winner_id: Mapped[int | None] = mapped_column(BigInteger)
