@@ -243,6 +243,39 @@ def test_queries_that_are_refused(house: House, query: str) -> None:
     assert response.json()["errors"][0]["path"] == query.partition("=")[0]
 
 
+def test_parameters_that_would_be_ignored_are_refused(house: House) -> None:
+    house.made({"name": "x", "status": "running"})
+    for method, path in [
+        ("GET", "/api/v1/experiments"),
+        ("GET", "/experiments/x"),
+        ("GET", "/api/v1/experiments/x/assignments"),
+        ("GET", "/api/v1/experiments/x/history"),
+        ("GET", "/api/v1/experiments/x/phases"),
+        ("GET", "/api/v1/experiments/x/overrides"),
+        ("GET", "/api/v1/experiments/x/variants"),
+        ("GET", "/api/v1/experiments/x/events/ledger"),
+        ("GET", "/api/v1/experiments/x/results"),
+        ("GET", "/api/v1/audit"),
+        ("GET", "/segments"),
+        ("GET", "/users"),
+        ("GET", "/events"),
+        ("GET", "/auth/keys"),
+        ("DELETE", "/experiments/x"),
+        ("DELETE", "/users/u"),
+    ]:
+        response = house.ask(method, f"{path}?foo=1")
+        assert (response.status_code, response.json()["code"]) == (422, "unknown_parameter"), path
+        assert response.json()["errors"][0]["path"] == "foo"
+        assert house.ask(method, f"{path}?foo=1", role=None).status_code == 401
+    assert house.ask("GET", "/experiments?foo=1").json()["detail"] == (
+        "foo: no such parameter; there are: limit, q, skip, status, tag"
+    )
+    assert house.ask("GET", "/experiments/x?foo=1").json()["errors"][0]["message"] == (
+        "no such parameter; there is none here"
+    )
+    assert house.ask("GET", "/experiments/x").json()["status"] == "running"
+
+
 def test_what_is_not_there(house: House) -> None:
     for method, path in [
         ("GET", "/api/v1/experiments/999"),

@@ -61,9 +61,13 @@ def test_events_are_listed_newest_first(world: House) -> None:
     assert ids(world.ask("GET", "/events")) == [name(at) for at in (6, 5, 4, 3, 2, 1)]
     assert ids(world.ask("GET", "/api/events?type=purchase")) == [name(2)]
     assert ids(world.ask("GET", "/events?type=purchase&type=click&user_id=u1")) == [name(6), name(2), name(1)]
+    for spelling in ("event_type", "event_types"):
+        assert ids(world.ask("GET", f"/events?{spelling}=purchase")) == [name(2)]
+    assert ids(world.ask("GET", "/events?event_types=purchase&type=nothing")) == [name(2)]
+    assert ids(world.ask("GET", "/events?event_types=zz")) == []
     assert ids(world.ask("GET", "/events?experiment_id=y")) == [name(6)]
     assert world.ask("GET", "/events?experiment_id=nowhere").status_code == 404
-    assert len(world.flushes) == 4
+    assert len(world.flushes) == 8
 
 
 def test_the_events_of_an_experiment(world: House) -> None:
@@ -159,5 +163,6 @@ def test_the_ledger(world: House) -> None:
         "rejected": 4,
     }
     assert ledger["totals"]["counted"] == 3
-    only = world.ask("GET", "/experiments/1/events/ledger?type=purchase").json()
-    assert [each["type"] for each in only["types"]] == ["purchase"]
+    for spelling in ("type", "event_type", "event_types"):
+        only = world.ask("GET", f"/experiments/1/events/ledger?{spelling}=purchase").json()
+        assert [each["type"] for each in only["types"]] == ["purchase"]

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from assay.api.parts import Parts, moment
 from assay.catalog.database import Actor
+from assay.errors import FieldError, Invalid
 from assay.published import Right
 
 _encode = msgspec.json.Encoder().encode
@@ -43,6 +45,7 @@ class Allow:
             None if header is None else header.encode("latin-1"), self.right, now, parts.anonymous
         )
         parts.key_use.note(key, now)
+        _known_parameters(request)
         actor = Actor(
             name="anonymous" if key is None else key.name,
             key_id=key.id if key is not None and key.id else None,
@@ -55,6 +58,26 @@ class Allow:
             short=request.scope.get("assay.short", False),
             expected=_expected(request.headers.get("if-match")),
         )
+
+
+def _known_parameters(request: Request) -> None:
+    """Refuse parameters that a route would ignore: what was asked would not be what is answered."""
+    if request.method not in {"GET", "HEAD", "DELETE"} or not request.query_params:
+        return
+    known = _parameters(request.scope["route"])
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        there = f"there are: {', '.join(sorted(known))}" if known else "there is none here"
+        errors = [FieldError(name, f"no such parameter; {there}") for name in unknown]
+        raise Invalid(f"{unknown[0]}: {errors[0].message}", code="unknown_parameter", errors=errors)
+
+
+def _parameters(route: APIRoute) -> frozenset[str]:
+    """The query parameters of a route: those of its handler, and those it documents and reads itself."""
+    documented = (route.openapi_extra or {}).get("parameters", [])
+    return frozenset(
+        [each.alias for each in route.dependant.query_params] + [each["name"] for each in documented]
+    )
 
 
 Reading = Annotated[Call, Depends(Allow(Right.READ))]

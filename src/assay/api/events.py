@@ -24,6 +24,8 @@ from assay.eventstore.base import Cursor, EventFilter, LedgerEntry, LedgerReason
 router = APIRouter(tags=["events"])
 
 Words = Annotated[list[Name], Field(max_length=1000)]
+Kinds = Annotated[list[str] | None, Query(alias="type", description="May be given several times.")]
+AlsoKinds = Annotated[list[str] | None, Query(description="The same as `type`.")]
 Ids = Annotated[list[OuterId], Field(max_length=10_000)]
 
 
@@ -85,7 +87,9 @@ async def list_events(
     *,
     experiment_id: Annotated[str | None, Query(description="Id or key.")] = None,
     variant_id: int | None = None,
-    event_type: Annotated[list[str] | None, Query(alias="type")] = None,
+    kind: Kinds = None,
+    event_type: AlsoKinds = None,
+    event_types: AlsoKinds = None,
     user_id: Annotated[list[str] | None, Query()] = None,
     start_time: Annotated[str | None, Query(description="A date or time, inclusive.")] = None,
     end_time: Annotated[str | None, Query(description="A date or time, inclusive.")] = None,
@@ -97,7 +101,7 @@ async def list_events(
         "start_time": start_time,
         "end_time": end_time,
         "variant_id": variant_id,
-        "event_types": event_type or [],
+        "event_types": [*(kind or ()), *(event_type or ()), *(event_types or ())],
         "user_ids": user_id or [],
         "cursor": cursor,
         "limit": limit,
@@ -132,12 +136,15 @@ async def get_event(
 async def event_ledger(
     call: Reading,
     experiment: str,
-    event_type: Annotated[list[str] | None, Query(alias="type")] = None,
+    kind: Kinds = None,
+    event_type: AlsoKinds = None,
+    event_types: AlsoKinds = None,
 ) -> Response:
     """What became of events, type by type: counted, duplicate, late, refused … with samples."""
+    types = (*(kind or ()), *(event_type or ()), *(event_types or ()))
     scope = await run_in_threadpool(_scope, call, experiment)
     await call.parts.flush()
-    entries = await run_in_threadpool(call.parts.store.ledger, scope, tuple(event_type or ()))
+    entries = await run_in_threadpool(call.parts.store.ledger, scope, types)
     return answer(_ledger(scope.experiment_id, entries))
 
 
