@@ -4,7 +4,7 @@ The process that owns the data directory does the work; the command shows what i
 one JSON-ready dictionary: `progress`, `bad_row`, `conflict`, and at the end `done`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,22 +136,31 @@ def _assignments(
         path=path, format=form, now=now, rename=request.rename, name_length=target.name_length
     )
     report_bad = _bad_row(emit)
+    waiting: list[BadRow] = []
     bad = rows = 0
 
-    def note(row: BadRow) -> None:
+    def name_bad() -> int:
+        """Name what is wrong in the rows read so far, in their order; how many rows that are."""
         nonlocal bad
-        bad += 1
-        report_bad(row)
+        for each in sorted(waiting, key=lambda each: each.row):
+            report_bad(each)
+        count = len({each.row for each in waiting})
+        bad += count
+        waiting.clear()
+        return count
 
     def records() -> Iterator[Sequence[tuple[int, Record]]]:
         nonlocal rows
-        resolve = _Resolver(target.ruleset, default, note)
-        for chunk in target.store.read_assignments(what, note):
-            yield [(row.row, record) for row in chunk if (record := resolve(row)) is not None]
-            rows += len(chunk)
+        resolve = _Resolver(target.ruleset, default, request.rename, waiting.append)
+        for chunk in target.store.read_assignments(what, waiting.append):
+            good = [(row.row, record) for row in chunk if (record := resolve(row)) is not None]
+            rows += len(good) + name_bad()
+            if good:
+                yield good
             emit({"progress": {"done": rows, "total": None}})
 
     outcome = target.assignments.import_records(records(), _conflict(emit))
+    rows += name_bad()
     target.flush()
     emit({"done": {"kind": "assignments", "rows": rows, "bad": bad, **outcome._asdict()}})
 
@@ -160,19 +169,28 @@ class _Resolver:
     """From the names in a row to ids; what cannot be resolved is a bad row."""
 
     def __init__(
-        self, ruleset: Ruleset, default: Experiment | None, bad_row: Callable[[BadRow], None]
+        self,
+        ruleset: Ruleset,
+        default: Experiment | None,
+        rename: Mapping[str, str],
+        bad_row: Callable[[BadRow], None],
     ) -> None:
         self._ruleset = ruleset
         self._default = default
         self._bad_row = bad_row
+        self._renamed = {
+            field.removesuffix("_id").removesuffix("_name"): name for name, field in rename.items()
+        }
         self._variants: dict[int, dict[str, int]] = {}
 
     def __call__(self, row: AssignmentRow) -> Record | None:
-        experiment = self._default if row.experiment is None else self._ruleset.find(row.experiment)
+        experiment = self._ruleset.find(row.experiment) if row.experiment else self._default
         if experiment is None:
-            written = row.experiment or ""
+            if row.experiment is None:  # nor does any other row name one
+                raise Invalid.field("experiment", "the file has no column for it; give --experiment")
+            written = row.experiment
             reason = "there is no such experiment" if written else "no experiment is named; give --experiment"
-            self._bad_row(BadRow(row.row, "experiment", written, reason))
+            self._bad_row(BadRow(row.row, self._column("experiment"), written, reason))
             return None
         variants = self._variants.get(experiment.id)
         if variants is None:
@@ -183,9 +201,14 @@ class _Resolver:
         variant_id = variants.get(row.variant)
         if variant_id is None:
             known = ", ".join(each.key for each in experiment.variants)
-            self._bad_row(BadRow(row.row, "variant", row.variant, f"{experiment.key} has {known}"))
+            self._bad_row(
+                BadRow(row.row, self._column("variant"), row.variant, f"{experiment.key} has {known}")
+            )
             return None
         return Record(experiment.id, row.unit_id, variant_id, experiment.phase, row.assigned_at)
+
+    def _column(self, field: str) -> str:
+        return self._renamed.get(field, field)
 
 
 def _bad_row(emit: Emit) -> Callable[[BadRow], None]:

@@ -283,12 +283,50 @@ class ImportContract:
 
     def test_lines_of_json_with_more_fields(self, imports: Import) -> None:
         text = '{"user_id": "u", "type": "t", "properties": {"a": 1}, "b": {"c": "d"}, "price": 2.5}\n'
-        with pytest.raises(Invalid, match="'b' is not known"):
-            imports.events(text, FileFormat.NDJSON)
+        assert imports.events(text, FileFormat.NDJSON) == Imported(1, 0, 0, 1, 0)
         imports.events(text, FileFormat.NDJSON, extra_as_properties=True)
         [row] = imports.stored()
         assert json.loads(row.properties or "") == {"a": 1, "b": {"c": "d"}, "price": 2.5}
         assert row.amount == 2.5
+
+    def test_an_unknown_column_is_refused_with_what_to_do(self, imports: Import) -> None:
+        advice = (
+            "The column 'coupon' is not known; known are .*"
+            r"--rename coupon=FIELD, or keep it as a property with --extra-as-properties\."
+        )
+        with pytest.raises(Invalid, match=advice):
+            imports.events("user_id,type,coupon\nu,t,x\n")
+        with pytest.raises(Invalid, match=r"Say which field it is with --rename coupon=FIELD\.$"):
+            imports.assignments("user_id,variant,coupon\nu,a,x\n", FileFormat.CSV)
+
+    def test_an_unknown_field_of_a_line_is_a_bad_row(self, imports: Import) -> None:
+        lines = '{"user_id": "a", "type": "t"}\n{"user_id": "b", "type": "t", "fo/o~": [1], "x": 2}\n'
+        lines += '{"user_id": "c", "type": "t", "y": null}\n{"user_id": "d", "type": "t"}\n'
+        reason = "is not a known field; see --rename and --extra-as-properties"
+        bad = [BadRow(2, "fo/o~", "[1]", reason), BadRow(3, "y", "null", reason)]
+        assert imports.events(lines, FileFormat.NDJSON) == Imported(4, 2, 0, 2, 0)
+        assert imports.bad == bad
+        done = imports.events(lines, FileFormat.NDJSON, extra_as_properties=True)
+        assert done == Imported(4, 2, 2, 0, 0)
+        imports.bad.clear()
+        lines = '{"user_id": "a", "variant": "v"}\n{"user_id": "b", "variant": "v", "z": 1}\n'
+        assert [row.unit_id for row in imports.assignments(lines, FileFormat.NDJSON)] == ["a"]
+        assert imports.bad == [BadRow(2, "z", "1", "is not a known field; see --rename")]
+
+    def test_columns_are_named_as_in_the_file(self, imports: Import) -> None:
+        imports.events(
+            "customer,event_name,when\n,t,\nu,,\nu,t,soon\n",
+            rename={"customer": "user_id", "when": "timestamp"},
+        )
+        assert [(row.row, row.column) for row in imports.bad] == [
+            (1, "customer"),
+            (2, "event_name"),
+            (3, "when"),
+        ]
+
+    def test_bytes_that_are_no_text_are_bad_where_they_are(self, imports: Import) -> None:
+        assert imports.events(b"user_id,type\nu,t\n\xff,t\nv,t\n") == Imported(3, 2, 0, 1, 0)
+        assert [row.row for row in imports.bad] == [2]
 
     def test_experiments_are_resolved(self, imports: Import) -> None:
         text = "user_id,type,experiment\na,t,checkout\nb,t,7\nc,t,\nd,t,nope\n"
@@ -440,7 +478,7 @@ class ImportContract:
         rows = imports.assignments(text, FileFormat.CSV)
         assert [(row.row, row.unit_id) for row in rows] == [(1, "u"), (6, "v")]
         assert {(row.row, row.column, row.value) for row in imports.bad} == {
-            (2, "unit_id", ""),
+            (2, "user_id", ""),
             (3, "variant", ""),
             (4, "timestamp", "never"),
             (5, "", "u"),

@@ -58,6 +58,7 @@ ASSIGNMENT_FIELDS: Final = {
 # A judged field: the name the file may call it by, and the column of its text in the table `chunk`.
 _JUDGED: Final = {
     "line": "line",
+    "unknown": "unknown_value",
     "user_id": "user_id",
     "type": "type",
     "event_id": "event_id",
@@ -69,8 +70,8 @@ _JUDGED: Final = {
     "variant_id": "variant_text",
 }
 
-_ASSIGNED: Final = ("line", "unit_id", "variant", "timestamp")
-_TEXTS: Final = ("line", "user_id", "type", "event_id", "experiment", "units")
+_ASSIGNED: Final = ("line", "unknown", "unit_id", "variant", "timestamp")
+_TEXTS: Final = ("line", "unknown", "unknown_value", "user_id", "type", "event_id", "experiment", "units")
 
 Transaction = Callable[[], AbstractContextManager[Any]]
 Store = Callable[[], tuple[int, int]]
@@ -143,20 +144,18 @@ def assignments(
 ) -> Iterator[list[AssignmentRow]]:
     """See `EventStore.read_assignments`."""
     source = stage(connection, what.path, what.format, ASSIGNMENT_FIELDS, what.rename, extra_allowed=False)
-    for row in source.broken:
-        bad_row(row)
+    broken = deque(source.broken)
     fields = ", ".join(
         (
-            _field(source, "line", "line"),
-            _field(source, "unit_id", "unit_id"),
-            _field(source, "variant", "variant"),
-            _field(source, "experiment", "experiment"),
+            *(_field(source, field, field) for field in ("line", "unknown", "unknown_value")),
+            *(_field(source, field, field) for field in ("unit_id", "variant", "experiment")),
             _raw(source, "timestamp"),
         )
     )
     start, _ = _time(source.types.get("timestamp"))
     statement = filled(_SQL["assignment_rows"], place=source.place, fields=fields, start=start)
     latest = compose.timestamp(what.now + _FUTURE)
+    unnamed = "" if "experiment" in source.columns else None
     for first in range(0, source.rows, CHUNK):
         parameters = {
             "now": what.now,
@@ -167,17 +166,21 @@ def assignments(
         }
         chunk = []
         for row in connection.execute(statement, parameters).fetchall():
-            place, experiment, unit_id, variant, at, *reasons, text, line = row
+            place, experiment, unit_id, variant, at, *reasons, text, line, unknown, unknown_value = row
             number = source.number(place)
+            while broken and broken[0].row < number:
+                bad_row(broken.popleft())
             if not any(reasons):
-                chunk.append(AssignmentRow(number, experiment, unit_id, variant, at))
+                chunk.append(AssignmentRow(number, experiment or unnamed, unit_id, variant, at))
                 continue
-            named = zip(_ASSIGNED, (line, unit_id, variant, text), reasons, strict=True)
-            for column, value, reason in named:
+            named = zip(_ASSIGNED, (line, unknown_value, unit_id, variant, text), reasons, strict=True)
+            for field, value, reason in named:
                 if reason:
+                    column = unknown if field == "unknown" else source.names.get(field, field)
                     bad_row(BadRow(number, column, cut(value), reason))
-        if chunk:
-            yield chunk
+        yield chunk
+    for rest in broken:
+        bad_row(rest)
 
 
 def _digest(what: EventImport) -> str:
@@ -302,7 +305,7 @@ class _Naming:
     def chunk(self, connection: Connection, end: int) -> int:
         """Name what is wrong in the table `chunk`, which ends there, unless it has been; how many rows."""
         parts = [
-            f"SELECT place, {nth} AS nth, {literal(field)} AS field, CAST({text} AS VARCHAR) AS text, "
+            f"SELECT place, {nth} AS nth, {self._column(field)} AS field, CAST({text} AS VARCHAR) AS text, "
             f"wrong_{field} AS reason FROM chunk WHERE wrong_{field} IS NOT NULL"
             for nth, (field, text) in enumerate(_JUDGED.items())
         ]
@@ -322,6 +325,10 @@ class _Naming:
         """Name the lines that could not be split after the last row."""
         while self._broken:
             self._bad_row(self._broken.popleft())
+
+    def _column(self, field: str) -> str:
+        """The expression for what the file calls this field."""
+        return "unknown" if field == "unknown" else literal(self._source.names.get(field, field))
 
     def _name(self, row: BadRow) -> None:
         while self._broken and self._broken[0].row < row.row:

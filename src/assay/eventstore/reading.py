@@ -16,7 +16,8 @@ from assay.eventstore.compose import pointer
 
 LONGEST_SHOWN: Final = 100
 _DELIMITERS: Final = ",;\t|"
-_TOLERANT: Final = "max_line_size = 16777216, ignore_errors = true, store_rejects = true"
+_LONGEST_LINE: Final = 16_777_216
+_TOLERANT: Final = f"max_line_size = {_LONGEST_LINE}, ignore_errors = true, store_rejects = true"
 
 
 class Connection(Protocol):
@@ -34,6 +35,8 @@ class Source(NamedTuple):
     """The expression for a row's place in `staged`, from 0."""
     columns: Mapping[str, str]
     """From a field's name to the expression that gives it."""
+    names: Mapping[str, str]
+    """From a field's name to what the file calls it."""
     types: Mapping[str, str]
     """From a field's name to the engine's type of it."""
     extra: Mapping[str, str]
@@ -85,12 +88,17 @@ def stage(
         connection.execute(f"CREATE OR REPLACE TEMP VIEW staged AS SELECT * FROM {reader}")
         place = "file_row_number"
     described = [row for row in connection.execute("DESCRIBE staged").fetchall() if row[0] != place]
-    names, extra = _resolved([row[0] for row in described], fields, rename, extra_allowed=extra_allowed)
+    names, extra = _resolved([row[0] for row in described], fields, rename)
+    if extra and not extra_allowed:
+        known = ", ".join(dict.fromkeys(fields))
+        message = f"The column {extra[0]!r} is not known; known are {known}. {_advice(extra[0], fields)}"
+        raise Invalid(message, code="unknown_column")
     types = {row[0]: row[1] for row in described}
     return Source(
         connection.execute("SELECT count(*) FROM staged").fetchall()[0][0],
         place,
         {field: identifier(name) for field, name in names.items()},
+        names,
         {field: types[name] for field, name in names.items()},
         {name: identifier(name) for name in extra},
         _broken(connection, 1) if form is FileFormat.CSV else (),
@@ -98,9 +106,10 @@ def stage(
 
 
 def _csv(path: Path) -> str:
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+        first = re.split("[\r\n]", line.decode("utf-8-sig"), maxsplit=1)[0]
     except UnicodeDecodeError as error:
         raise Invalid(f"The first line of {path.name} is not UTF-8.", code="invalid_utf8") from error
     delimiter = max(_DELIMITERS, key=first.count)
@@ -136,15 +145,38 @@ def _stage_lines(
         "WHERE trim(line) <> '') AS lines"
     )
     found = connection.execute("SELECT DISTINCT unnest(json_keys(line)) FROM staged").fetchall()
-    names, extra = _resolved(sorted(row[0] for row in found), fields, rename, extra_allowed=extra_allowed)
+    names, extra = _resolved(sorted(row[0] for row in found), fields, rename)
+    columns = {field: _member(name, field) for field, name in names.items()} | {"line": "unreadable"}
+    if extra and not extra_allowed:  # the rows that have them are bad
+        columns |= _unknown(list(names.values()))
+        extra = []
     return Source(
         connection.execute("SELECT count(*) FROM staged").fetchall()[0][0],
         "rowid",
-        {field: _member(name, field) for field, name in names.items()} | {"line": "unreadable"},
+        columns,
+        names,
         dict.fromkeys(names, "VARCHAR"),
         {name: f"json_extract(line, {literal(pointer(name))})" for name in extra},
         _broken(connection, 0),
     )
+
+
+def _unknown(known: Sequence[str]) -> dict[str, str]:
+    """The first member of a line that is no field, and its value."""
+    names = f"CAST([{', '.join(map(literal, known))}] AS VARCHAR[])"
+    first = f"list_filter(json_keys(line), lambda name: NOT list_contains({names}, name))[1]"
+    path = f"'/' || replace(replace({first}, '~', '~0'), '/', '~1')"
+    return {
+        "unknown": first,
+        "unknown_value": f"coalesce(json_extract_string(line, {path}), 'null')",
+    }
+
+
+def _advice(name: str, fields: Mapping[str, str]) -> str:
+    said = f"Say which field it is with --rename {name}=FIELD"
+    if "properties" in fields:
+        return f"{said}, or keep it as a property with --extra-as-properties."
+    return f"{said}."
 
 
 def _member(name: str, field: str) -> str:
@@ -154,7 +186,7 @@ def _member(name: str, field: str) -> str:
 
 
 def _resolved(
-    names: Sequence[str], fields: Mapping[str, str], rename: Mapping[str, str], *, extra_allowed: bool
+    names: Sequence[str], fields: Mapping[str, str], rename: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """From fields to column names, and the columns that are none."""
     resolved: dict[str, str] = {}
@@ -168,12 +200,6 @@ def _resolved(
             raise Invalid(f"The columns {both} both mean {field}.", code="repeated_column")
         else:
             resolved[field] = name
-    if extra and not extra_allowed:
-        known = ", ".join(dict.fromkeys(fields))
-        message = (
-            f"The column {extra[0]!r} is not known; known are {known}. Rename it, or let it be a property."
-        )
-        raise Invalid(message, code="unknown_column")
     return resolved, extra
 
 

@@ -6,6 +6,8 @@ CREATE OR REPLACE TEMP TABLE chunk AS
 SELECT
   *,
   CASE WHEN line IS NOT NULL THEN 'is not a JSON object' END AS wrong_line,
+  CASE WHEN unknown IS NOT NULL THEN 'is not a known field; see --rename and --extra-as-properties' END
+    AS wrong_unknown,
   CASE
     WHEN line IS NOT NULL THEN NULL
     WHEN user_id IS NULL OR user_id = '' THEN 'is missing'
@@ -177,6 +179,7 @@ SELECT
   place, experiment, unit_id, variant,
   CASE WHEN timestamp_text IS NULL THEN $now ELSE epoch_us(assigned_at) END,
   CASE WHEN line IS NOT NULL THEN 'is not a JSON object' END,
+  CASE WHEN unknown IS NOT NULL THEN 'is not a known field; see --rename' END,
   CASE
     WHEN line IS NOT NULL THEN NULL
     WHEN unit_id IS NULL OR unit_id = '' THEN 'is missing'
@@ -190,7 +193,7 @@ SELECT
     WHEN assigned_at > $latest THEN 'is more than 5 minutes in the future'
     WHEN assigned_at < TIMESTAMP '2000-01-01' THEN 'is before the year 2000'
   END,
-  timestamp_text, line
+  timestamp_text, line, unknown, unknown_value
 FROM (
   SELECT *, {start} AS assigned_at, CAST(timestamp_raw AS VARCHAR) AS timestamp_text
   FROM (SELECT {place} AS place, {fields} FROM staged WHERE {place} >= $first AND {place} < $end) AS fields
