@@ -1,6 +1,7 @@
 """`assay demo`: a simulated experiment whose true effect is known, beside what Assay measures of it."""
 
 import random
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -63,22 +64,37 @@ def run(settings: Settings, *, users: int, seed: int, serve_after: bool) -> int:
         console.print(f"Simulating {users:,} users over {_DAYS} days …")
         _simulate(stores, users, random.Random(seed))  # noqa: S311 - a simulation
         report = _report(stores)
+        secret = stores.first_key()
     finally:
         stores.close()
     _show(console, report)
-    where = f"http://{settings.host}:{settings.port}"
     console.print(
-        f"\nThe data are in {settings.data}. Where to look, with the key that the server keeps in\n"
-        f"{settings.data / 'admin.key'}:\n\n"
-        f'  curl -H "Authorization: Bearer $KEY" {where}/api/v1/experiments/demo-checkout/report\n'
-        f'  curl -H "Authorization: Bearer $KEY" {where}/api/v1/experiments/demo-checkout/results\n'
-        f"  {where}/docs\n",
+        _where_to_look(settings, secret, serve_after=serve_after),
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
     sys.stdout.flush()
     return serve(settings) if serve_after else 0
+
+
+def _where_to_look(settings: Settings, secret: str | None, *, serve_after: bool) -> str:
+    """The data, the key, and the commands to start with."""
+    kept = settings.data / "admin.key"
+    experiment = f"http://{settings.host}:{settings.port}/api/v1/experiments/demo-checkout"
+    lines = [f"\nThe data are in {settings.data}."]
+    if secret is not None:
+        lines.append(f"The admin key is {secret} (kept in {kept}).")
+    lines.append("Where to look:\n")
+    if not serve_after:
+        lines.append(f"  assay serve --data {shlex.quote(str(settings.data))} --port {settings.port}")
+    if settings.admin_secrets or not kept.exists():
+        lines.append("  KEY=the-key  # the one in API_TOKEN or ADMIN_TOKEN")
+    else:
+        lines.append(f"  KEY=$(cat {shlex.quote(str(kept))})")
+    lines += [f'  curl -H "Authorization: Bearer $KEY" {experiment}/{view}' for view in ("report", "results")]
+    lines.append(f"  http://{settings.host}:{settings.port}/docs\n")
+    return "\n".join(lines)
 
 
 def _simulate(stores: Stores, users: int, rng: random.Random) -> None:
