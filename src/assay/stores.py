@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import secrets
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from assay.assignments.store import SqliteAssignments
 from assay.bucketing.ruleset import Ruleset
@@ -17,7 +20,7 @@ from assay.catalog.database import Actor, Database, sqlite_url
 from assay.catalog.publish import Publisher
 from assay.durable.ownership import DataDirectory
 from assay.durable.writer import SqliteWriter
-from assay.errors import Invalid, Unavailable
+from assay.errors import Conflict, Invalid, Unavailable
 from assay.events.drain import Drain
 from assay.events.log import EventLog
 from assay.eventstore.duckdb import DuckdbStore
@@ -41,7 +44,7 @@ class Stores:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.directory = DataDirectory(settings.data)
+        self.directory = DataDirectory(settings.data, settings.database_path)
         self.published = Published(Ruleset(), KeyRing(()))
         self._closing = contextlib.ExitStack()
 
@@ -72,11 +75,33 @@ class Stores:
                 threads=settings.report_threads,
             )
             stack.callback(self.store.close)
+            self._match()
             self.log.seed(self.store.recent_keys(_REMEMBERED_KEYS))
             self.drain = Drain(self.writer, path, self.log, self.store)
             stack.callback(self.drain.close)
             self.drain.start()
             self._closing = stack.pop_all()
+
+    def _match(self) -> None:
+        """Refuse an event store that is fed from another log, or from a later state of this one.
+
+        Its position would pass over events that are acknowledged here.
+        """
+        identity, last = self.writer.run(_identity)
+        position = self.store.position()
+        if not self.store.belong_to(identity):
+            problem = "belongs to another database"
+        elif position.events >> 16 > last.get("inbox", 0) or position.assignments > last.get(
+            "assignments", 0
+        ):
+            problem = "is ahead of the database, which must be an older copy"
+        else:
+            return
+        raise Conflict(
+            f"{self.settings.data / 'events.duckdb'} {problem} ({self.settings.database_path}): "
+            "put the two files that belong together into place.",
+            code="stores_do_not_match",
+        )
 
     def relearn(self) -> None:
         """Let the log know the event keys that are stored, after some came or went behind its back."""
@@ -100,6 +125,15 @@ class Stores:
         return secret
 
 
+def _identity(connection: sqlite3.Connection) -> tuple[int, dict[str, int]]:
+    """The random number that tells this database from others, and the last number of each table."""
+    identity: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not identity:
+        identity = secrets.randbelow(2**31 - 1) + 1
+        connection.execute(f"PRAGMA user_version = {identity}")
+    return identity, dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
+
+
 def prepare(path: Path) -> None:
     """Make the database file, or bring it to the newest tables."""
     if schema.is_current(path):
@@ -111,11 +145,14 @@ def prepare(path: Path) -> None:
         raise Unavailable(
             f"The database {path} cannot be made: {error.strerror}.", code="database"
         ) from error
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        said = str(error).splitlines()[0]
+        raise Unavailable(f"The database {path} cannot be used: {said}", code="database") from error
 
 
 def migrate(settings: Settings) -> Path:
     """`assay migrate`: bring the database to the newest tables; gives back its path."""
-    directory = DataDirectory(settings.data)
+    directory = DataDirectory(settings.data, settings.database_path)
     directory.acquire()
     try:
         prepare(settings.database_path)

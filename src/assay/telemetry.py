@@ -53,7 +53,7 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.assignments: Counts[tuple[int, int]] = Counts()
         self.events: Counts[tuple[int | None, int | None, str]] = Counts()
         self.rejected_events: Counts[str] = Counts(100)
@@ -180,8 +180,13 @@ def configure_logging(level: str, form: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Any = structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
-    tail: list[Any] = [renderer] if readable else [structlog.processors.dict_tracebacks, renderer]
+    # Without the frames' local variables: among them are callers' keys.
+    quiet = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    tail: list[Any] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if readable
+        else [structlog.processors.ExceptionRenderer(quiet), structlog.processors.JSONRenderer()]
+    )
     structlog.configure(
         processors=[*shared, *tail],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

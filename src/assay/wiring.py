@@ -263,5 +263,6 @@ class Application:
         now = utc_now()
         if self.stores.writer.last_error is not None:
             self.stores.writer.run(_probe)  # nobody else may come to find out that the disk is well again
+        self.stores.database.refresh(now)  # what could not be published when it was committed
         lifecycle.tick(self.stores.database, now)
         self._uses.flush(self.stores.database, now)

@@ -38,7 +38,9 @@ class Surface:
             await self._app(scope, receive, send)
             return
         path = scope["path"]
-        path = path.rstrip("/") or "/"
+        raw = scope.get("raw_path")
+        if path.endswith("/") and (raw is None or raw.endswith(b"/")):
+            path = path.rstrip("/") or "/"  # a slash that was percent-encoded belongs to an id
         full = canonical(path)
         scope = {**scope, "path": full or path, "assay.path": path, "assay.short": full is not None}
         started = False

@@ -110,24 +110,32 @@ class RecentAssignments:
             self._old, self._old_count = self._young, self._count
             self._young, self._count = {}, 0
         while self._count + self._old_count > self._size:
-            experiment_id, units = next(iter(self._old.items()))
+            experiment_id, units = next(iter(self._old.items()), (0, None))
+            if units is None:  # the counts were wrong: somebody forgot while this was counting
+                self._recount()
+                break
             if units:
                 units.popitem()
                 self._old_count -= 1
             else:
                 del self._old[experiment_id]
 
+    def _recount(self) -> None:
+        self._count = sum(map(len, tuple(self._young.values())))
+        self._old_count = sum(map(len, tuple(self._old.values())))
+
     def forget_experiment(self, experiment_id: int) -> None:
-        """Drop all units of one experiment."""
-        self._count -= len(self._young.pop(experiment_id, ()))
-        self._old_count -= len(self._old.pop(experiment_id, ()))
+        """Drop all units of one experiment; from any thread."""
+        self._young.pop(experiment_id, None)
+        self._old.pop(experiment_id, None)
+        self._recount()
 
     def forget_unit(self, unit_id: str) -> None:
-        """Drop one unit from all experiments."""
-        for units in tuple(self._young.values()):
-            self._count -= units.pop(unit_id, None) is not None
-        for units in tuple(self._old.values()):
-            self._old_count -= units.pop(unit_id, None) is not None
+        """Drop one unit from all experiments; from any thread."""
+        for generation in (self._young, self._old):
+            for units in tuple(generation.values()):
+                units.pop(unit_id, None)
+        self._recount()
 
     def held(self) -> Held:
         """How many entries there are, and how often they helped."""

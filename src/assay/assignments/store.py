@@ -108,6 +108,9 @@ class SqliteAssignments:
         self._recent = RecentAssignments(cache_size)
         self._path = path
         self._bypassed = False
+        #: What was removed since a filling began, which reads the table as it was then.
+        self._removed_units: set[str] = set()
+        self._removed_experiments: set[int] = set()
         self._lane = writer.lane("assignments", _store, _size)
         self._reader = open_reader(path)
         self._slow_reader = open_reader(path)
@@ -138,10 +141,14 @@ class SqliteAssignments:
         reader = open_reader(self._path)
         filled = 0
         room = True
+        self._removed_units.clear()
+        self._removed_experiments.clear()
         try:
             cursor = reader.execute(_LATEST)
             while room and (rows := await asyncio.to_thread(cursor.fetchmany, _FILLING)):
                 for experiment_id, unit_id, variant_id, assigned_at in rows:
+                    if unit_id in self._removed_units or experiment_id in self._removed_experiments:
+                        continue
                     room = self._recent.put_older(experiment_id, unit_id, (variant_id, assigned_at))
                     filled += room
         except sqlite3.Error as error:
@@ -187,9 +194,10 @@ class SqliteAssignments:
         """Insert or get, all in one commit; the answers are in the order of `records`."""
         if not records:
             return []
-        stored: list[Record] = await self._lane.put(list(records))
-        for record in stored:
-            self._remember(record)
+        future = self._lane.put(list(records))
+        future.add_done_callback(self._settled_together)
+        # A caller that goes away must not take what is on disk out of memory.
+        stored: list[Record] = await asyncio.shield(future)
         return stored
 
     def page(self, experiment_id: int, after: int, limit: int) -> list[tuple[int, Record]]:
@@ -206,6 +214,7 @@ class SqliteAssignments:
 
         Goes in steps, so that others may write between them; after a failure it can be called again.
         """
+        self._removed_experiments.add(experiment_id)
         removed = 0
         while True:
             step = self._writer.run(
@@ -218,6 +227,7 @@ class SqliteAssignments:
 
     def erase(self, unit_id: str) -> int:
         """Remove all records of a unit, in whatever experiment; how many there were."""
+        self._removed_units.add(unit_id)
         removed = self._writer.run(lambda connection: connection.execute(_ERASE, (unit_id,)).rowcount)
         self._recent.forget_unit(unit_id)
         return removed
@@ -253,8 +263,16 @@ class SqliteAssignments:
         self._recent.put(record.experiment_id, record.unit_id, (record.variant_id, record.assigned_at))
 
     def _settled(self, future: asyncio.Future[Record]) -> None:
-        if not future.cancelled() and future.exception() is None:
+        if future.cancelled():  # the row may be on disk all the same
+            self._bypassed = True
+            self._recent.complete = False
+        elif future.exception() is None:
             self._remember(future.result())
+
+    def _settled_together(self, future: asyncio.Future[list[Record]]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            for record in future.result():
+                self._remember(record)
 
     def _slowly(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._slow_guard:

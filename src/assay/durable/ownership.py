@@ -24,9 +24,12 @@ class DataDirectory:
     The lock is the kernel's: it goes with the process, so a killed server leaves nothing to clean up.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, database: Path | None = None) -> None:
         self.path = path
-        self._lock: int | None = None
+        self._locked = [path / "assay.lock"]
+        if database is not None and database.absolute().parent != path.absolute():
+            self._locked.append(database.with_name(f"{database.name}.lock"))
+        self._locks: list[int] = []
         self._listener: socket.socket | None = None
 
     @property
@@ -35,16 +38,25 @@ class DataDirectory:
         return self.path / _SOCKET
 
     def acquire(self) -> None:
-        """Make the directory if need be and become its owner.
+        """Make the directory if need be and become its owner, and that of a database kept elsewhere.
 
         Raises `Unavailable` when it cannot be written, `Conflict` when another process owns it.
         """
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self.path / "assay.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            for path in self._locked:
+                self._locks.append(self._lock(path))
+        except BaseException:
+            self.release()
+            raise
+
+    def _lock(self, path: Path) -> int:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise Unavailable(
-                f"The data directory {self.path} cannot be written: {error.strerror}.", code="data_directory"
+                f"The data directory {path.parent} cannot be written: {error.strerror}.",
+                code="data_directory",
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,20 +64,19 @@ class DataDirectory:
             owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "another process"
             os.close(lock)
             raise Conflict(
-                f"The data directory {self.path} is in use by process {owner}: "
+                f"The data directory {path.parent} is in use by process {owner}: "
                 "stop it, or choose another directory with --data.",
-                code="data_directory_in_use",
+                code="data_directory_in_use" if path == self._locked[0] else "database_in_use",
             ) from error
         with contextlib.suppress(OSError):  # on a full disk the lock still holds, it only has no name
             os.ftruncate(lock, 0)
             os.pwrite(lock, str(os.getpid()).encode(), 0)
-        self._lock = lock
+        return lock
 
     def release(self) -> None:
         """Stop being the owner."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        while self._locks:
+            os.close(self._locks.pop())
 
     def listen(self, serve: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]) -> None:
         """Answer other processes on the directory's socket, each in a thread of its own.

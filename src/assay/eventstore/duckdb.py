@@ -90,6 +90,15 @@ class DuckdbStore:
                 self._connection = None
                 self._open_paths.discard(self.path)
 
+    def belong_to(self, identity: int) -> bool:
+        """Whether this store is fed from the log with that identity; one fed from none yet will be."""
+        known = self._ask(_SCHEMA["source"])
+        if not known:
+            with self._transaction() as connection:
+                connection.execute(_SCHEMA["name_source"], {"identity": identity})
+            return True
+        return bool(known[0][0] == identity)
+
     def position(self) -> Position:
         """See `EventStore`."""
         return Position(*self._ask(_SCHEMA["position"])[0])

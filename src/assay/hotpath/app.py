@@ -187,10 +187,9 @@ class HotPath:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand over to the control plane, which gets a request id and loses its trailing slash."""
         identity = request_id(scope["headers"])
-        path = scope["path"]
-        stripped = path.rstrip("/")
-        if stripped != path and stripped:
-            scope = {**scope, "path": stripped, "raw_path": stripped.encode()}
+        raw = scope.get("raw_path") or scope["path"].encode()
+        if raw.endswith(b"/") and len(raw) > 1:  # a slash that was percent-encoded belongs to an id
+            scope = {**scope, "path": scope["path"].removesuffix("/"), "raw_path": raw[:-1]}
         scope["assay.request_id"] = identity.decode()
 
         async def with_identity(message: Any) -> None:

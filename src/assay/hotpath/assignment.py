@@ -10,6 +10,7 @@ from assay.bucketing.evaluate import explain
 from assay.bucketing.ruleset import Experiment, Status
 from assay.errors import Invalid, NotFound
 from assay.events import timestamps
+from assay.events.accept import FUTURE, YEAR_2000
 from assay.hotpath.assigner import Assigner, Serving, Settled, iso
 from assay.hotpath.http import Request, Response, path_text, shown, text_id
 
@@ -244,11 +245,17 @@ class AssignmentRoutes:
                 f"there is no experiment {shown(report.experiment)}",
                 code="unknown_experiment",
             )
+        if experiment.status is not Status.RUNNING:
+            raise Invalid.field(
+                f"{path}.experiment",
+                f"{experiment.key} is {experiment.status}: only a running experiment takes exposures",
+                code="not_running",
+            )
         unit_id = self._unit(experiment, report.user_id, report.units)
         if unit_id is None:
             raise Invalid.field(f"{path}.units", f"needs {experiment.unit}, the unit of {experiment.key}")
         for variant in experiment.variants:
-            if report.variant in (variant.id, variant.key, variant.name):
+            if not variant.removed and report.variant in (variant.id, variant.key, variant.name):
                 break
         else:
             names = ", ".join(variant.key for variant in experiment.variants)
@@ -256,10 +263,11 @@ class AssignmentRoutes:
         at = now
         if report.timestamp is not None:
             moment = timestamps.parse(report.timestamp)
-            if moment is None or moment.start > now + 5 * timestamps.MINUTE:
+            if moment is None or not YEAR_2000 <= moment.start <= now + FUTURE:
                 raise Invalid.field(
                     f"{path}.timestamp",
-                    f"must be an ISO 8601 time that is not in the future, got {shown(report.timestamp)}",
+                    "must be an ISO 8601 time since the year 2000 that is not in the future, "
+                    f"got {shown(report.timestamp)}",
                 )
             at = min(moment.start, now)
         return Record(experiment.id, unit_id, variant.id, experiment.phase, at)

@@ -23,6 +23,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 T = TypeVar("T")
 
+#: Each member costs a copy of what follows it.
+_MOST_MEMBERS = 64
 #: Larger objects are batches, whose fields repeat by nature.
 _LARGEST_CHECKED = 64 * 1024
 
@@ -157,6 +159,8 @@ def _gunzip(data: bytes, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while data:
+        if len(parts) == _MOST_MEMBERS:
+            raise Malformed(f"A gzip body may have {_MOST_MEMBERS} members, not more.", code="bad_gzip")
         inflate = zlib.decompressobj(wbits=31)
         try:
             parts.append(inflate.decompress(data, limit - size + 1))

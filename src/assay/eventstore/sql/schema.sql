@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS position (
   events BIGINT NOT NULL,
   assignments BIGINT NOT NULL
 );
+-- Which log the position is a position in.
+CREATE TABLE IF NOT EXISTS source (identity BIGINT NOT NULL);
 INSERT INTO position SELECT -1, 0 WHERE NOT EXISTS (SELECT * FROM position);
 CREATE TABLE IF NOT EXISTS imports (
   digest VARCHAR NOT NULL,
@@ -51,6 +53,12 @@ CREATE TABLE IF NOT EXISTS imports (
   finished BOOLEAN NOT NULL
 );
 CREATE SEQUENCE IF NOT EXISTS import_number START 1;
+
+-- source --
+SELECT identity FROM source;
+
+-- name_source --
+INSERT INTO source VALUES ($identity);
 
 -- position --
 SELECT events, assignments FROM position;
