@@ -214,6 +214,10 @@ def import_events(
     _import("events", file, experiment, data, format, rename, extra_as_properties=extra_as_properties)
 
 
+#: For each kind: the count of what an import stored, and of what was there already.
+_NEW_AND_KNOWN = {"events": ("events", "duplicates"), "assignments": ("inserted", "known")}
+
+
 def _import(
     kind: str,
     file: Path,
@@ -246,7 +250,10 @@ def _import(
     counted = {name: number for name, number in done.items() if name not in {"kind", "resumed_from"}}
     print(f"{file.name}: " + ", ".join(f"{number:,} {name}" for name, number in counted.items()))
     if done.get("resumed_from"):
-        print(f"An earlier run had already done {done['resumed_from']:,} rows.")
+        print(f"An earlier run had already done {done['resumed_from']:,} of them.")
+    new, known = (done.get(name, 0) for name in _NEW_AND_KNOWN[kind])
+    if known and not new:
+        print(f"Nothing new: {known:,} {kind} were stored before, and stay as they are.")
     if bad or conflicts:
         raise SystemExit(2)
 
@@ -265,7 +272,8 @@ def _show_import(run: Callable[[Callable[[dict[str, Any]], None]], None], name: 
             case {"progress": at}:
                 bar.update(task, completed=at["done"], total=at["total"])
             case {"bad_row": row}:
-                said = f"row {row['row']}: {row['column']} = {row['value']!r}: {row['reason']}"
+                what = f"{row['column']} = {row['value']!r}" if row["column"] else repr(row["value"])
+                said = f"row {row['row']}: {what}: {row['reason']}"
                 console.print(said, markup=False, highlight=False, soft_wrap=True)
             case {"conflict": found}:
                 said = (
