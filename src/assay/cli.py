@@ -154,8 +154,11 @@ def revoke_key(key_id: Annotated[int, typer.Argument(help="The key's id.")], dat
 
 def _ask(data: Path | None, request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request that gives one."""
+    settings = _settings(data_dir=data)
+    if not settings.data.is_dir():
+        _fail(f"There is no data directory at {settings.data}; name it with --data.")
     answers: list[dict[str, Any]] = []
-    _do(_settings(data_dir=data), request, answers.append)
+    _do(settings, request, answers.append)
     return answers[-1]
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import threading
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -116,6 +117,19 @@ class EventStoreContract:
         assert store.moments(Scope(2), [PURCHASES]) == []
 
     # Once and whole.
+
+    def test_one_moment_sees_nothing_of_what_comes_meanwhile(self, store: EventStore, feed: Feed) -> None:
+        feed.assign(("a", 10))
+        feed.events(event("a"))
+        with store.one_moment():
+            before = store.moments(SCOPE, [PURCHASES])
+            meanwhile = threading.Thread(target=lambda: (feed.assign(("b", 10)), feed.events(event("b"))))
+            meanwhile.start()
+            meanwhile.join()
+            assert store.moments(SCOPE, [PURCHASES]) == before
+            assert sum(each.events for each in store.event_counts(SCOPE)) == 1
+        (after,) = store.moments(SCOPE, [PURCHASES])
+        assert (before[0].units, after.units) == (1, 2)
 
     def test_texts_come_back_letter_for_letter(self, store: EventStore) -> None:
         texts = [

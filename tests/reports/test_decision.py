@@ -233,3 +233,16 @@ def test_broken_check__hides_no_other() -> None:
 def test_checks__declare_what_they_read(check: HealthCheck) -> None:
     assert check.needs
     assert set(check.needs) <= set(Evidence._fields)
+
+
+def test_showing_fewer_variants__does_not_change_the_decision(world: World) -> None:
+    for variant, units, buyers in ((10, 2400, 240), (11, 1800, 216), (12, 1800, 184)):
+        world.units(variant, units, at=NOW - 10 * DAY)
+        world.events(variant, buyers)
+    whole, narrowed = world.report(THREE), world.report(THREE, variant_id="11")
+    (p_value,) = [each.effect.p_value for each in whole.primary.comparisons if each.treatment.id == 11]
+    assert p_value is not None
+    assert 0.025 < p_value < 0.05
+    assert whole.decision.verdict is Verdict.KEEP_RUNNING
+    assert narrowed.decision == whole.decision
+    assert [variant.id for variant in narrowed.variants] == [11]

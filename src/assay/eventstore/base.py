@@ -24,6 +24,7 @@ Times are µs since the epoch everywhere.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -351,6 +352,9 @@ class EventStore(Protocol):
 
     def recent_keys(self, limit: int) -> list[tuple[str, str]]:
         """(user id, canonical event id) of the latest events with a caller's id, oldest first."""
+
+    def one_moment(self) -> AbstractContextManager[None]:
+        """What this thread asks while it is held is answered as of one moment, whatever comes meanwhile."""
 
     def moments(self, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
         """What tests and intervals are computed from, all measures in one scan; by variant, then phase."""

@@ -54,6 +54,12 @@ _INPUT_ERRORS: Final = (
 )
 
 
+class _Moment(threading.local):
+    """The cursor of the thread that is asking several questions at one moment, if it is."""
+
+    cursor: duckdb.DuckDBPyConnection | None = None
+
+
 class DuckdbStore:
     """An `EventStore` in the file at `path`; its promises are those of `assay.eventstore.base`.
 
@@ -75,6 +81,7 @@ class DuckdbStore:
         if threads:
             self._config["threads"] = threads
         self._writing = threading.RLock()
+        self._moment = _Moment()
         with self._open_guard:
             if self.path in self._open_paths:
                 raise Conflict(f"{self.path} is open already in this process.", code="store_in_use")
@@ -129,7 +136,8 @@ class DuckdbStore:
 
     def moments(self, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
         """See `EventStore`."""
-        return questions.moments(self._ask, scope, measures)
+        with self.one_moment():
+            return questions.moments(self._ask, scope, measures)
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""
@@ -262,8 +270,28 @@ class DuckdbStore:
             )  # what was removed leaves the file; later, if a question is running
         return Erased(*removed)
 
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """See `EventStore`."""
+        if self._moment.cursor is not None:
+            yield
+            return
+        try:
+            with self._cursor() as connection:
+                connection.execute("BEGIN")
+                self._moment.cursor = connection
+                try:
+                    yield
+                finally:
+                    self._moment.cursor = None
+                    connection.execute("ROLLBACK")
+        except duckdb.Error as error:
+            raise _failed(error) from error
+
     def _ask(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         try:
+            if self._moment.cursor is not None:
+                return self._moment.cursor.execute(statement, parameters or None).fetchall()
             with self._cursor() as connection:
                 return connection.execute(statement, parameters or None).fetchall()
         except duckdb.Error as error:

@@ -12,7 +12,7 @@ from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
 from assay.reports.health import Evidence, examine
 from assay.reports.question import Question
-from assay.reports.report import ConversionSource, Report, Why
+from assay.reports.report import ConversionSource, MetricReport, Report, Why
 from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, MetricType, Role, VariantSpec
 from assay.stats import Phase, SampleRatio, sample_ratio
 
@@ -21,7 +21,12 @@ ANY_EVENT = MetricSpec("any_event", "any event", MetricType.CONVERSION, None, ro
 
 
 def build(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> Report:
-    """Answer the question from the store: one scan for all metrics, others only where asked for."""
+    """Answer the question as of one moment: one scan for all metrics, others only where asked for."""
+    with store.one_moment():
+        return _build(store, spec, question, now)
+
+
+def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> Report:
     scope = scope_of(spec, question)
     alpha = level(spec, question)
     wanted = wanted_metrics(spec, question)
@@ -35,19 +40,23 @@ def build(store: EventStore, spec: ExperimentSpec, question: Question, now: date
     arms = store.moments(scope, list(measures.values()))
     units = _units(spec, arms)
     shown, missing = _shown(spec, question, units)
-    reports = {
-        metric: report_metric(spec, metric, tallies(arms, measure_of(metric)), shown, alpha=alpha)
-        for metric in every
-    }
+    # The decision weighs every comparison, however few are shown.
+    everyone, lacking = _shown(spec, replace(question, variant=None), units)
+
+    def reported(metric: MetricSpec, variants: tuple[VariantSpec, ...]) -> MetricReport:
+        return report_metric(spec, metric, tallies(arms, measure_of(metric)), variants, alpha=alpha)
+
+    whole = {metric: reported(metric, everyone) for metric in every}
+    reports = whole if shown == everyone else {metric: reported(metric, shown) for metric in every}
     ratio = _sample_ratio(spec, arms)
-    judged = tuple(reports[metric] for metric in declared)
+    judged = tuple(whole[metric] for metric in declared)
     end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
     begin = _begin(store, spec, scope)
     checks = examine(Evidence(spec, units, judged, ratio, begin, end))
     asked = [*(wanted if question.metrics is not None else ()), conversion]
     silent = tuple(dict.fromkeys(each.event_type or "" for each in asked if reports[each].silent))
     narrowed = question.is_narrowed
-    facts = Facts(spec, reports[primary], judged, units, checks, missing, narrowed, alpha, silent)
+    facts = Facts(spec, whole[primary], judged, units, checks, lacking, narrowed, alpha, silent)
     grain = question.grain
     return Report(
         spec=spec,
