@@ -68,6 +68,8 @@ def run_import(target: ImportTarget, request: ImportRequest, now: int, emit: Emi
     """
     path = Path(request.path)
     form = _format(path, request.format)
+    if any(sign in request.path for sign in "*?["):  # these would be read as a pattern of names
+        raise Invalid.field("path", f"a name with *, ? or [ cannot be read, rename the file: {str(path)!r}")
     if not path.is_file():
         raise Invalid.field("path", f"there is no file {str(path)!r}")
     default = None

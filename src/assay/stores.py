@@ -115,14 +115,21 @@ class Stores:
         """On a catalog that never had a key, and with none in the environment: make one and write it down."""
         if self.settings.admin_secrets:
             return None
-        secret = keys.ensure_admin_key(self.database, utc_now())
-        if secret is not None:
-            path = self.settings.data / "admin.key"
+        return keys.ensure_admin_key(self.database, utc_now(), self._keep)
+
+    def _keep(self, secret: str) -> None:
+        path = self.settings.data / "admin.key"
+        try:
             path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secret + "\n")
-        return secret
+                file.flush()
+                os.fsync(descriptor)
+        except OSError as error:
+            raise Unavailable(
+                f"The admin key cannot be kept in {path}: {error.strerror}.", code="admin_key"
+            ) from error
 
 
 def _identity(connection: sqlite3.Connection) -> tuple[int, dict[str, int]]:

@@ -125,11 +125,13 @@ async def delete_experiment(
     purge: Annotated[bool, Query(description="Remove assignments and events, too, for good.")] = False,
 ) -> Response:
     """Delete a draft, archive a started experiment, or purge either."""
-    removed = await run_in_threadpool(_delete, call, experiment, purge=purge)
-    if removed["result"] == "purged":
+    if purge:
+        # The experiment itself goes last, so that a purge that failed half-way can be repeated.
+        experiment_id = await run_in_threadpool(_retire, call, experiment)
         await call.parts.flush()
-        await run_in_threadpool(_purge, call, removed["id"])
-    return answer(removed)
+        await run_in_threadpool(_purge, call, experiment_id)
+        return answer(await run_in_threadpool(_delete, call, str(experiment_id), purge=True))
+    return answer(await run_in_threadpool(_delete, call, experiment, purge=False))
 
 
 def _step(action: str, step: Callable[[WriteTx, Experiment], None], summary: str) -> None:
@@ -188,10 +190,20 @@ def _changed(call: Call, experiment: str, step: Callable[[WriteTx, Experiment], 
     return shown(call, row)
 
 
-def _delete(call: Call, experiment: str, *, purge: bool) -> Removed:
+def _retire(call: Call, experiment: str) -> int:
+    """Let nobody in any more, whatever follows; the id."""
     with call.parts.database.writing(call.actor, call.now) as tx:
         row = find(tx, experiment)
         expect_version(row.version, call.expected)
+        lifecycle.put_away(tx, row)
+        return row.id
+
+
+def _delete(call: Call, experiment: str, *, purge: bool) -> Removed:
+    with call.parts.database.writing(call.actor, call.now) as tx:
+        row = find(tx, experiment)
+        if not purge:  # else it has just been retired
+            expect_version(row.version, call.expected)
         removed: Removed = {"id": row.id, "key": row.key, "result": ""}
         removed["result"] = experiments.remove(tx, row, purge=purge)
     return removed

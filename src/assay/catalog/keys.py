@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -88,11 +88,14 @@ def environment_keys(admin_secrets: Sequence[str]) -> list[Key]:
     ]
 
 
-def ensure_admin_key(database: Database, now: datetime) -> str | None:
+def ensure_admin_key(
+    database: Database, now: datetime, keep: Callable[[str], None] = lambda _: None
+) -> str | None:
     """On a catalog that never had an admin key, make one and return its secret.
 
     Keys with other roles do not count: nobody could administer with them. A revoked admin key does,
-    because somebody meant to end it.
+    because somebody meant to end it. `keep` puts the secret where it can be found again, before the key
+    exists for good.
     """
     admin = select(ApiKey.id).where(ApiKey.role == Role.ADMIN.value).limit(1)
     with database.reading() as tx:
@@ -101,7 +104,9 @@ def ensure_admin_key(database: Database, now: datetime) -> str | None:
     with database.writing(_SERVER, now) as write:
         if write.scalar(admin) is not None:
             return None
-        return create(write, KeyInput(name="first admin key", role=Role.ADMIN))[1]
+        secret = create(write, KeyInput(name="first admin key", role=Role.ADMIN))[1]
+        keep(secret)
+        return secret
 
 
 class KeyUse:

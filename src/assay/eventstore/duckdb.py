@@ -82,6 +82,8 @@ class DuckdbStore:
             self._config["threads"] = threads
         self._writing = threading.RLock()
         self._moment = _Moment()
+        self._importing = threading.Lock()
+        self._closed = False
         with self._open_guard:
             if self.path in self._open_paths:
                 raise Conflict(f"{self.path} is open already in this process.", code="store_in_use")
@@ -95,7 +97,8 @@ class DuckdbStore:
                 with contextlib.suppress(duckdb.Error):
                     self._connection.close()
                 self._connection = None
-                self._open_paths.discard(self.path)
+            self._closed = True
+            self._open_paths.discard(self.path)
 
     def belong_to(self, identity: int) -> bool:
         """Whether this store is fed from the log with that identity; one fed from none yet will be."""
@@ -176,6 +179,16 @@ class DuckdbStore:
         progress: Callable[[Progress], None],
     ) -> Imported:
         """See `EventStore`."""
+        if not self._importing.acquire(blocking=False):
+            raise Conflict("Another import is under way; wait until it has ended.", code="import_under_way")
+        try:
+            return self._import_events(what, bad_row, progress)
+        finally:
+            self._importing.release()
+
+    def _import_events(
+        self, what: EventImport, bad_row: Callable[[BadRow], None], progress: Callable[[Progress], None]
+    ) -> Imported:
         with self._reading_file(what.path) as connection:
             return importing.events(
                 connection,
@@ -211,7 +224,10 @@ class DuckdbStore:
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of the calling thread's own."""
         if self._connection is None:
-            raise Unavailable("The event store is closed.", code="store_closed")
+            if self._closed:
+                raise Unavailable("The event store is closed.", code="store_closed")
+            with self._open_guard:
+                self._connection = self._connection or self._opened()
         return self._connection.cursor()
 
     def _append_events(
@@ -342,11 +358,10 @@ class DuckdbStore:
         """Having failed in the middle of writing its file, the engine refuses all work until opened anew."""
         if not (isinstance(error, duckdb.FatalException) or "invalidated" in str(error)):
             return
-        if self._connection is not None:
+        broken, self._connection = self._connection, None  # whoever asks next opens it anew
+        if broken is not None:
             with contextlib.suppress(duckdb.Error):
-                self._connection.close()
-        with contextlib.suppress(Unavailable, Conflict):  # the next attempt tries again
-            self._connection = self._opened()
+                broken.close()
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def stage(
         connection.execute(f"CREATE OR REPLACE TEMP TABLE staged AS SELECT * FROM {_csv(path)}")
         place = "rowid"
     else:  # a stretch of rows can be read from the file itself
-        reader = f"read_parquet({literal(str(path))}, file_row_number = true)"
+        reader = f"read_parquet({literal(str(path))}, file_row_number = true, hive_partitioning = false)"
         connection.execute(f"CREATE OR REPLACE TEMP VIEW staged AS SELECT * FROM {reader}")
         place = "file_row_number"
     described = [row for row in connection.execute("DESCRIBE staged").fetchall() if row[0] != place]
