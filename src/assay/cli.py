@@ -17,6 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing the help in colour would take longer than everything else
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
