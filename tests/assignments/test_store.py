@@ -189,3 +189,14 @@ def test_rows_imported_past_memory_make_it_incomplete(
     store.import_records([[(1, Record(1, "u", 10, 0, NOW))]], lambda _: None)
     assert not store.complete
     assert store.find(1, "u") == Record(1, "u", 10, 0, NOW)
+
+
+def test_a_row_imported_again_at_another_time_is_known(
+    small: Callable[[int], SqliteAssignments],
+) -> None:
+    store = small(0)
+    conflicts: list[object] = []
+    store.import_records([[(1, Record(1, "u", 10, 0, NOW))]], conflicts.append)
+    again = store.import_records([[(1, Record(1, "u", 10, 1, NOW + 5))]], conflicts.append)
+    assert (again.inserted, again.known, again.conflicts, conflicts) == (0, 1, 0, [])
+    assert store.find(1, "u") == Record(1, "u", 10, 0, NOW)

@@ -237,7 +237,7 @@ class SqliteAssignments:
     ) -> Imported:
         """Insert or get rows from elsewhere, each with the row number it has there.
 
-        A row that differs from what is on record changes nothing and is handed to `conflict`. Repeating an
+        A row with another variant than is on record changes nothing and is handed to `conflict`. Repeating an
         import is harmless: its rows are then known. Goes in steps, as `purge` does.
         """
         self._bypassed = True  # these rows do not pass through memory
@@ -252,7 +252,7 @@ class SqliteAssignments:
             differing = 0
             for row, record in rows:
                 there = stored[record.experiment_id, record.unit_id]
-                if there != record:
+                if there.variant_id != record.variant_id:
                     differing += 1
                     conflict(Conflict(row, record, there))
             conflicts += differing
