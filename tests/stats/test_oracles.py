@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import statsmodels.api as sm
 import tea_tasting
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from statsmodels.stats import multitest
 from statsmodels.stats import power as sm_power
@@ -328,14 +328,19 @@ def test_quantile_interval__scipy(n: int, q: float, alpha: float, seed: int) -> 
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(1, 3000), st.floats(1, 3000), st.floats(1, 3000), st.floats(1, 3000), st.booleans())
+@example(9.0, 1.0, 12.0, 1.5, True)
+@example(10.5, 1.0, 9.5, 1.5, True)
+@example(1.0, 1.0, 1.0, 1.0, True)
 def test_beta_posterior__both_directions_add_up(a: float, b: float, c: float, d: float, rough: bool) -> None:
-    # Below one a density has no bound at 1, where doubles are 1e-16 apart: a little mass is out of reach.
-    tolerance = 1e-6 if rough else 1e-9
+    # Below one a density has no bound at 1, where doubles are 1e-16 apart.
+    tolerance = 1e-9
     first, second = s.Beta(a, 0.5 if rough else b), s.Beta(c, d)
     both = s.chance_above(first, second) + s.chance_above(second, first)
     assert both == pytest.approx(1.0, abs=tolerance)
     gap = s.expected_excess(first, second) - s.expected_excess(second, first)
     assert gap == pytest.approx(first.mean - second.mean, abs=tolerance)
+    best = s.best_probabilities([first, second])
+    assert best[0] == pytest.approx(s.chance_above(first, second), abs=tolerance)
 
 
 def test_normal_losses__twenty_standard_deviations__agree_with_series() -> None:
@@ -353,3 +358,41 @@ def test_best_probabilities__sum_to_one_and_match_pairs(arms: list[tuple[float, 
     pair = s.best_probabilities(normals[:2])
     z = (normals[0].mean - normals[1].mean) / math.hypot(normals[0].sd, normals[1].sd)
     assert pair[0] == pytest.approx(scipy.stats.norm.cdf(z), abs=1e-10)
+
+
+@pytest.mark.parametrize("side", ["larger", "smaller", "two-sided"])
+def test_power_proportions__statsmodels(side: str) -> None:
+    ours: Any = {"larger": "greater", "smaller": "less"}.get(side, side)
+    for baseline, difference, n in ((0.1, 0.01, 9_000), (0.5, -0.02, 1_500)):
+        found = s.power_proportions(baseline, difference, n, alternative=ours)
+        oracle = sm_proportion.power_proportions_2indep(
+            difference, baseline, n, alternative=side, return_results=False
+        )
+        assert close(found, oracle, 1e-9)
+
+
+def test_sample_size_proportions__one_sided__has_the_wanted_power() -> None:
+    n = s.sample_size_proportions(0.1, 0.01, alternative="greater", formula="pooled_null")
+    assert s.power_proportions(0.1, 0.01, n, alternative="greater") == pytest.approx(0.8, abs=1e-9)
+    assert n < s.sample_size_proportions(0.1, 0.01, formula="pooled_null")
+
+
+@pytest.mark.parametrize("method", ["pearson", "log-likelihood", "freeman-tukey", "neyman", "cressie-read"])
+@pytest.mark.parametrize("correction", [True, False])
+def test_contingency__scipy(method: str, correction: bool) -> None:
+    ours: Any = method.replace("-", "_")
+    for n, x, m, y in ((40, 3, 50, 17), (10_000, 200, 10_100, 260), (30, 1, 2_000, 1_999)):
+        found = s.contingency(s.Count(n, x), s.Count(m, y), method=ours, correction=correction)
+        oracle = scipy.stats.chi2_contingency([[x, n - x], [y, m - y]], correction=correction, lambda_=method)
+        assert close(found.statistic, oracle[0], 1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
+def test_ratio_interval_log_adjusted__no_successes__statsmodels(alpha: float) -> None:
+    found = s.ratio_interval(s.Count(500, 0), s.Count(480, 4), alpha=alpha, method="log_adjusted")
+    oracle = sm_proportion.confint_proportions_2indep(
+        4, 480, 0, 500, compare="ratio", method="log-adjusted", alpha=alpha
+    )
+    assert found.value is None
+    assert found.reason is s.Reason.BASELINE_ZERO
+    assert close(flat(found.interval), np.array(oracle) - 1.0)

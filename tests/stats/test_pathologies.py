@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -476,6 +476,11 @@ def test_vectorised__is_the_scalar_computation() -> None:
         lambda: s.quantile_interval([1.0, 2.0], 1.0),
         lambda: s.non_inferiority(s.contrast(Moments.from_counts(9, 3), Moments.from_counts(9, 4)), -0.1),
         lambda: s.correct([1.2]),
+        lambda: s.one_proportion(s.Count(9, 3), method=cast("Any", "binom_test")),
+        lambda: s.difference_interval(s.Count(9, 3), s.Count(9, 4), method=cast("Any", "newcomb")),
+        lambda: s.ratio_interval(s.Count(9, 3), s.Count(9, 4), method=cast("Any", "log-adjusted")),
+        lambda: s.sample_size_means(-0.1, alternative="greater"),
+        lambda: s.sample_size_proportions(0.1, 0.01, alternative="less"),
         lambda: s.winsorise([1.0], 0.6, 0.5),
         lambda: s.mann_whitney([1.0, 1.0], [2.0], method="exact"),
         lambda: s.plan(s.Baseline(1.0, 1.0)),
@@ -487,3 +492,10 @@ def test_vectorised__is_the_scalar_computation() -> None:
 def test_wrong_arguments__are_refused(call: Any) -> None:
     with pytest.raises(ValueError, match=r".+"):
         call()
+
+
+def test_contingency__a_thousand_million_units__keeps_all_digits() -> None:
+    control, treatment = s.Count(10**9, 123_456_789), s.Count(10**9, 123_500_000)
+    found = s.contingency(control, treatment, method="log_likelihood", correction=False)
+    # 50-digit value; summed cell by cell, the textbook formula keeps eight digits.
+    assert found.statistic == pytest.approx(8.625912346234937, rel=1e-14)

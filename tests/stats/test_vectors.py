@@ -65,6 +65,9 @@ def _differences(got: Any, expected: Any, rtol: float, atol: float, path: str) -
     expected = _number(expected)
     if expected is None or isinstance(expected, (bool, str)):
         return [] if got == expected else [f"{path}: {got!r} instead of {expected!r}"]
+    if math.isnan(expected):
+        # Where a reference has no answer we have none either, and say so.
+        return [] if got is None else [f"{path}: {got!r} where the reference has nothing"]
     if got is None or isinstance(got, (bool, str)):
         return [f"{path}: {got!r} instead of {expected!r}"]
     if math.isinf(expected):

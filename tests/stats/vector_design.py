@@ -105,12 +105,13 @@ def bootstrap(params: Vector, inputs: Vector) -> Answer:
 
 
 def mann_whitney(params: Vector, inputs: Vector) -> Answer:
-    found = s.mann_whitney(
-        inputs["control_values"],
-        inputs["treatment_values"],
-        alternative=side(params),
-        method=params["method"],
-    )
+    values = inputs["control_values"], inputs["treatment_values"]
+    method = params["method"]
+    if method == "auto":
+        # The reference is exact for up to eight values in an arm, when none are tied.
+        few = min(map(len, values)) <= 8 and len({*values[0], *values[1]}) == sum(map(len, values))
+        method = "exact" if few else "asymptotic"
+    found = s.mann_whitney(*values, alternative=side(params), method=method)
     return {"U_treatment": found.u, "p_value": found.p_value}
 
 
@@ -168,7 +169,9 @@ def quantile_deng(params: Vector, inputs: Vector) -> Answer:
 
 
 def quantile_exact(params: Vector, inputs: Vector) -> Answer:
-    return {"ci": ends(s.quantile_interval(inputs["values"], inputs["p"], alpha=params["alpha"]).interval)}
+    found = s.quantile_interval(inputs["values"], inputs["p"], alpha=params["alpha"])
+    # A limit that the sample is too small for is absent, not infinite.
+    return {"ci": list(found.interval) if found.interval else [None, None]}
 
 
 def quantile_point(params: Vector, inputs: Vector) -> Answer:
@@ -233,7 +236,12 @@ def power_means(params: Vector, inputs: Vector) -> Answer:
 
 
 def sample_size_means(params: Vector, inputs: Vector) -> Answer:
-    common = {"ratio": params.get("ratio", 1), "alpha": params["alpha"], "power": params["power"]}
+    common: dict[str, Any] = {
+        "ratio": params.get("ratio", inputs.get("ratio_treatment_to_control", 1)),
+        "alpha": params["alpha"],
+        "power": params["power"],
+        "alternative": side(params),
+    }
     return {
         "n_per_arm_t": s.sample_size_means(inputs["std_effect"], **common),
         "n_per_arm_z": s.sample_size_means(inputs["std_effect"], reference="normal", **common),
@@ -259,7 +267,11 @@ def mde_relative(params: Vector, inputs: Vector) -> Answer:
 def power_proportions(params: Vector, inputs: Vector) -> Answer:
     return {
         "power": s.power_proportions(
-            inputs["baseline"], inputs["absolute_diff"], inputs["n_per_arm"], alpha=params["alpha"]
+            inputs["baseline"],
+            inputs["absolute_diff"],
+            inputs["n_per_arm"],
+            alpha=params["alpha"],
+            alternative=side(params),
         )
     }
 
@@ -271,6 +283,7 @@ def sample_size_proportions(params: Vector, inputs: Vector) -> Answer:
             inputs["absolute_mde"],
             alpha=params["alpha"],
             power=params["power"],
+            alternative=side(params),
             formula=formula,
         )
 

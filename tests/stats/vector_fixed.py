@@ -241,7 +241,11 @@ def unpooled_z(params: Vector, inputs: Vector) -> Answer:
 def one_proportion(params: Vector, inputs: Vector) -> Answer:
     names: dict[str, Any] = {"beta": "clopper_pearson", "normal": "wald", "jeffreys": "jeffreys"}
     method = names.get(params["method"], params["method"])
-    return {"ci": ends(s.one_proportion(count(inputs), alpha=params["alpha"], method=method).interval)}
+    found = s.one_proportion(count(inputs), alpha=params["alpha"], method=method)
+    if found.reason is s.Reason.ZERO_VARIANCE:
+        # Wald's interval has collapsed to a point there: the reference shows it, we do not.
+        return {"ci": [found.value, found.value]}
+    return {"ci": ends(found.interval)}
 
 
 def proportion_difference(params: Vector, inputs: Vector) -> Answer:
@@ -303,14 +307,20 @@ def equivalence(params: Vector, inputs: Vector) -> Answer:
     low, high = params["margin"]
     alpha = params.get("alpha", 0.05)
     if "sum_squares" not in inputs["control"]:
-        given = s.count_contrast(*counts(inputs), method="agresti_caffo")
-        return {"p_value": s.equivalence(given, low, high, alpha=alpha, reference="normal").p_value}
-    found = s.equivalence(s.contrast(*arms(inputs)), low, high, alpha=alpha)
+        method: Any = params.get("method", "agresti-caffo").replace("-", "_")
+        found = s.equivalence(
+            s.count_contrast(*counts(inputs), method=method), low, high, alpha=alpha, reference="normal"
+        )
+    elif params.get("usevar") == "pooled":
+        found = s.equivalence(s.adjust(*arms(inputs), "y", (), spread="pooled"), low, high, alpha=alpha)
+    else:
+        found = s.equivalence(s.contrast(*arms(inputs)), low, high, alpha=alpha)
     return {
         "p_lower": found.p_lower,
         "p_upper": found.p_upper,
         "p_value": found.p_value,
-        "ci90": ends(found.interval),
+        "ci": ends(found.interval),
+        f"ci{100.0 * (1.0 - 2.0 * alpha):.6g}": ends(found.interval),
     }
 
 

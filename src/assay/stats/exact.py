@@ -126,28 +126,38 @@ def contingency(
         return TableTest(method, "two-sided", n, m, gap, None, None, None, Reason.ZERO_VARIANCE)
     total = n + m
     expected = [size * part / total for size in (n, m) for part in (both, total - both)]
-    observed = [float(x), float(n - x), float(y), float(m - y)]
+    # All four cells are equally far from their expectation; integers keep that distance exact.
+    away = (y * n - x * m) / total
     if correction:
-        observed = [
-            seen + math.copysign(min(0.5, abs(mean - seen)), mean - seen)
-            for seen, mean in zip(observed, expected, strict=True)
-        ]
+        away = math.copysign(max(0.0, abs(away) - 0.5), away)
+    gaps = [side * away / mean for side, mean in zip((-1.0, 1.0, 1.0, -1.0), expected, strict=True)]
     power = _POWERS[method]
-    if power < 0.0 and min(observed) == 0.0 and power <= -1.0:
+    if power <= -1.0 and min(gaps) <= -1.0:
         # These statistics divide by the observed counts.
         return TableTest(method, "two-sided", n, m, gap, None, None, None, Reason.INSUFFICIENT_DATA)
-    statistic = max(0.0, _divergence(observed, expected, power))
+    # Cressie & Read's statistic without its linear part, which adds up to zero over the table: then no cell
+    # is negative, and nothing cancels between cells.
+    statistic = math.fsum(mean * _excess(each, power) for each, mean in zip(gaps, expected, strict=True))
     tail = chi_square_tail(statistic, 1)
     return TableTest(method, "two-sided", n, m, gap, statistic, tail.p, tail.log10_p)
 
 
-def _divergence(observed: list[float], expected: list[float], power: float) -> float:
-    pairs = list(zip(observed, expected, strict=True))
+def _excess(gap: float, power: float) -> float:
+    """2 ((1 + g)^(p + 1) - 1 - (p + 1) g) / (p (p + 1)), with its limits at p = 0 and p = -1.
+
+    Near the expectation, as all cells of a large sample are, that cancels: its series is taken instead.
+    """
+    if abs(gap) < 0.05:
+        term = total = gap * gap
+        for order in range(2, 30):
+            term *= (power + 1.0 - order) / (order + 1.0) * gap
+            total += term
+        return total
     if power == 1.0:
-        return math.fsum((seen - mean) ** 2 / mean for seen, mean in pairs)
+        return gap * gap
+    ratio = 1.0 + gap
     if power == 0.0:
-        return 2.0 * math.fsum(seen * math.log(seen / mean) for seen, mean in pairs if seen > 0.0)
+        return 2.0 * (ratio * math.log(ratio) - gap) if ratio > 0.0 else 2.0
     if power == -1.0:
-        return 2.0 * math.fsum(mean * math.log(mean / seen) for seen, mean in pairs)
-    scale = 2.0 / (power * (power + 1.0))
-    return scale * math.fsum(seen * ((seen / mean) ** power - 1.0) for seen, mean in pairs if seen > 0.0)
+        return 2.0 * (gap - math.log(ratio))
+    return 2.0 * (math.pow(ratio, power + 1.0) - 1.0 - (power + 1.0) * gap) / (power * (power + 1.0))

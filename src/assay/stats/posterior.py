@@ -5,6 +5,7 @@ taken by Gauss-Legendre quadrature in panels between the extreme quantiles of al
 that a narrow posterior beside a wide one is resolved, and no Monte Carlo noise enters.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -175,6 +176,8 @@ def _panels(arms: Sequence[Posterior]) -> tuple[Array, Array]:
     cuts = np.array(sorted(edges))
     # Ends that differ by rounding alone would make a panel of nothing.
     cuts = cuts[np.concatenate([[True], np.diff(cuts) > 1e-13 * (cuts[-1] - cuts[0])])]
+    if any(arm[0] < 1.0 for arm in arms if isinstance(arm, (Beta, Gamma))):
+        cuts = _graded(cuts)
     points, weights = special.roots_legendre(_NODES)
     s = 0.5 * (points + 1.0)
     # Densities may grow without bound at the ends of their support (Beta below 1). Nodes crowd towards both
@@ -185,11 +188,42 @@ def _panels(arms: Sequence[Posterior]) -> tuple[Array, Array]:
     return (cuts[:-1, None] + width * place).ravel(), (width * stretch).ravel()
 
 
+def _graded(cuts: Array) -> Array:
+    """Cuts whose distances from the first grow by at most a factor of 100.
+
+    A density without bound at the first cut is nearly so at one close to it: a long panel from there would
+    not resolve it.
+    """
+    away = cuts[1:] - cuts[0]
+    more = [
+        np.geomspace(a, b, math.ceil(math.log10(b / a) / 2.0) + 1)[1:-1]
+        for a, b in itertools.pairwise(away)
+        if b > 100.0 * a
+    ]
+    found: Array = np.sort(np.concatenate([cuts, *(cuts[0] + each for each in more)]))
+    return found
+
+
 def chance_above(first: Posterior, second: Posterior) -> float:
     """P(first > second)."""
+    turned = _complements((first, second))
+    if turned is not None:
+        second, first = turned
     nodes, weights = _panels((first, second))
     # The tail beyond the quadrature is below double precision on either side.
     return min(1.0, float(weights @ (first.density(nodes) * second.below(nodes))))
+
+
+def _complements(arms: Sequence[Posterior]) -> list[Beta] | None:
+    """Posteriors of the complements of rates, where those are better known to doubles; `None` elsewhere.
+
+    A Beta density whose second parameter is below 1 has no bound at 1, where doubles are 1e-16 apart: up to
+    1e-6 of its mass is out of reach. Its complement has the same peak at 0, where doubles are far denser.
+    """
+    rates = [arm for arm in arms if isinstance(arm, Beta)]
+    if len(rates) < len(arms) or min(b for _, b in rates) >= min(1.0, *(a for a, _ in rates)):
+        return None
+    return [Beta(b, a) for a, b in rates]
 
 
 def expected_excess(first: Posterior, second: Posterior) -> float:
@@ -200,12 +234,15 @@ def expected_excess(first: Posterior, second: Posterior) -> float:
 
 def best_probabilities(arms: Sequence[Posterior]) -> tuple[float, ...]:
     """For each arm the probability that it is the largest."""
-    nodes, weights = _panels(arms)
-    below = np.array([arm.below(nodes) for arm in arms])
+    turned = _complements(arms)
+    used: Sequence[Posterior] = arms if turned is None else turned
+    nodes, weights = _panels(used)
+    # The best arm has the largest rate, and the smallest complement.
+    beaten = np.array([arm.below(nodes) if turned is None else arm.above(nodes) for arm in used])
     found = np.array(
         [
-            weights @ (arm.density(nodes) * np.delete(below, i, axis=0).prod(axis=0))
-            for i, arm in enumerate(arms)
+            weights @ (arm.density(nodes) * np.delete(beaten, i, axis=0).prod(axis=0))
+            for i, arm in enumerate(used)
         ]
     )
     return tuple(float(value) for value in found / found.sum())

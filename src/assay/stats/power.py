@@ -274,6 +274,8 @@ def sample_size_means(
     """
     if std_effect == 0.0:
         raise ValueError("no sample size detects an effect of zero")
+    if alternative != "two-sided" and (std_effect > 0.0) != (alternative == "greater"):
+        raise ValueError(f"no sample size detects an effect of {std_effect} by a test for {alternative}")
 
     def short(n: float) -> float:
         return (
@@ -326,8 +328,15 @@ def detectable_means(
     return sign * find_root(short, 0.0, high, tolerance=1e-12)
 
 
-def power_proportions(baseline: float, difference: float, n_per_arm: float, *, alpha: float = 0.05) -> float:
-    """Two-sided power of the pooled z test.
+def power_proportions(
+    baseline: float,
+    difference: float,
+    n_per_arm: float,
+    *,
+    alpha: float = 0.05,
+    alternative: Alternative = "two-sided",
+) -> float:
+    """Power of the pooled z test with two equal arms.
 
     Pooled variance under the null, the arms' own under the alternative.
     """
@@ -336,8 +345,11 @@ def power_proportions(baseline: float, difference: float, n_per_arm: float, *, a
     middle = baseline + difference / 2.0
     null = math.sqrt(2.0 * middle * (1.0 - middle) / n_per_arm)
     own = math.sqrt((baseline * (1.0 - baseline) + other * (1.0 - other)) / n_per_arm)
-    z = critical_value(None, alpha, "two-sided")
-    return normal_sf((z * null - difference) / own) + normal_sf((z * null + difference) / own)
+    z = critical_value(None, alpha, alternative)
+    up, down = normal_sf((z * null - difference) / own), normal_sf((z * null + difference) / own)
+    if alternative == "two-sided":
+        return up + down
+    return up if alternative == "greater" else down
 
 
 def sample_size_proportions(
@@ -346,23 +358,26 @@ def sample_size_proportions(
     *,
     alpha: float = 0.05,
     power: float = 0.8,
+    alternative: Alternative = "two-sided",
     formula: ProportionFormula = "pooled_null",
 ) -> float:
-    """Units per arm for two equal arms, two-sided; the formulas in use differ by 6 %, so name yours.
+    """Units per arm for two equal arms; the formulas in use differ by 6 %, so name yours.
 
     `baseline_null` takes both arms at the baseline under the null (Evan Miller's calculator), `pooled_null`
     at the mean of the two rates (Fleiss), `unpooled` uses the arms' own variances throughout, `cohen_h` the
-    arcsine scale.
+    arcsine scale. A one-sided test needs the difference to lie on its side.
     """
     check_alpha(alpha)
     p, q = baseline, baseline + difference
     if not (0.0 < p < 1.0 and 0.0 < q < 1.0) or difference == 0.0:
         raise ValueError("both rates must lie strictly between 0 and 1, and must differ")
-    z, z_power = critical_value(None, alpha, "two-sided"), normal_quantile(power)
+    if alternative != "two-sided" and (difference > 0.0) != (alternative == "greater"):
+        raise ValueError(f"no sample size detects a difference of {difference} by a test for {alternative}")
+    z, z_power = critical_value(None, alpha, alternative), normal_quantile(power)
     own = p * (1.0 - p) + q * (1.0 - q)
     if formula == "cohen_h":
         h = 2.0 * (math.asin(math.sqrt(q)) - math.asin(math.sqrt(p)))
-        return sample_size_means(abs(h), alpha=alpha, power=power, reference="normal")
+        return sample_size_means(h, alpha=alpha, power=power, alternative=alternative, reference="normal")
     if formula == "baseline_null":
         null = 2.0 * p * (1.0 - p)
     elif formula == "pooled_null":

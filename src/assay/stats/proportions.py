@@ -65,6 +65,8 @@ def one_proportion(arm: Count, *, alpha: float = 0.05, method: OneMethod = "wils
         interval = Interval(max(0.0, centre - reach), min(1.0, centre + reach))
     elif method == "wald":
         interval = Interval(max(0.0, p - z * error), min(1.0, p + z * error))
+    elif method not in ("clopper_pearson", "jeffreys"):
+        raise ValueError(f"there is no interval for one proportion named {method!r}")
     else:
         # Clopper & Pearson shift one parameter of the beta distribution at each end, Jeffreys adds half to
         # both.
@@ -208,6 +210,8 @@ def difference_interval(
         )
     if method in ("score", "score_uncorrected", "score_statsmodels"):
         return _score_interval(control, treatment, z, method)
+    if method not in ("agresti_caffo", "wald"):
+        raise ValueError(f"there is no interval for a difference of proportions named {method!r}")
     if method == "agresti_caffo":
         control = Count(control.units + 2, control.successes + 1)
         treatment = Count(treatment.units + 2, treatment.successes + 1)
@@ -288,8 +292,9 @@ def ratio_interval(
     """Relative risk less one, with a two-sided interval.
 
     `log` (Katz) needs successes in both arms, `log_adjusted` (Walter) adds half a success and half a unit to
-    each arm. `score` is Miettinen & Nurminen's, `score_uncorrected` Koopman's (without their factor N/(N-1));
-    both need successes in the control arm only.
+    each arm and so has an interval at zero successes too, where the ratio itself has no value. `score` is
+    Miettinen & Nurminen's, `score_uncorrected` Koopman's (without their factor N/(N-1)); both need successes
+    in the control arm only.
     """
     check_alpha(alpha)
     control.check()
@@ -297,23 +302,27 @@ def ratio_interval(
     (n, x), (m, y) = control, treatment
     if n == 0 or m == 0:
         return Lift(method, None, None, None, None, Reason.NO_DATA)
-    if x == 0:
+    if method not in ("log", "log_adjusted", "score", "score_uncorrected"):
+        raise ValueError(f"there is no interval for a ratio of proportions named {method!r}")
+    if x == 0 and method != "log_adjusted":
         return Lift(method, None, None, None, None, Reason.BASELINE_ZERO)
-    value = (y * n - x * m) / (x * m)
-    error = math.sqrt((n - x) / (n * x) + (m - y) / (m * y)) if y else None
+    value = (y * n - x * m) / (x * m) if x else None
+    error = math.sqrt((n - x) / (n * x) + (m - y) / (m * y)) if x and y else None
     z = critical_value(None, alpha, "two-sided")
     if method == "log_adjusted":
         spread = math.sqrt(1.0 / (x + 0.5) - 1.0 / (n + 0.5) + 1.0 / (y + 0.5) - 1.0 / (m + 0.5))
         scale = (y + 0.5) / (m + 0.5) * (n + 0.5) / (x + 0.5)
         ends = Interval(scale * math.exp(-z * spread) - 1.0, scale * math.exp(z * spread) - 1.0)
     elif method == "log":
-        if error is None:
+        if error is None or value is None:
             return Lift("log", value, None, None, None, Reason.SIGNS_DIFFER)
         scale = 1.0 + value
         ends = Interval(scale * math.exp(-z * error) - 1.0, scale * math.exp(z * error) - 1.0)
     else:
         factor = (n + m) / (n + m - 1) if method == "score" else 1.0
         ends = _score_ratio(control, treatment, z * math.sqrt(factor))
+    if value is None:
+        return Lift(method, None, ends, None, None, Reason.BASELINE_ZERO)
     return Lift(method, value, ends, error and error * (1.0 + value))
 
 
