@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from live import Server
+from postgresql import Postgres
 
 # On the build machine the same examples every time; while working, new ones on every run.
 settings.register_profile("dev", deadline=None, max_examples=50)
@@ -35,6 +36,20 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server that the tests of one module use together and leave running."""
     with Server(tmp_path_factory.mktemp("server") / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL that all tests of a process share; those that stop or kill one start their own."""
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    with postgres.database() as url:
+        yield url
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
