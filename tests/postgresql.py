@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: started on a free port, stopped, killed or frozen, with a database for each test."""
+"""A real PostgreSQL for tests: started on a free port, stopped, killed or frozen; a database for each test."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ _SETTINGS = {"shared_buffers": "128MB", "max_connections": "200", "fsync": "on",
 
 
 class Postgres:
-    """One server on loopback, its files in a directory of its own. `settings` are those of postgresql.conf."""
+    """One server on loopback, with a directory of its own. `settings` are those of postgresql.conf."""
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
         self.settings = {**_SETTINGS, **(settings or {})}
