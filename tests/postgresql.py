@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: started on a free port, stopped, killed or frozen; a database for each test."""
+"""A real PostgreSQL for tests: started on a free port, stopped, killed or frozen; with new databases."""
 
 import contextlib
 import os

@@ -28,7 +28,7 @@ def build(
     def paused() -> Iterator[None]:
         with stores.drain.paused():
             yield
-            stores.relearn()
+            stores.log.relearn()
 
     paths, schemas = openapi_paths(routes)
     return create_api(

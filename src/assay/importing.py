@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from assay.assignments.store import Conflict, Record, SqliteAssignments
+from assay.assignments.base import AssignmentStore, Conflict, Record
 from assay.bucketing.ruleset import Experiment, Ruleset
 from assay.errors import Invalid
 from assay.eventstore.base import (
@@ -53,7 +53,7 @@ class ImportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ImportTarget(NamedTuple):
     """Where imported rows go: the parts of the owning process."""
 
-    assignments: SqliteAssignments
+    assignments: AssignmentStore
     store: EventStore
     ruleset: Ruleset
     flush: Callable[[], None]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from assay.assignments.store import SqliteAssignments
+from assay.assignments.sqlite import SqliteAssignments
 from assay.bucketing.ruleset import Ruleset
 from assay.catalog import documents, keys, schema
 from assay.catalog.checks import parse
@@ -22,7 +22,7 @@ from assay.durable.ownership import DataDirectory
 from assay.durable.writer import SqliteWriter
 from assay.errors import Conflict, Invalid, Unavailable
 from assay.events.drain import Drain
-from assay.events.log import EventLog
+from assay.events.sqlite import SqliteEventLog
 from assay.eventstore.duckdb import DuckdbStore
 from assay.hotpath.app import microseconds
 from assay.importing import ImportRequest, ImportTarget, run_import
@@ -30,8 +30,6 @@ from assay.published import KeyRing, Published
 from assay.settings import Settings
 
 _COMMAND = Actor("command")
-#: Event keys kept in memory so that a double is named at once; older doubles are found by the drain.
-_REMEMBERED_KEYS = 100_000
 
 
 def utc_now() -> datetime:
@@ -61,7 +59,7 @@ class Stores:
             self.writer = SqliteWriter(path)
             self.assignments = SqliteAssignments(self.writer, path, settings.cache_max_size)
             stack.callback(self.assignments.close)
-            self.log = EventLog(self.writer, path)
+            self.log = SqliteEventLog(self.writer, path, lambda limit: self.store.recent_keys(limit))
             self.writer.start()
             stack.callback(self.writer.close)
             environment = keys.environment_keys(settings.admin_secrets)
@@ -76,8 +74,8 @@ class Stores:
             )
             stack.callback(self.store.close)
             self._match()
-            self.log.seed(self.store.recent_keys(_REMEMBERED_KEYS))
-            self.drain = Drain(self.writer, path, self.log, self.store)
+            self.log.relearn()
+            self.drain = Drain(self.writer, path, self.log.notes, self.store)
             stack.callback(self.drain.close)
             self.drain.start()
             self._closing = stack.pop_all()
@@ -102,10 +100,6 @@ class Stores:
             "put the two files that belong together into place.",
             code="stores_do_not_match",
         )
-
-    def relearn(self) -> None:
-        """Let the log know the event keys that are stored, after some came or went behind its back."""
-        self.log.relearn(self.store.recent_keys(_REMEMBERED_KEYS))
 
     def close(self) -> None:
         """Drain, close every file and give the directory back."""
@@ -181,7 +175,7 @@ def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, An
                 stores.settings.max_name_length,
             )
             run_import(target, msgspec.convert(what, ImportRequest), microseconds(), say)
-            stores.relearn()
+            stores.log.relearn()
         case {"do": "create_key", "name": str(name), "role": str(role)}:
             with stores.database.writing(_COMMAND, now) as tx:
                 row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))

@@ -14,7 +14,7 @@ import pytest
 
 from assay.api import Parts, create_api
 from assay.api.parts import moment
-from assay.assignments.store import SqliteAssignments
+from assay.assignments.sqlite import SqliteAssignments
 from assay.bucketing.ruleset import Ruleset
 from assay.catalog import keys, schema
 from assay.catalog.database import Actor, Database, sqlite_url

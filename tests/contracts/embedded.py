@@ -7,11 +7,11 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from assay.assignments.store import SqliteAssignments
+from assay.assignments.sqlite import SqliteAssignments
 from assay.durable.writer import SqliteWriter
 from assay.events.drain import Drain
 from assay.events.event import Event
-from assay.events.log import EventLog
+from assay.events.sqlite import SqliteEventLog
 from assay.eventstore.duckdb import DuckdbStore
 
 HOT_TABLES = """
@@ -54,9 +54,9 @@ class Pipeline:
         self.writer = SqliteWriter(self.path)
         self.writer.start()
         self.assignments = SqliteAssignments(self.writer, self.path, 1_000)
-        self.log = EventLog(self.writer, self.path, memory=10_000)
         self.store = DuckdbStore(folder / "events.duckdb", memory="256MiB", threads=2)
-        self.drain = Drain(self.writer, self.path, self.log, self.store)
+        self.log = SqliteEventLog(self.writer, self.path, self.store.recent_keys, memory=10_000)
+        self.drain = Drain(self.writer, self.path, self.log.notes, self.store)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)

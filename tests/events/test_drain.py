@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.assignments.store import Record
+from assay.assignments.base import Record
 from assay.errors import Invalid, Unavailable
 from assay.events import drain as drain_module
 from assay.events import identity
@@ -95,7 +95,7 @@ def test_closing_moves_what_is_left(open_pipeline: Callable[[], Any]) -> None:
 
 def test_refusals_reach_the_ledger(pipeline: Any) -> None:
     pipeline.drain.start()
-    pipeline.log.note_rejected(1, "click", "invalid", "sample")
+    pipeline.log.notes.rejected(1, "click", "invalid", "sample")
     pipeline.append(event("a"))
     pipeline.drain.flush()
     [entry] = pipeline.store.ledger(Scope(1))
@@ -152,8 +152,8 @@ class Flaky:
 def test_a_failing_store_is_tried_again(pipeline: Any) -> None:
     flaky = Flaky(pipeline.store)
     flaky.before = [Unavailable("The disk is full."), OSError("odd")]
-    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, flaky)
-    pipeline.log.note_rejected(1, "click", "invalid", "sample")
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log.notes, flaky)
+    pipeline.log.notes.rejected(1, "click", "invalid", "sample")
     pipeline.append(event("a", "1"))
     pipeline.drain.start()
     for words in ("odd", "disk is full"):
@@ -168,7 +168,7 @@ def test_a_failing_store_is_tried_again(pipeline: Any) -> None:
 def test_an_answer_lost_after_storing_repeats_nothing(pipeline: Any) -> None:
     flaky = Flaky(pipeline.store)
     flaky.after = [Unavailable("The answer was lost.")]
-    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, flaky)
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log.notes, flaky)
     assign(pipeline, "a")
     pipeline.append(event("a"), event("b"))
     pipeline.drain.start()
@@ -188,7 +188,7 @@ def test_a_slow_store_is_waited_for_only_so_long(pipeline: Any) -> None:
             gate.wait(60)
             return super().append(*portion)
 
-    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, Slow(pipeline.store))
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log.notes, Slow(pipeline.store))
     pipeline.append(event("a"))
     pipeline.drain.start()
     with pytest.raises(Unavailable, match="not caught up"):
@@ -205,7 +205,7 @@ def test_a_failing_store_is_left_in_peace_between_attempts(
     monkeypatch.setattr(drain_module, "EVENTS", 1)
     flaky = Flaky(pipeline.store)
     flaky.after = [Unavailable("full")] * 1_000
-    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, flaky)
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log.notes, flaky)
     for user in ("a", "b", "c"):
         pipeline.append(event(user))
     pipeline.drain.start()
@@ -221,7 +221,7 @@ def test_a_failing_store_is_left_in_peace_between_attempts(
 
 def test_a_first_event_arrives_by_itself_and_others_together(pipeline: Any) -> None:
     counting = Flaky(pipeline.store)
-    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, counting)
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log.notes, counting)
     pipeline.drain.start()
     pipeline.drain.flush()
     pipeline.append(event("first"))
@@ -322,7 +322,7 @@ def test_setting_aside_survives_a_stop_at_any_step(open_pipeline: Callable[[], A
         pipeline = open_pipeline()
         stopping = Stopping(pipeline.store)
         # Failing at once is no step forward: what the store refuses as unreadable is not counted.
-        pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log, stopping)
+        pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log.notes, stopping)
         before = pipeline.store.position()
         pipeline.drain.start()
         try:

@@ -10,7 +10,8 @@ import pytest
 from assay.errors import Unavailable
 from assay.events import identity
 from assay.events.event import Event
-from assay.events.log import EventLog
+from assay.events.notes import Notes
+from assay.events.sqlite import SqliteEventLog
 
 NOW = 1_790_000_000_000_000
 
@@ -36,14 +37,17 @@ def test_a_request_is_one_row_in_order(pipeline: Any) -> None:
     assert pipeline.log.accepted == sum(map(len, requests))
 
 
-def test_a_key_is_known_once_it_is_on_disk(pipeline: Any) -> None:
-    first = event("a", "1")
+def known(log: Any, user: str, caller_id: str) -> bool:
+    """Whether an event that a caller sends with this id now is named as a repetition."""
+    return log.split([event(user, caller_id)])[1] != []
 
+
+def test_a_key_is_known_once_it_is_on_disk(pipeline: Any) -> None:
     async def twice() -> list[bool]:
-        future = pipeline.log.append([first])
-        before = pipeline.log.known("a", first.e)
-        await future
-        return [before, pipeline.log.known("a", first.e), pipeline.log.known("b", first.e)]
+        future = pipeline.log.append([event("a", "1")])
+        before = known(pipeline.log, "a", "1")
+        assert await future == ()
+        return [before, known(pipeline.log, "a", "1"), known(pipeline.log, "b", "1")]
 
     assert pipeline.run(twice()) == [False, True, False]
 
@@ -52,10 +56,10 @@ def test_a_failed_append_leaves_no_key(pipeline: Any) -> None:
     pipeline.writer.run(lambda connection: connection.execute("DROP TABLE inbox"))
     with pytest.raises(Unavailable):
         pipeline.append(event("a", "1"))
-    assert not pipeline.log.known("a", identity.canonical("1"))
+    assert not known(pipeline.log, "a", "1")
     assert pipeline.log.accepted == 0
     with pytest.raises(Unavailable):
-        pipeline.log.seed([])
+        pipeline.log.relearn()
 
 
 def test_split_names_doubles_within_a_request_and_known_ones(pipeline: Any) -> None:
@@ -67,58 +71,65 @@ def test_split_names_doubles_within_a_request_and_known_ones(pipeline: Any) -> N
     assert pipeline.log.doubles == 2
 
 
-def test_memory_is_seeded_from_store_and_rows(pipeline: Any) -> None:
+def test_memory_is_learnt_from_store_and_rows(pipeline: Any) -> None:
     pipeline.append(event("a", "1"), event("a"))
     pipeline.append(event("b", "2"))
-    log = EventLog(pipeline.writer, pipeline.path, memory=100)
-    log.seed([("c", identity.canonical("3"))])
-    for user, text in (("a", "1"), ("b", "2"), ("c", "3")):
-        assert log.known(user, identity.canonical(text))
-    assert not log.known("a", identity.canonical("3"))
+    stored = [("c", identity.canonical("3"))]
+    log = SqliteEventLog(pipeline.writer, pipeline.path, lambda _: stored, memory=100)
+    log.relearn()
+    assert all(known(log, *key) for key in (("a", "1"), ("b", "2"), ("c", "3")))
+    assert not known(log, "a", "3")
+    stored.clear()
+    log.relearn()
+    assert known(log, "a", "1")
+    assert not known(log, "c", "3")
 
 
 def test_memory_is_bounded_and_keeps_the_latest(pipeline: Any) -> None:
-    log = EventLog(pipeline.writer, pipeline.path, memory=100)
-    keys = [("u", identity.canonical(str(index))) for index in range(1_000)]
-    log.seed(keys)
-    assert not any(log.known(*key) for key in keys[:900])
-    assert all(log.known(*key) for key in keys[-50:])
+    for index in range(300):
+        pipeline.append(event("u", str(index)))
+    log = SqliteEventLog(pipeline.writer, pipeline.path, lambda _: [], memory=100)
+    log.relearn()
+    assert not any(known(log, "u", str(index)) for index in range(200))
+    assert all(known(log, "u", str(index)) for index in range(250, 300))
 
 
 def test_a_row_that_cannot_be_read_does_not_stop_the_start(pipeline: Any) -> None:
     pipeline.writer.run(lambda connection: connection.execute("INSERT INTO inbox VALUES (1, 1, '{broken')"))
-    log = EventLog(pipeline.writer, pipeline.path, memory=100)
-    log.seed([("c", "x" * 36)])
-    assert log.known("c", "x" * 36)
+    stored = [("c", identity.canonical("1"))]
+    log = SqliteEventLog(pipeline.writer, pipeline.path, lambda _: stored, memory=100)
+    log.relearn()
+    assert known(log, "c", "1")
 
 
 def test_an_erased_user_is_forgotten(pipeline: Any) -> None:
     pipeline.append(event("a", "1"), event("b", "1"))
     pipeline.log.forget("a")
-    assert not pipeline.log.known("a", identity.canonical("1"))
-    assert pipeline.log.known("b", identity.canonical("1"))
+    assert not known(pipeline.log, "a", "1")
+    assert known(pipeline.log, "b", "1")
 
 
-def test_refusals_are_counted_by_kind_with_samples(pipeline: Any) -> None:
-    log = pipeline.log
+def test_refusals_are_counted_by_kind_with_samples() -> None:
+    notes = Notes()
     for index in range(8):
-        log.note_rejected(1, "buy", "invalid", f"s{index}")
-    log.note_rejected(None, None, "invalid_json", "x")
-    taken = log.take_rejections()
+        notes.rejected(1, "buy", "invalid", f"s{index}")
+    notes.rejected(None, None, "invalid_json", "x")
+    taken = notes.take()
     assert taken == [
         (1, "buy", "invalid", 8, ("s0", "s1", "s2", "s3", "s4")),
         (None, None, "invalid_json", 1, ("x",)),
     ]
-    assert log.take_rejections() == []
-    log.note_rejected(1, "buy", "invalid", "new")
-    log.give_back(taken)
-    assert log.take_rejections()[0] == (1, "buy", "invalid", 9, ("new", "s0", "s1", "s2", "s3"))
+    assert notes.take() == []
+    notes.rejected(1, "buy", "invalid", "new")
+    notes.give_back(taken)
+    assert notes.take()[0] == (1, "buy", "invalid", 9, ("new", "s0", "s1", "s2", "s3"))
 
 
-def test_callers_cannot_make_up_kinds_without_end(pipeline: Any) -> None:
+def test_callers_cannot_make_up_kinds_without_end() -> None:
+    notes = Notes()
     for index in range(5_000):
-        pipeline.log.note_rejected(1, f"type {index}", "invalid", "")
-    taken = pipeline.log.take_rejections()
+        notes.rejected(1, f"type {index}", "invalid", "")
+    taken = notes.take()
     assert len(taken) == 1_001
     assert sum(count for *_, count, _ in taken) == 5_000
     assert (1, None, "invalid", 4_000) in [kind[:4] for kind in taken]

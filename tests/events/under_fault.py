@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from assay.assignments.store import Record
+from assay.assignments.base import Record
 from assay.errors import Unavailable
 from assay.events import identity
 from assay.events.event import Event

@@ -125,7 +125,7 @@ def test_the_engine_fetches_nothing(store: DuckdbStore) -> None:
 
 def test_the_contract_is_light_to_import() -> None:
     script = (
-        "import sys, assay.eventstore.base, assay.events.accept, assay.assignments.store\n"
+        "import sys, assay.eventstore.base, assay.events.accept, assay.assignments.sqlite\n"
         "heavy = {'duckdb', 'numpy', 'sqlalchemy', 'pydantic', 'fastapi', 'pyarrow', 'scipy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -28,7 +28,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         "assay.hotpath.app",
         "assay.hotpath.routes",
-        "assay.assignments.store",
+        "assay.assignments.sqlite",
         "assay.events.log",
         "assay.events.drain",
         "assay.durable.writer",

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from api.conftest import START, House
-from assay.assignments.store import Record
+from assay.assignments.base import Record
 from contracts.event_store import DAY, HOUR, SECOND, Feed, event
 
 BASE = "/api/v1/experiments/shop"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from assay.assignments.store import SqliteAssignments
+from assay.assignments.base import AssignmentStore
 from assay.catalog.database import Database
 from assay.catalog.keys import KeyUse
 from assay.eventstore.base import EventStore
@@ -31,7 +31,7 @@ class Parts:
     database: Database
     published: Published
     store: EventStore
-    assignments: SqliteAssignments
+    assignments: AssignmentStore
     flush: Callable[[], Awaitable[None]]
     paused: Callable[[], AbstractContextManager[None]]
     forget: Callable[[str], None]

@@ -25,7 +25,7 @@ import msgspec
 
 from assay.durable.writer import SqliteWriter, open_reader, unavailable
 from assay.errors import AssayError, Invalid, Unavailable
-from assay.events.log import EventLog, Rejections
+from assay.events.notes import Notes, Rejections
 
 #: A portion is taken in at once by the store, in memory: so many events, so many bytes.
 EVENTS: Final = 100_000
@@ -134,11 +134,11 @@ class Drain:
         last_error: why the store took nothing the last time; None when it did.
     """
 
-    def __init__(self, writer: SqliteWriter, path: str | Path, log: EventLog, store: Sink) -> None:
+    def __init__(self, writer: SqliteWriter, path: str | Path, notes: Notes, store: Sink) -> None:
         self.drained = Drained(0, 0, 0, 0)
         self.last_error: AssayError | None = None
         self._writer = writer
-        self._log = log
+        self._notes = notes
         self._store = store
         self._reader = open_reader(path)
         self._tail_reader = open_reader(path)
@@ -270,19 +270,19 @@ class Drain:
     def _move(self) -> _Turn:
         portion = self._read()
         more = portion.full
-        rejections = self._log.take_rejections()
+        rejections = self._notes.take()
         if not portion.rows and portion.assigned == self._position[1] and not rejections:
             return _Turn.IDLE
         position = (portion.last << 16 | 0xFFFF if portion.rows else self._position[0], portion.assigned)
         try:
             self._append(position, portion.events, portion.assignments, rejections)
         except Invalid:
-            self._log.give_back(rejections)
+            self._notes.give_back(rejections)
             self._append((self._position[0], portion.assigned), "[]", portion.assignments)
             self._isolate(portion.first, portion.last)
             more = True  # the refusals given back are still to come
         except BaseException:
-            self._log.give_back(rejections)
+            self._notes.give_back(rejections)
             raise
         if portion.rows:
             self._sweep(portion)

@@ -5,14 +5,14 @@ recorded variant; a repeat assignment then costs two dictionary look-ups and one
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from assay.assignments.store import Record, SqliteAssignments
+from assay.assignments.base import AssignmentStore, Record
 from assay.bucketing.evaluate import Decision, evaluate, serve
 from assay.bucketing.ruleset import Experiment
 from assay.durable.writer import open_reader, unavailable
@@ -145,7 +145,7 @@ class Assigner:
     def __init__(
         self,
         published: Published,
-        assignments: SqliteAssignments,
+        assignments: AssignmentStore,
         attributes_of: Callable[[str], Mapping[str, Any]],
         telemetry: Telemetry,
     ) -> None:
@@ -164,21 +164,38 @@ class Assigner:
 
     def settle(
         self, serving: Serving, user_id: str, unit_id: str | None, context: Mapping[str, Any], now: int
-    ) -> Settled | Record:
-        """What this unit is served; a `Record` is a proposal that must be stored before it is answered.
+    ) -> Settled | Record | None:
+        """What this unit is served, from memory; None: look at what is stored, and `resolve`.
 
-        What is on record wins over every later change of the experiment. One indexed read for a unit that
-        memory may not hold costs less than a place in a group commit, which would find the record, too.
+        A `Record` is a proposal that must be stored before it is answered. A store whose `put` finds what is
+        there gets the proposal at once; with the others, asking first costs less than a place in a commit.
         """
         experiment = serving.experiment
         if unit_id is None:
             decision = evaluate(experiment, None, user_id, context)
             return serving.settled(decision, None, None)
         hit = self.assignments.peek(experiment.id, unit_id)
-        if hit is None and not self.assignments.complete:
-            record = self.assignments.find(experiment.id, unit_id)
-            if record is not None:
-                hit = (record.variant_id, record.assigned_at)
+        if hit is not None or self.assignments.complete:
+            return self.resolve(serving, user_id, unit_id, context, now, hit)
+        if not self.assignments.put_finds or not serving.plain:
+            return None
+        proposed = self.resolve(serving, user_id, unit_id, context, now, None)
+        return proposed if type(proposed) is Record else None
+
+    def resolve(
+        self,
+        serving: Serving,
+        user_id: str,
+        unit_id: str,
+        context: Mapping[str, Any],
+        now: int,
+        hit: tuple[int, int] | None,
+    ) -> Settled | Record:
+        """What this unit is served, given the variant and time on record, if any.
+
+        What is on record wins over every later change of the experiment.
+        """
+        experiment = serving.experiment
         if serving.plain and hit is not None:
             return serving.recorded(hit[0], hit[1])
         variant_id, assigned_at = hit or (None, None)
@@ -189,6 +206,27 @@ class Assigner:
         if decision.variant is None:
             return serving.settled(decision, variant_id, assigned_at)
         return Record(experiment.id, unit_id, decision.variant.id, experiment.phase, now)
+
+    async def settle_all(
+        self, asked: Sequence[tuple[Serving, str, str | None, Mapping[str, Any]]], now: int
+    ) -> list[Settled]:
+        """What each of these (serving, user, unit, context) is served: one look-up and one commit for all."""
+        outcomes = [self.settle(*each, now) for each in asked]
+        unknown = [at for at, outcome in enumerate(outcomes) if outcome is None]
+        if unknown:
+            pairs = [(asked[at][0].experiment.id, asked[at][2]) for at in unknown]
+            found = await self.assignments.find_many(pairs)  # type: ignore[arg-type]  # a unit is known here
+            for at, pair in zip(unknown, pairs, strict=True):
+                record = found.get(pair)  # type: ignore[arg-type]
+                hit = (record.variant_id, record.assigned_at) if record else None
+                serving, user_id, unit_id, context = asked[at]
+                outcomes[at] = self.resolve(serving, user_id, unit_id, context, now, hit)  # type: ignore[arg-type]
+        proposals = [outcome for outcome in outcomes if type(outcome) is Record]
+        records = iter(await self.assignments.put_many(proposals) if proposals else ())
+        return [
+            self.stored(each[0], outcome, next(records)) if type(outcome) is Record else outcome  # type: ignore[misc]
+            for each, outcome in zip(asked, outcomes, strict=True)
+        ]
 
     def _evaluate(
         self, experiment: Experiment, unit_id: str, user_id: str, context: Mapping[str, Any]

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from assay.assignments.store import Record
+from assay.assignments.base import Record
 from assay.bucketing.evaluate import explain
 from assay.bucketing.ruleset import Experiment, Status
 from assay.errors import Invalid, NotFound
 from assay.events import timestamps
 from assay.events.accept import FUTURE, YEAR_2000
-from assay.hotpath.assigner import Assigner, Serving, Settled, iso
+from assay.hotpath.assigner import Assigner, Serving, iso
 from assay.hotpath.http import Request, Response, path_text, shown, text_id
 
 _encode = msgspec.json.Encoder().encode
@@ -124,6 +124,10 @@ class AssignmentRoutes:
         serving = assigner.serving(experiment)
         unit_id = user_id if experiment.unit == "user_id" else self._unit(experiment, user_id, units)
         settled = assigner.settle(serving, user_id, unit_id, context, now)
+        if settled is None and unit_id is not None:
+            record = await assigner.assignments.find(experiment.id, unit_id)
+            hit = (record.variant_id, record.assigned_at) if record else None
+            settled = assigner.resolve(serving, user_id, unit_id, context, now, hit)
         if type(settled) is Record:
             settled = assigner.stored(serving, settled, await assigner.assignments.put(settled))
         return Response(200, serving.answer(user_id, unit_id, settled))  # type: ignore[arg-type]
@@ -147,26 +151,23 @@ class AssignmentRoutes:
         self._check_pairs(len(body.experiment_ids), "experiment_ids")
         assigner = self.assigner
         ineligible: dict[str, str] = {}
-        found: list[tuple[str, Serving, str | None, Settled | Record]] = []
+        references: list[str] = []
+        asked: list[tuple[Serving, str, str | None, Context]] = []
         for reference in dict.fromkeys(body.experiment_ids):
             experiment = assigner.published.ruleset.find(reference)
             if experiment is None:
                 ineligible[str(reference)] = "unknown_experiment"
                 continue
-            serving = assigner.serving(experiment)
             unit_id = self._unit(experiment, body.user_id, body.units)
-            settled = assigner.settle(serving, body.user_id, unit_id, body.context, request.now)
-            found.append((str(reference), serving, unit_id, settled))
-        proposals = [each[3] for each in found if type(each[3]) is Record]
-        records = iter(await assigner.assignments.put_many(proposals) if proposals else ())
+            references.append(str(reference))
+            asked.append((assigner.serving(experiment), body.user_id, unit_id, body.context))
         eligible: dict[str, msgspec.Raw] = {}
-        for reference, serving, unit_id, settled in found:
-            if type(settled) is Record:
-                settled = assigner.stored(serving, settled, next(records))  # noqa: PLW2901
-            if settled.served_id is None:  # type: ignore[union-attr]
-                ineligible[reference] = settled.reason  # type: ignore[union-attr]
+        settled = await assigner.settle_all(asked, request.now)
+        for reference, (serving, user_id, unit_id, _), each in zip(references, asked, settled, strict=True):
+            if each.served_id is None:
+                ineligible[reference] = each.reason
             else:
-                eligible[reference] = msgspec.Raw(serving.answer(body.user_id, unit_id, settled))  # type: ignore[arg-type]
+                eligible[reference] = msgspec.Raw(serving.answer(user_id, unit_id, each))
         document = {"user_id": body.user_id, "eligible_experiment_ids": eligible, "ineligible": ineligible}
         return Response(200, _encode(document))
 
@@ -201,21 +202,17 @@ class AssignmentRoutes:
     ) -> list[bytes]:
         assigner = self.assigner
         servings = [assigner.serving(experiment) for experiment in experiments]
-        settled: list[tuple[Serving, str, str | None, Settled | Record]] = []
+        asked: list[tuple[Serving, str, str | None, Context]] = []
         for user in users:
             seen = {**context, **user.context} if user.context else context
             for serving in servings:
                 unit_id = self._unit(serving.experiment, user.user_id, user.units)
-                outcome = assigner.settle(serving, user.user_id, unit_id, seen, now)
-                settled.append((serving, user.user_id, unit_id, outcome))
-        proposals = [each[3] for each in settled if type(each[3]) is Record]
-        records = iter(await assigner.assignments.put_many(proposals) if proposals else ())
-        answers = []
-        for serving, user_id, unit_id, outcome in settled:
-            if type(outcome) is Record:
-                outcome = assigner.stored(serving, outcome, next(records))  # noqa: PLW2901
-            answers.append(serving.answer(user_id, unit_id, outcome))  # type: ignore[arg-type]
-        return answers
+                asked.append((serving, user.user_id, unit_id, seen))
+        settled = await assigner.settle_all(asked, now)
+        return [
+            serving.answer(user_id, unit_id, each)
+            for (serving, user_id, unit_id, _), each in zip(asked, settled, strict=True)
+        ]
 
     async def exposures(self, request: Request) -> Response:
         """`POST /exposures`: a unit's first exposure is its assignment; a later, different one is named."""
@@ -282,7 +279,7 @@ class AssignmentRoutes:
             if name != experiment.unit:
                 raise Invalid.field(name, "is no parameter of this call", code="unknown_parameter")
         unit_id = self._unit(experiment, user_id, query)
-        record = None if unit_id is None else self.assigner.assignments.find(experiment.id, unit_id)
+        record = None if unit_id is None else await self.assigner.assignments.find(experiment.id, unit_id)
         receipt = explain(
             experiment,
             unit_id,

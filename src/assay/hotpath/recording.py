@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from assay.assignments.store import SqliteAssignments
+from assay.assignments.base import AssignmentStore
 from assay.errors import Invalid, NotFound, UnsupportedType
 from assay.events.accept import accept_batch
 from assay.events.event import Batch, Event, Limits, Rejected
@@ -55,7 +55,7 @@ class RecordingRoutes:
     def __init__(
         self,
         published: Published,
-        assignments: SqliteAssignments,
+        assignments: AssignmentStore,
         log: EventLog,
         telemetry: Telemetry,
         limits: Limits,
@@ -107,10 +107,10 @@ class RecordingRoutes:
             self._note(batch.rejected)
             raise batch.rejected[0].error()
         event = batch.events[0]
-        variant_id = self._variant(event)
+        variant_id = None if event.x is None else await self._variant(event, event.x)
         _, doubles = self.log.split(batch.events)
-        if doubles:
-            self._note_doubles(doubles)
+        if doubles or await self.log.append(batch.events):
+            self._note_doubles(batch.events)
             # What is stored is the first of them, which may have said something else.
             known = {
                 "event_id": event.o or event.e,
@@ -120,19 +120,22 @@ class RecordingRoutes:
                 "status": "duplicate",
             }
             return Response(200, _encode(known))
-        await self.log.append(batch.events)
         self.telemetry.events.add((event.x, variant_id, event.t))
         return Response(201, _shown(event, variant_id))
 
     async def _many(self, batch: Batch) -> Response:
         self._note(batch.rejected)
         fresh, doubles = self.log.split(batch.events)
-        self._note_doubles(doubles)
         if fresh:
-            await self.log.append(fresh)
+            stored_before = await self.log.append(fresh)
+            if stored_before:
+                doubles = [*doubles, *stored_before]
+                known = set(map(id, stored_before))
+                fresh = [event for event in fresh if id(event) not in known]
             add = self.telemetry.events.add
             for event in fresh:
                 add((event.x, None, event.t))
+        self._note_doubles(doubles)
         document = {
             "accepted": len(fresh),
             "duplicates": len(doubles),
@@ -148,33 +151,31 @@ class RecordingRoutes:
     def _note(self, rejected: list[Rejected]) -> None:
         for each in rejected:
             self.telemetry.rejected_events.add(each.code)
-            self.log.note_rejected(each.experiment_id, each.type, each.code, each.sample)
+            self.log.notes.rejected(each.experiment_id, each.type, each.code, each.sample)
 
     def _note_doubles(self, doubles: list[Event]) -> None:
         """Enter repetitions into the ledger of the experiment they name, or of those their user is in."""
         for event in doubles:
             if event.x is not None:
-                self.log.note_double(event.x, event)
+                self.log.notes.double(event.x, event)
                 continue
             for experiment in self.published.ruleset.by_id.values():
                 unit_id = event.u if experiment.unit == "user_id" else (event.m or {}).get(experiment.unit)
                 if unit_id is not None and self.assignments.peek(experiment.id, unit_id) is not None:
-                    self.log.note_double(experiment.id, event)
+                    self.log.notes.double(experiment.id, event)
 
-    def _variant(self, event: Event) -> int | None:
+    async def _variant(self, event: Event, experiment_id: int) -> int | None:
         """The variant on record for the event's user in the experiment it names."""
-        if event.x is None:
-            return None
-        experiment = self.published.ruleset.find(event.x)
+        experiment = self.published.ruleset.find(experiment_id)
         if experiment is None:
             return None
         unit_id = event.u if experiment.unit == "user_id" else (event.m or {}).get(experiment.unit)
         if unit_id is None:
             return None
-        hit = self.assignments.peek(event.x, unit_id)
+        hit = self.assignments.peek(experiment_id, unit_id)
         if hit is not None:
             return hit[0]
-        record = None if self.assignments.complete else self.assignments.find(event.x, unit_id)
+        record = None if self.assignments.complete else await self.assignments.find(experiment_id, unit_id)
         return None if record is None else record.variant_id
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import duckdb
 import msgspec
 
-from assay.assignments.store import Record
+from assay.assignments.base import Record
 from assay.events.timestamps import iso
 from assay.eventstore.base import Cursor, EventFilter, EventStore
 from assay.reports.arms import COLUMNS

@@ -1,11 +1,6 @@
-"""The sticky record: which unit got which variant, and when; in SQLite.
+"""Assignments in SQLite.
 
-A record is written once and never changed: `put` stores it, or answers with the one that was there first.
-Many requests share one transaction, and one statement does the work of a whole group. Repeat answers come
-from memory.
-
-Threads: `peek`, `find`, `find_many`, `put` and `put_many` belong to the event loop. Everything else waits,
-for the writer or the disk, and belongs to any other thread.
+Many requests share one transaction, and one statement does the work of a whole group.
 """
 
 import asyncio
@@ -14,10 +9,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
+from assay.assignments.base import Conflict, Imported, Record
 from assay.assignments.memory import Held, RecentAssignments
 from assay.durable.writer import SqliteWriter, open_reader, unavailable
 
@@ -43,7 +39,6 @@ _PAGE: Final = """
 SELECT seq, experiment_id, unit_id, variant_id, phase, assigned_at FROM assignments
 WHERE +experiment_id = ? AND seq > ? ORDER BY seq LIMIT ?
 """
-_COUNT: Final = "SELECT variant_id, count(*) FROM assignments WHERE experiment_id = ? GROUP BY variant_id"
 _LATEST: Final = """
 SELECT experiment_id, unit_id, variant_id, assigned_at FROM assignments ORDER BY seq DESC
 """
@@ -70,38 +65,10 @@ _SLICE: Final = 2_000
 _encode = msgspec.json.Encoder().encode
 
 
-class Record(NamedTuple):
-    """One assignment; `assigned_at` is µs since the epoch."""
-
-    experiment_id: int
-    unit_id: str
-    variant_id: int
-    phase: int
-    assigned_at: int
-
-
-class Conflict(NamedTuple):
-    """An imported row that contradicts what is on record; the record stays."""
-
-    row: int
-    proposed: Record
-    stored: Record
-
-
-class Imported(NamedTuple):
-    """What became of imported rows."""
-
-    inserted: int
-    known: int
-    """Rows whose very record was there already."""
-    conflicts: int
-
-
 class SqliteAssignments:
-    """The assignments of one database file.
+    """An `AssignmentStore` in one database file, which this process alone writes."""
 
-    Raises `Unavailable` where the disk or the queue cannot take a row; then nothing of that call was stored.
-    """
+    put_finds = False
 
     def __init__(self, writer: SqliteWriter, path: str | Path, cache_size: int) -> None:
         self._writer = writer
@@ -124,19 +91,19 @@ class SqliteAssignments:
         self._slow_reader.close()
 
     def held(self) -> Held:
-        """Entries, hits and misses of the memory."""
+        """See `AssignmentStore`."""
         return self._recent.held()
 
     @property
     def complete(self) -> bool:
-        """Whether memory holds every record, so that what `peek` does not find is not on disk either."""
+        """See `AssignmentStore`."""
         return self._recent.complete
 
     async def fill(self) -> int:
-        """Remember what is on disk, latest first, as far as there is room; how many records that were.
+        """See `AssignmentStore`.
 
-        When all of them fit, memory is `complete`: this process alone writes the file, and what it stores
-        meanwhile is remembered by itself. Runs beside requests, a slice at a time.
+        When all records fit, memory is `complete`: this process alone writes the file, and what it stores
+        meanwhile is remembered by itself.
         """
         reader = open_reader(self._path)
         filled = 0
@@ -159,8 +126,8 @@ class SqliteAssignments:
             self._recent.declare_complete()
         return filled
 
-    def find(self, experiment_id: int, unit_id: str) -> Record | None:
-        """The record on disk, by one indexed read; remembered for `peek`."""
+    async def find(self, experiment_id: int, unit_id: str) -> Record | None:
+        """See `AssignmentStore`: one indexed read of a mapped file, too short to leave the loop for."""
         try:
             row = self._reader.execute(_FIND, (experiment_id, unit_id)).fetchone()
         except sqlite3.Error as error:
@@ -171,8 +138,8 @@ class SqliteAssignments:
         self._remember(record)
         return record
 
-    def find_many(self, pairs: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Record]:
-        """Records on disk for pairs of experiment and unit, by one statement; absent ones are left out."""
+    async def find_many(self, pairs: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Record]:
+        """See `AssignmentStore`."""
         try:
             rows = self._reader.execute(_STORED, (_encode(list(pairs)).decode(),)).fetchall()
         except sqlite3.Error as error:
@@ -185,13 +152,13 @@ class SqliteAssignments:
         return found
 
     def put(self, record: Record) -> asyncio.Future[Record]:
-        """Insert or get: resolves, once it is on disk, with what is on record: ours or the earlier one."""
+        """See `AssignmentStore`."""
         future = self._lane.put(record)
         future.add_done_callback(self._settled)
         return future
 
     async def put_many(self, records: Sequence[Record]) -> list[Record]:
-        """Insert or get, all in one commit; the answers are in the order of `records`."""
+        """See `AssignmentStore`."""
         if not records:
             return []
         future = self._lane.put(list(records))
@@ -201,19 +168,12 @@ class SqliteAssignments:
         return stored
 
     def page(self, experiment_id: int, after: int, limit: int) -> list[tuple[int, Record]]:
-        """Records of an experiment in order of making, each with its number; `after` is the last one seen."""
+        """See `AssignmentStore`."""
         rows = self._slowly(_PAGE, (experiment_id, after, limit))
         return [(row[0], Record._make(row[1:])) for row in rows]
 
-    def count_by_variant(self, experiment_id: int) -> dict[int, int]:
-        """Units on record for each variant that has any."""
-        return dict(self._slowly(_COUNT, (experiment_id,)))
-
     def purge(self, experiment_id: int) -> int:
-        """Remove all records of an experiment; how many there were.
-
-        Goes in steps, so that others may write between them; after a failure it can be called again.
-        """
+        """See `AssignmentStore`."""
         self._removed_experiments.add(experiment_id)
         removed = 0
         while True:
@@ -226,7 +186,7 @@ class SqliteAssignments:
                 return removed
 
     def erase(self, unit_id: str) -> int:
-        """Remove all records of a unit, in whatever experiment; how many there were."""
+        """See `AssignmentStore`."""
         self._removed_units.add(unit_id)
         removed = self._writer.run(lambda connection: connection.execute(_ERASE, (unit_id,)).rowcount)
         self._recent.forget_unit(unit_id)
@@ -235,11 +195,7 @@ class SqliteAssignments:
     def import_records(
         self, chunks: Iterable[Sequence[tuple[int, Record]]], conflict: Callable[[Conflict], None]
     ) -> Imported:
-        """Insert or get rows from elsewhere, each with the row number it has there.
-
-        A row with another variant than is on record changes nothing and is handed to `conflict`. Repeating an
-        import is harmless: its rows are then known. Goes in steps, as `purge` does.
-        """
+        """See `AssignmentStore`."""
         self._bypassed = True  # these rows do not pass through memory
         self._recent.complete = False
         inserted = known = conflicts = 0
