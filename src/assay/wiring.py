@@ -15,8 +15,9 @@ from assay.catalog import keys, lifecycle
 from assay.errors import AssayError, Invalid
 from assay.events.event import Limits
 from assay.hotpath.app import HotPath, microseconds
-from assay.hotpath.assigner import Assigner, StoredAttributes
+from assay.hotpath.assigner import Assigner
 from assay.hotpath.assignment import AssignmentRoutes
+from assay.hotpath.attributes import Attributes, SqliteAttributes
 from assay.hotpath.http import Application as Asgi
 from assay.hotpath.http import Receive, Scope, Send
 from assay.hotpath.operations import Check, OperationRoutes
@@ -60,7 +61,7 @@ class Application:
         self._hot: HotPath | None = None
         self._chores: asyncio.Task[None] | None = None
         self._filling: asyncio.Task[None] | None = None
-        self._attributes: StoredAttributes | None = None
+        self._attributes: Attributes | None = None
         self._uses = keys.KeyUse()
         self._seen_catalog = 0
 
@@ -151,7 +152,7 @@ class Application:
         settings, stores = self.settings, self.stores
         telemetry = Telemetry()
         self._watch(telemetry)
-        self._attributes = StoredAttributes(settings.database_path)
+        self._attributes = SqliteAttributes(settings.database_path)
         limits = Limits(
             body=settings.max_body_bytes,
             events=settings.max_batch_events,

@@ -4,10 +4,8 @@ Everything of an answer that does not depend on the user is encoded once per pub
 recorded variant; a repeat assignment then costs two dictionary look-ups and one join.
 """
 
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,14 +13,13 @@ import msgspec
 from assay.assignments.base import AssignmentStore, Record
 from assay.bucketing.evaluate import Decision, evaluate, serve
 from assay.bucketing.ruleset import Experiment
-from assay.durable.writer import open_reader, unavailable
+from assay.hotpath.attributes import NONE_KNOWN, Attributes
 from assay.published import Published
 from assay.telemetry import Telemetry
 
 _encode = msgspec.json.Encoder().encode
 # Naive, because it is then printed without an offset; the Z says that it is UTC.
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
-_NOTHING: Mapping[str, Any] = {}
 
 
 def iso(moment: int) -> str:
@@ -117,28 +114,6 @@ class Serving:
         )
 
 
-class StoredAttributes:
-    """What the catalog knows of a user, read by key from the database file as it is now."""
-
-    def __init__(self, path: str | Path) -> None:
-        self._connection = open_reader(path)
-
-    def __call__(self, user_id: str) -> Mapping[str, Any]:
-        """The stored attributes; empty for a user nobody has described."""
-        try:
-            row = self._connection.execute("SELECT attributes FROM users WHERE id = ?", (user_id,)).fetchone()
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
-        if row is None:
-            return _NOTHING
-        attributes: dict[str, Any] = msgspec.json.decode(row[0])
-        return attributes
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-
 class Assigner:
     """Get-or-create of assignments over the published ruleset and the durable record."""
 
@@ -146,12 +121,12 @@ class Assigner:
         self,
         published: Published,
         assignments: AssignmentStore,
-        attributes_of: Callable[[str], Mapping[str, Any]],
+        attributes: Attributes,
         telemetry: Telemetry,
     ) -> None:
         self.published = published
         self.assignments = assignments
-        self.attributes_of = attributes_of
+        self.attributes = attributes
         self._serving: dict[int, Serving] = {}
         self._count = telemetry.assignments.add
 
@@ -165,7 +140,7 @@ class Assigner:
     def settle(
         self, serving: Serving, user_id: str, unit_id: str | None, context: Mapping[str, Any], now: int
     ) -> Settled | Record | None:
-        """What this unit is served, from memory; None: look at what is stored, and `resolve`.
+        """What this unit is served, from what is at hand; None: `look` at what is stored first.
 
         A `Record` is a proposal that must be stored before it is answered. A store whose `put` finds what is
         there gets the proposal at once; with the others, asking first costs less than a place in a commit.
@@ -175,19 +150,50 @@ class Assigner:
             decision = evaluate(experiment, None, user_id, context)
             return serving.settled(decision, None, None)
         hit = self.assignments.peek(experiment.id, unit_id)
-        if hit is not None or self.assignments.complete:
-            return self.resolve(serving, user_id, unit_id, context, now, hit)
-        if not self.assignments.put_finds or not serving.plain:
+        if hit is not None and serving.plain:
+            return serving.recorded(hit[0], hit[1])
+        sure = hit is not None or self.assignments.complete
+        if not sure and not (self.assignments.put_finds and serving.plain):
             return None
-        proposed = self.resolve(serving, user_id, unit_id, context, now, None)
-        return proposed if type(proposed) is Record else None
+        known = self.attributes.at_hand(user_id) if experiment.needs_attributes else NONE_KNOWN
+        if known is None:
+            return None
+        settled = self._resolve(
+            serving, user_id, unit_id, {**known, **context} if known else context, now, hit
+        )
+        return settled if sure or type(settled) is Record else None
 
-    def resolve(
+    async def look(
+        self,
+        asked: Sequence[tuple[Serving, str, str | None, Mapping[str, Any]]],
+        now: int,
+    ) -> list[Settled | Record]:
+        """What each of these (serving, user, unit, context) is served, by what is stored of them.
+
+        One look-up for all records and, where conditions need them, one for all attributes.
+        """
+        pairs = [(serving.experiment.id, unit_id) for serving, _, unit_id, _ in asked if unit_id is not None]
+        found = await self.assignments.find_many(pairs)
+        needing = {user_id for serving, user_id, _, _ in asked if serving.experiment.needs_attributes}
+        known = await self.attributes.fetch(needing) if needing else {}
+        outcomes: list[Settled | Record] = []
+        for serving, user_id, unit_id, context in asked:
+            if unit_id is None:
+                decision = evaluate(serving.experiment, None, user_id, context)
+                outcomes.append(serving.settled(decision, None, None))
+                continue
+            record = found.get((serving.experiment.id, unit_id))
+            hit = (record.variant_id, record.assigned_at) if record else None
+            seen = {**known[user_id], **context} if user_id in known else context
+            outcomes.append(self._resolve(serving, user_id, unit_id, seen, now, hit))
+        return outcomes
+
+    def _resolve(
         self,
         serving: Serving,
         user_id: str,
         unit_id: str,
-        context: Mapping[str, Any],
+        attributes: Mapping[str, Any],
         now: int,
         hit: tuple[int, int] | None,
     ) -> Settled | Record:
@@ -202,7 +208,7 @@ class Assigner:
         settled = serve(experiment, unit_id, variant_id)
         if settled is not None:
             return serving.settled(settled, variant_id, assigned_at)
-        decision = self._evaluate(experiment, unit_id, user_id, context)
+        decision = evaluate(experiment, unit_id, user_id, attributes)
         if decision.variant is None:
             return serving.settled(decision, variant_id, assigned_at)
         return Record(experiment.id, unit_id, decision.variant.id, experiment.phase, now)
@@ -210,32 +216,19 @@ class Assigner:
     async def settle_all(
         self, asked: Sequence[tuple[Serving, str, str | None, Mapping[str, Any]]], now: int
     ) -> list[Settled]:
-        """What each of these (serving, user, unit, context) is served: one look-up and one commit for all."""
+        """What each of these is served: at most one look-up and one commit for all."""
         outcomes = [self.settle(*each, now) for each in asked]
-        unknown = [at for at, outcome in enumerate(outcomes) if outcome is None]
-        if unknown:
-            pairs = [(asked[at][0].experiment.id, asked[at][2]) for at in unknown]
-            found = await self.assignments.find_many(pairs)  # type: ignore[arg-type]  # a unit is known here
-            for at, pair in zip(unknown, pairs, strict=True):
-                record = found.get(pair)  # type: ignore[arg-type]
-                hit = (record.variant_id, record.assigned_at) if record else None
-                serving, user_id, unit_id, context = asked[at]
-                outcomes[at] = self.resolve(serving, user_id, unit_id, context, now, hit)  # type: ignore[arg-type]
+        unsure = [at for at, outcome in enumerate(outcomes) if outcome is None]
+        if unsure:
+            looked = await self.look([asked[at] for at in unsure], now)
+            for at, outcome in zip(unsure, looked, strict=True):
+                outcomes[at] = outcome
         proposals = [outcome for outcome in outcomes if type(outcome) is Record]
         records = iter(await self.assignments.put_many(proposals) if proposals else ())
         return [
             self.stored(each[0], outcome, next(records)) if type(outcome) is Record else outcome  # type: ignore[misc]
             for each, outcome in zip(asked, outcomes, strict=True)
         ]
-
-    def _evaluate(
-        self, experiment: Experiment, unit_id: str, user_id: str, context: Mapping[str, Any]
-    ) -> Decision:
-        if experiment.needs_attributes:
-            stored = self.attributes_of(user_id)
-            if stored:
-                context = {**stored, **context}
-        return evaluate(experiment, unit_id, user_id, context)
 
     def stored(self, serving: Serving, proposed: Record, record: Record) -> Settled:
         """The answer once insert-or-get has said what is on record."""

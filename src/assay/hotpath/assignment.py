@@ -12,6 +12,7 @@ from assay.errors import Invalid, NotFound
 from assay.events import timestamps
 from assay.events.accept import FUTURE, YEAR_2000
 from assay.hotpath.assigner import Assigner, Serving, iso
+from assay.hotpath.attributes import NONE_KNOWN
 from assay.hotpath.http import Request, Response, path_text, shown, text_id
 
 _encode = msgspec.json.Encoder().encode
@@ -124,10 +125,8 @@ class AssignmentRoutes:
         serving = assigner.serving(experiment)
         unit_id = user_id if experiment.unit == "user_id" else self._unit(experiment, user_id, units)
         settled = assigner.settle(serving, user_id, unit_id, context, now)
-        if settled is None and unit_id is not None:
-            record = await assigner.assignments.find(experiment.id, unit_id)
-            hit = (record.variant_id, record.assigned_at) if record else None
-            settled = assigner.resolve(serving, user_id, unit_id, context, now, hit)
+        if settled is None:
+            (settled,) = await assigner.look([(serving, user_id, unit_id, context)], now)
         if type(settled) is Record:
             settled = assigner.stored(serving, settled, await assigner.assignments.put(settled))
         return Response(200, serving.answer(user_id, unit_id, settled))  # type: ignore[arg-type]
@@ -280,11 +279,12 @@ class AssignmentRoutes:
                 raise Invalid.field(name, "is no parameter of this call", code="unknown_parameter")
         unit_id = self._unit(experiment, user_id, query)
         record = None if unit_id is None else await self.assigner.assignments.find(experiment.id, unit_id)
+        known = await self.assigner.attributes.fetch([user_id])
         receipt = explain(
             experiment,
             unit_id,
             user_id,
-            self.assigner.attributes_of(user_id),
+            known.get(user_id, NONE_KNOWN),
             record.variant_id if record else None,
         )
         document = {
