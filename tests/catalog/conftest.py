@@ -1,14 +1,16 @@
-"""A catalog on a real file, with a clock that stands where a test puts it."""
+"""A catalog on a real file and on a real PostgreSQL, with a clock that stands where a test puts it."""
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.types.json import set_json_loads
 
 from assay.bucketing.ruleset import Experiment as Compiled
 from assay.bucketing.ruleset import Ruleset
@@ -29,7 +31,7 @@ HALVES = [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.
 class Catalog:
     """A database, what it publishes, and shortcuts for what tests do all the time."""
 
-    path: Path
+    url: str
     database: Database
     published: Published
     now: datetime = NOON
@@ -74,23 +76,57 @@ class Catalog:
         return found
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What another program would find in the file."""
-        with contextlib.closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(sql, values).fetchall()
+        """What another program would find in the database, or does to it; JSON as the text it is."""
+        if self.url.startswith("sqlite"):
+            with contextlib.closing(sqlite3.connect(file_of(self.url))) as connection, connection:
+                return connection.execute(sql, values).fetchall()
+        with psycopg.connect(self.url) as server:
+            set_json_loads(bytes.decode, server)
+            cursor = server.execute(sql.replace("?", "%s") if values else sql, values or None)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
 
     def allocations(self, experiment: int | str) -> Mapping[str, float]:
         return {each["key"]: each["allocation"] for each in self.document(experiment)["variants"]}
 
 
+def file_of(url: str) -> Path:
+    """The file that a SQLite URL names."""
+    return Path(url.removeprefix("sqlite:///"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that is not there yet, or is empty."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "assay.db")
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    path = tmp_path / "assay.db"
-    schema.migrate(sqlite_url(path))
-    writer = SqliteWriter(path)
-    writer.start()
-    published = Published(Ruleset(), KeyRing([]))
-    database = Database(sqlite_url(path), turn=writer.turn, publish=Publisher(published).publish)
-    database.refresh(NOON)
-    yield Catalog(path, database, published)
-    database.close()
-    writer.close()
+def opened(url: str) -> Iterator[Callable[[], Catalog]]:
+    """Opens the database, as one more process would."""
+    schema.migrate(url)
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if url.startswith("sqlite"):
+            writer = SqliteWriter(file_of(url))
+            writer.start()
+            stack.callback(writer.close)
+
+        def build() -> Catalog:
+            published = Published(Ruleset(), KeyRing([]))
+            publish = Publisher(published).publish
+            turn = writer.turn if writer is not None else contextlib.nullcontext
+            database = Database(url, turn=turn, publish=publish)
+            stack.callback(database.close)
+            database.refresh(NOON)
+            return Catalog(url, database, published)
+
+        yield build
+
+
+@pytest.fixture
+def catalog(opened: Callable[[], Catalog]) -> Catalog:
+    """The one that most tests use."""
+    return opened()

@@ -114,12 +114,8 @@ def test_many_writers_at_once_lose_nothing(catalog: Catalog) -> None:
 def test_refresh_notices_what_another_process_wrote(catalog: Catalog) -> None:
     experiment = catalog.create()
     assert not catalog.database.refresh(catalog.now)
-    import sqlite3
-
-    with sqlite3.connect(catalog.path) as connection:
-        connection.execute("UPDATE experiments SET name = 'Renamed', version = version + 1")
-        connection.execute("UPDATE catalog_version SET version = version + 1")
-    connection.close()
+    catalog.rows("UPDATE experiments SET name = 'Renamed', version = version + 1")
+    catalog.rows("UPDATE catalog_version SET version = version + 1")
     assert catalog.database.refresh(catalog.now)
     assert catalog.compiled(experiment).name == "Renamed"
 
@@ -133,4 +129,4 @@ def test_only_the_database_module_commits() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in {"commit", "rollback"}
     ]
-    assert committing == ["database.py"]
+    assert set(committing) == {"database.py"}

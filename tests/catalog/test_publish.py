@@ -1,7 +1,5 @@
 """What is compiled again, and what is taken over."""
 
-from pathlib import Path
-
 import pytest
 
 from assay.bucketing.ruleset import Namespace, Status
@@ -141,16 +139,12 @@ def test_expiry_is_published_to_the_microsecond(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize("table", ["experiments", "segments", "api_keys"])
 def test_an_id_never_comes_back(catalog: Catalog, table: str) -> None:
-    import sqlite3
-
     experiment = catalog.running()
     with catalog.write() as tx:
         segments.create(tx, parse(segments.SegmentInput, {"name": "s"}))
         keys.create(tx, parse(keys.KeyInput, {"name": "k"}))
     assert experiment == 1
-    with sqlite3.connect(Path(catalog.path)) as connection:
-        connection.execute(f"DELETE FROM {table}")
-    connection.close()
+    catalog.rows(f"DELETE FROM {table}")
     catalog.running()
     with catalog.write() as tx:
         segments.create(tx, parse(segments.SegmentInput, {"name": "s"}))

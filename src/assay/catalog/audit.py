@@ -2,6 +2,7 @@
 
 from sqlalchemy import func, select
 
+from assay.catalog.checks import expect_storable
 from assay.catalog.database import ReadTx
 from assay.catalog.tables import AuditEntry
 
@@ -16,6 +17,8 @@ def page(
     limit: int = 100,
 ) -> tuple[list[AuditEntry], int]:
     """The newest entries that match, and how many match."""
+    expect_storable("noun", noun)
+    expect_storable("actor", actor)
     rows = select(AuditEntry)
     if experiment_id is not None:
         rows = rows.where(AuditEntry.experiment_id == experiment_id)

@@ -154,8 +154,19 @@ def refuse(message: str, field: str | None = None) -> PydanticCustomError:
     return PydanticCustomError("refused", template, {"field": field} if field else None)
 
 
+def storable(text: str) -> bool:
+    """Whether a database can hold this text, so that it is worth looking for: PostgreSQL knows no NUL."""
+    return "\x00" not in text
+
+
+def expect_storable(path: str, text: str | None) -> None:
+    """Refuse to look for what no database can hold. Raises `Invalid` for the parameter `path`."""
+    if text is not None and not storable(text):
+        raise Invalid.field(path, f"must not contain NUL characters; got {shown(text)}")
+
+
 def _clean(text: str) -> str:
-    if "\x00" in text:
+    if not storable(text):
         raise refuse(f"must not contain NUL characters; got {shown(text)}")
     if not text.isascii():
         try:

@@ -1,24 +1,31 @@
 """The catalog's database: reading, writing, and the one place that commits.
 
-A write takes its turn among the other writers of the file, runs in one transaction, and leaves together
-with its audit entries and, where readers must notice it, a new catalog version. Only then is the new
-ruleset published, in the order of the commits. An exception inside `writing` rolls everything back.
+A write takes its turn among the other writers, of the file or of all machines, runs in one transaction, and
+leaves together with its audit entries and, where readers must notice it, a new catalog version. Only then is
+the new ruleset published, and never an older one after a newer. An exception inside `writing` rolls
+everything back.
 """
 
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
 from sqlalchemy import Engine, create_engine, event, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from assay.catalog import postgres
 from assay.catalog.tables import AuditEntry, CatalogVersion
 from assay.durable.writer import unavailable
+from assay.errors import AssayError, Unavailable
+
+_log = structlog.get_logger("assay.catalog")
 
 #: Nouns whose changes the hot path looks up for itself, so that the ruleset stays as it is.
 _UNPUBLISHED = frozenset({"user"})
@@ -86,12 +93,14 @@ def sqlite_url(path: str | Path) -> str:
     return f"sqlite:///{path}"
 
 
-def open_engine(url: str, *, read_only: bool) -> Engine:
-    """Connections to the database, each transaction begun explicitly.
+def open_engine(url: str, *, read_only: bool, prepared: bool = True) -> Engine:
+    """Connections to the database; `prepared` says whether PostgreSQL may keep prepared statements.
 
-    The driver would begin late and commit early by itself; a reader must see one moment and a writer
-    must hold the lock from its first statement.
+    On SQLite each transaction is begun explicitly. The driver would begin late and commit early by itself;
+    a reader must see one moment and a writer must hold the lock from its first statement.
     """
+    if postgres.is_url(url):
+        return postgres.open_engine(url, read_only=read_only, prepared=prepared)
     sizes = {"pool_size": 8, "max_overflow": 32} if read_only else {"pool_size": 1, "max_overflow": 0}
     engine = create_engine(url, connect_args={"timeout": 10.0}, **sizes)
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
@@ -114,22 +123,27 @@ def open_engine(url: str, *, read_only: bool) -> Engine:
 
 
 class Database:
-    """The catalog in one database.
+    """The catalog in one database: a SQLite file or a PostgreSQL.
 
-    `turn` keeps other writers of the file away while a transaction is open. `publish(tx, now)` is called
-    with a view of the catalog after each commit that readers must notice, and by `refresh`.
+    `turn` keeps other writers of a SQLite file away while a transaction is open; on PostgreSQL the database
+    does. `publish(tx, now)` is called with a view of the catalog after each commit that readers must notice,
+    and by `refresh`.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        turn: Callable[[], AbstractContextManager[None]],
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         publish: Callable[[ReadTx, datetime], None],
+        prepared: bool = True,
     ) -> None:
-        self._writer = open_engine(url, read_only=False)
-        self._reader = open_engine(url, read_only=True)
+        self._writer = open_engine(url, read_only=False, prepared=prepared)
+        self._reader = open_engine(url, read_only=True, prepared=prepared)
+        self._postgres = postgres.is_url(url)
         self._turn = turn
+        # One connection of this process waits for the other machines, not one for each request.
+        self._writing = threading.Lock() if self._postgres else nullcontext()
         self._publish = publish
         self._publishing = threading.Lock()
         self._published_version: int | None = None
@@ -142,40 +156,67 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[ReadTx]:
         """A view of one moment."""
-        with _spoken_errors(), ReadTx(self._reader) as tx:
+        with spoken_errors(), ReadTx(self._reader) as tx:
+            if self._postgres:
+                postgres.limit(tx)
             yield tx
 
     @contextmanager
     def writing(self, actor: Actor, now: datetime) -> Iterator[WriteTx]:
         """One transaction; committed when the block ends, undone when it raises.
 
-        Commits are published before the next one may begin, so that readers never go back in time.
+        What was committed is in force here when this returns. If it cannot be read back just now, it is
+        stored all the same, and `refresh` puts it in force.
         """
-        with self._publishing:
-            with _spoken_errors(), self._turn(), WriteTx(self._writer, actor, now) as tx:
-                yield tx
-                tx.flush()
-                if tx.publishes:
-                    _bump(tx)
-                tx.commit()
+        with spoken_errors(), self._turn(), self._writing, WriteTx(self._writer, actor, now) as tx:
+            if self._postgres:
+                postgres.take_turn(tx)
+            yield tx
+            tx.flush()
             if tx.publishes:
-                self._publish_now(now)
+                _bump(tx)
+            _commit(tx)
+        if tx.publishes:
+            try:
+                self._publish_newer(now)
+            except Unavailable as error:
+                _log.warning("catalog.published_later", reason=error.detail)
+
+    @contextmanager
+    def noting(self) -> Iterator[Session]:
+        """A short transaction beside the catalog: no audit, no version, and no turn on PostgreSQL."""
+        with spoken_errors(), self._turn(), Session(self._writer) as tx:
+            if self._postgres:
+                postgres.limit(tx)
+            yield tx
+            _commit(tx)
+
+    def version(self) -> int:
+        """The catalog's version now: one small read, for those who look often."""
+        if not self._postgres:
+            with self.reading() as tx:
+                return catalog_version(tx)
+        with spoken_errors(), self._reader.connect() as connection:
+            alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+            return alone.scalar(select(CatalogVersion.version)) or 0
 
     def refresh(self, now: datetime) -> bool:
         """Publish the catalog if it has changed since it last was; True if it had."""
-        with self._publishing:
-            with self.reading() as tx:
-                version = catalog_version(tx)
+        return self.version() != self._published_version and self._publish_newer(now)
+
+    def _publish_newer(self, now: datetime) -> bool:
+        """Publish what is stored unless it is in force already.
+
+        The view begins when nobody else publishes any more, so that a later call never publishes an earlier
+        moment.
+        """
+        with self._publishing, self.reading() as tx:
+            version = catalog_version(tx)
             if version == self._published_version:
                 return False
-            self._publish_now(now)
-            return True
-
-    def _publish_now(self, now: datetime) -> None:
-        with self.reading() as tx:
-            version = catalog_version(tx)
             self._publish(tx, now)
-        self._published_version = version
+            self._published_version = version
+            return True
 
 
 def catalog_version(tx: ReadTx) -> int:
@@ -191,12 +232,27 @@ def _bump(tx: WriteTx) -> None:
         tx.add(CatalogVersion(id=1, version=1))
 
 
+def _commit(tx: Session) -> None:
+    with spoken_errors(committing=True):
+        tx.commit()
+
+
 @contextmanager
-def _spoken_errors() -> Iterator[None]:
+def spoken_errors(*, committing: bool = False) -> Iterator[None]:
     """A database that cannot be read or written is `Unavailable`, in one sentence."""
     try:
         yield
+    except PoolTimeout as error:
+        raise Unavailable(
+            "Too many requests look at the database at once: repeat this one a little later.",
+            code="database_busy",
+        ) from error
     except DBAPIError as error:
-        if isinstance(error.orig, sqlite3.OperationalError):
-            raise unavailable(error.orig) from error
-        raise
+        said: AssayError | None
+        if isinstance(error.orig, sqlite3.Error):
+            said = unavailable(error.orig) if isinstance(error.orig, sqlite3.OperationalError) else None
+        else:
+            said = postgres.spoken(error, committing=committing)
+        if said is None:
+            raise
+        raise said from error

@@ -11,7 +11,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from assay.bucketing.conditions import compile_condition
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents, phases
-from assay.catalog.checks import shown
+from assay.catalog.checks import shown, storable
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.tables import Experiment, Variant
 from assay.errors import Conflict, Invalid, NotFound, Stale
@@ -33,7 +33,9 @@ def find(tx: ReadTx, reference: int | str) -> Experiment:
     """The experiment with this id or key; all digits are an id. Raises `NotFound`."""
     number = as_id(reference)
     condition = Experiment.key == reference if number is None else Experiment.id == number
-    found = tx.scalar(select(Experiment).where(condition).options(*whole()))
+    found = None
+    if number is not None or storable(str(reference)):
+        found = tx.scalar(select(Experiment).where(condition).options(*whole()))
     if found is None:
         raise NotFound(f"There is no experiment {shown(reference)}.", code="unknown_experiment")
     return found

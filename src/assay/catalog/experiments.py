@@ -8,9 +8,9 @@ from sqlalchemy import func, or_, select
 
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents, lifecycle, metrics, variants
-from assay.catalog.checks import shown
+from assay.catalog.checks import expect_storable, shown
 from assay.catalog.database import ReadTx, WriteTx
-from assay.catalog.editing import LIVE, changing, checked_rule, expect_version, state_forbids, whole
+from assay.catalog.editing import LIVE, as_id, changing, checked_rule, expect_version, state_forbids, whole
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, ExperimentInput
 from assay.catalog.keying import free, slug
 from assay.catalog.tables import Experiment, Segment, Tag
@@ -138,6 +138,8 @@ def page(
     limit: int = 100,
 ) -> tuple[list[Experiment], int]:
     """The newest experiments that match, and how many match. Archived ones only when asked for."""
+    expect_storable("q", q)
+    expect_storable("tag", tag)
     conditions = [Experiment.status == status if status else Experiment.status != Status.ARCHIVED]
     if q:
         pattern = "%" + q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
@@ -293,7 +295,8 @@ def _tags(tags: Sequence[str]) -> list[Tag]:
 
 
 def _segments(tx: ReadTx, ids: Sequence[int]) -> list[Segment]:
-    found = {each.id: each for each in tx.scalars(select(Segment).where(Segment.id.in_(ids)))}
+    known = [each for each in ids if as_id(each) is not None]
+    found = {each.id: each for each in tx.scalars(select(Segment).where(Segment.id.in_(known)))}
     for at, each in enumerate(ids):
         if each not in found:
             raise Invalid.field(f"segments[{at}]", f"there is no segment {each}", code="unknown_segment")

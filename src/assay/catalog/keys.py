@@ -2,13 +2,12 @@
 
 import hashlib
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import BeforeValidator
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 
 from assay.catalog.checks import Input, Name, Time, refuse, shown
 from assay.catalog.database import Actor, Database, ReadTx, WriteTx
@@ -19,6 +18,8 @@ from assay.published import Key, Role
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SERVER = Actor("server")
+#: Between two times that the same key's last use is stored.
+_BETWEEN_USES = timedelta(minutes=1)
 
 
 def _role(value: object) -> object:
@@ -110,11 +111,14 @@ def ensure_admin_key(
 
 
 class KeyUse:
-    """Remembers when keys were last used and writes it down now and then, not on each request."""
+    """Remembers when keys were last used, and writes it down at most once a minute for each.
+
+    Noting and storing need no lock: each key's entry is replaced whole, and nothing is taken out.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
-        self._guard = threading.Lock()
+        self._stored: dict[int, tuple[int, datetime]] = {}
 
     def note(self, key: Key | None, now: int) -> None:
         """This key was used at `now` (microseconds). Costs a dictionary entry."""
@@ -122,19 +126,32 @@ class KeyUse:
             self._seen[key.id] = now
 
     def flush(self, database: Database, now: datetime) -> int:
-        """Store what was noted since the last call; returns the number of keys."""
-        with self._guard:
-            seen, self._seen = self._seen, {}
-        if not seen:
+        """Store the uses that are due; returns the number of keys. What cannot be stored is due next time."""
+        due: dict[int, int] = {}
+        for key, at in sorted(
+            self._seen.copy().items()
+        ):  # in order, so that two processes never wait in a ring
+            use, stored = self._stored.get(key, (None, None))
+            if at != use and (stored is None or abs(now - stored) >= _BETWEEN_USES):
+                due[key] = at
+        if not due:
             return 0
-        table = ApiKey.__table__
+        column = ApiKey.__table__.c
         used = (
-            update(ApiKey).where(table.c.id == bindparam("key_id")).values(last_used_at=bindparam("used_at"))
+            update(ApiKey)
+            .where(
+                column.id == bindparam("key_id"),
+                or_(column.last_used_at.is_(None), column.last_used_at < bindparam("used_at")),
+            )
+            .values(last_used_at=bindparam("used_at"))
         )
-        rows = [{"key_id": key, "used_at": _EPOCH + timedelta(microseconds=at)} for key, at in seen.items()]
-        with database.writing(_SERVER, now) as tx:
+        with database.noting() as tx:
+            rows = [
+                {"key_id": key, "used_at": _EPOCH + timedelta(microseconds=at)} for key, at in due.items()
+            ]
             tx.connection().execute(used, rows)
-        return len(rows)
+        self._stored.update((key, (at, now)) for key, at in due.items())
+        return len(due)
 
 
 def microseconds(moment: datetime | None) -> int | None:

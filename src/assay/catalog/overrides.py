@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from sqlalchemy import func, select
 
-from assay.catalog.checks import Input, Name, refuse, shown
+from assay.catalog.checks import Input, Name, refuse, shown, storable
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import find_variant
 from assay.catalog.tables import Experiment, Override, Variant
@@ -55,7 +55,7 @@ def put(tx: WriteTx, experiment: Experiment, unit_id: str, given: OverrideInput)
 
 def remove(tx: WriteTx, experiment: Experiment, unit_id: str) -> None:
     """Let the rules decide again. Raises `NotFound`."""
-    row = tx.get(Override, (experiment.id, unit_id))
+    row = tx.get(Override, (experiment.id, unit_id)) if storable(unit_id) else None
     if row is None:
         raise NotFound(
             f"Experiment {experiment.key} has no override for {shown(unit_id)}.", code="no_override"

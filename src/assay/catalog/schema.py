@@ -1,7 +1,7 @@
 """Bring a database to the newest tables.
 
 Alembic takes half a second to import, which is a third of what starting the server may take. So it is
-left out where it has nothing to do: `is_current` compares revisions with plain sqlite3, and an empty
+left out where it has nothing to do: `is_current` compares revisions with the plain driver, and an empty
 database gets the newest tables at once instead of the whole chain. A test holds the two ways equal.
 """
 
@@ -12,42 +12,97 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from assay.catalog.database import open_engine
+from assay.catalog import postgres
+from assay.catalog.database import open_engine, spoken_errors
 from assay.catalog.tables import Table
+from assay.errors import Conflict
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+#: Seconds that one starting server waits for another that is migrating the same PostgreSQL.
+_PATIENCE = 600
 
 
 @functools.cache
 def head() -> str:
     """The newest revision; migration files are named `<revision>_<pre|post>_<what>.py`."""
-    return max(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return max(_revisions())
 
 
-def is_current(path: str | Path) -> bool:
-    """Whether the SQLite file at `path` already has the newest tables."""
-    if not Path(path).exists():
+def _revisions() -> frozenset[str]:
+    return frozenset(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def is_current(database: str | Path) -> bool:
+    """Whether the SQLite file, or the PostgreSQL with this URL, already has the newest tables.
+
+    Raises `Unavailable` for a PostgreSQL that cannot be asked.
+    """
+    if isinstance(database, str) and postgres.is_url(database):
+        engine = open_engine(database, read_only=True, prepared=False)
+        try:
+            with spoken_errors(), engine.connect() as connection:
+                return _revision(connection) == head()
+        finally:
+            engine.dispose()
+    if not Path(database).exists():
         return False
     try:
         with contextlib.closing(
-            sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(head(),)]
+            sqlite3.connect(f"{Path(database).absolute().as_uri()}?mode=ro", uri=True)
+        ) as file:
+            return file.execute("SELECT version_num FROM alembic_version").fetchall() == [(head(),)]
     except sqlite3.Error:
         return False
 
 
 def migrate(url: str) -> None:
-    """Bring the database to the newest revision, in one transaction."""
-    engine = open_engine(url, read_only=False)
+    """Bring the database to the newest revision, in one transaction; others that start meanwhile wait.
+
+    Raises `Conflict` for a database that a newer version of the program has migrated, or that cannot hold
+    every text, and `Unavailable` for a PostgreSQL that cannot be used.
+    """
+    engine = open_engine(url, read_only=False, prepared=False)
+    server = postgres.is_url(url)
     try:
-        with engine.begin() as connection:
+        with spoken_errors() if server else contextlib.nullcontext(), engine.begin() as connection:
+            if server:
+                postgres.take_turn(connection, wait_seconds=_PATIENCE, bounded=False)
+                _expect_unicode(connection)
+            revision = _revision(connection)
+            if revision == head():
+                return
+            if revision is not None and revision not in _revisions():
+                raise Conflict(
+                    f"The database has revision {revision}, which this version of Assay does not know "
+                    f"(its newest is {head()}): start the version that made it, or one that is newer.",
+                    code="database_newer",
+                )
             if inspect(connection).get_table_names():
                 _upgrade(connection)
             else:
                 _create(connection)
     finally:
         engine.dispose()
+
+
+def _revision(connection: Connection) -> str | None:
+    """The revision of the tables; None where nothing was ever migrated."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
+    return found
+
+
+def _expect_unicode(connection: Connection) -> None:
+    encoding = connection.scalar(text("SELECT current_setting('server_encoding')"))
+    if encoding != "UTF8":
+        raise Conflict(
+            f"The database has the encoding {encoding}, which cannot hold every text: make one with "
+            "ENCODING 'UTF8'.",
+            code="database_encoding",
+        )
 
 
 def _create(connection: Connection) -> None:

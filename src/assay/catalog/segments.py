@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
-from sqlalchemy import delete, func, select
+from sqlalchemy import BigInteger, Text, bindparam, delete, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents
-from assay.catalog.checks import Input, Name, OuterId, Prose, Rule, shown
+from assay.catalog.checks import Input, Name, OuterId, Prose, Rule, expect_storable, shown, storable
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import (
     LIVE,
@@ -89,6 +89,7 @@ def document(tx: ReadTx, segment: Segment) -> documents.SegmentDocument:
 
 def page(tx: ReadTx, *, q: str | None = None, skip: int = 0, limit: int = 100) -> tuple[list[Segment], int]:
     """The newest segments whose name contains `q`, and how many there are."""
+    expect_storable("q", q)
     rows = select(Segment)
     if q:
         rows = rows.where(Segment.name.icontains(q, autoescape=True))
@@ -164,10 +165,8 @@ def add_members(tx: WriteTx, segment: Segment, user_ids: Sequence[str], *, repla
     if replace:
         tx.execute(delete(SegmentMember).where(SegmentMember.segment_id == segment.id))
     before = _count(tx, segment)
-    dialect = postgresql if tx.get_bind().dialect.name == "postgresql" else sqlite
     if user_ids:
-        rows = [{"segment_id": segment.id, "user_id": each} for each in user_ids]
-        tx.connection().execute(dialect.insert(SegmentMember).on_conflict_do_nothing(), rows)
+        _list(tx, segment, user_ids)
     added = _count(tx, segment) - before
     if not added and not replace:
         return 0
@@ -182,7 +181,7 @@ def add_members(tx: WriteTx, segment: Segment, user_ids: Sequence[str], *, repla
 
 def remove_member(tx: WriteTx, segment: Segment, user_id: str) -> None:
     """Take a user off the list; a rule may still let them in. Raises `NotFound`."""
-    row = tx.get(SegmentMember, (segment.id, user_id))
+    row = tx.get(SegmentMember, (segment.id, user_id)) if storable(user_id) else None
     if row is None:
         raise NotFound(f"Segment {segment.id} does not list user {shown(user_id)}.", code="not_a_member")
     tx.delete(row)
@@ -195,6 +194,21 @@ def members(tx: ReadTx, segment: Segment, *, skip: int = 0, limit: int = 100) ->
     """The ids on the list, in order."""
     rows = select(SegmentMember.user_id).where(SegmentMember.segment_id == segment.id)
     return list(tx.scalars(rows.order_by(SegmentMember.user_id).offset(skip).limit(limit)))
+
+
+def _list(tx: WriteTx, segment: Segment, user_ids: Sequence[str]) -> None:
+    """Put the ids on the list, leaving those that are there; PostgreSQL takes them in one statement."""
+    if tx.get_bind().dialect.name == "postgresql":
+        listed = func.unnest(bindparam("user_ids", list(user_ids), type_=postgresql.ARRAY(Text)))
+        rows = postgresql.insert(SegmentMember).from_select(
+            ["segment_id", "user_id"], select(literal(segment.id, BigInteger), listed)
+        )
+        tx.execute(rows.on_conflict_do_nothing())
+    else:
+        tx.connection().execute(
+            sqlite.insert(SegmentMember).on_conflict_do_nothing(),
+            [{"segment_id": segment.id, "user_id": each} for each in user_ids],
+        )
 
 
 def _users(tx: ReadTx, segment: Segment) -> list[Experiment]:

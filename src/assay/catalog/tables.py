@@ -1,8 +1,9 @@
 """The tables of the catalog, as SQLAlchemy sees them.
 
-`assignments` and `inbox` live in the same file but are read and written by plain SQL on the hot path;
+`assignments` and `inbox` live in the same database but are read and written by plain SQL on the hot path;
 they stand here so that one chain of migrations makes the whole database. Ids are never reused: a purged
-experiment's number must not come back with somebody else's events.
+experiment's number must not come back with somebody else's events. JSON is stored as it was written, so that
+its fields keep their order.
 
 Relations load loudly (`lazy="raise"`): whoever reads says what it needs.
 """
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Dialect,
     Float,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -27,12 +29,19 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeEngine
 
 #: Eight bytes everywhere; SQLite counts rows only in a column that says exactly INTEGER.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 #: SQL NULL for None, so that "nothing" is one thing in both databases.
 Json = JSON(none_as_null=True)
 _COUNTED = {"sqlite_autoincrement": True}
+
+
+def Bytewise(length: int | None = None) -> TypeEngine[str]:  # noqa: N802 - stands where types stand
+    """Text that sorts, and ignores case, by its bytes: the same in every database, whatever its locale."""
+    kind = Text if length is None else String
+    return kind(length).with_variant(kind(length, collation="C"), "postgresql")
 
 
 class Moment(TypeDecorator[datetime]):
@@ -82,14 +91,14 @@ class Experiment(Table):
     __tablename__ = "experiments"
     __table_args__ = (Index(None, "status"), _COUNTED)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    key: Mapped[str] = mapped_column(String(200), unique=True)
-    name: Mapped[str] = mapped_column(String(200))
-    description: Mapped[str] = mapped_column(Text)
-    hypothesis: Mapped[str] = mapped_column(Text)
-    owner: Mapped[str | None] = mapped_column(String(200))
-    status: Mapped[str] = mapped_column(String(16))
-    unit: Mapped[str] = mapped_column(String(200))
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    key: Mapped[str] = mapped_column(Bytewise(200), unique=True)
+    name: Mapped[str] = mapped_column(Bytewise(200))
+    description: Mapped[str] = mapped_column(Bytewise())
+    hypothesis: Mapped[str] = mapped_column(Bytewise())
+    owner: Mapped[str | None] = mapped_column(Bytewise(200))
+    status: Mapped[str] = mapped_column(Bytewise(16))
+    unit: Mapped[str] = mapped_column(Bytewise(200))
     coverage: Mapped[float] = mapped_column(Float(53))
     condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
     layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
@@ -103,7 +112,7 @@ class Experiment(Table):
     updated_at: Mapped[datetime] = mapped_column(Moment)
     start_at: Mapped[datetime | None] = mapped_column(Moment)
     end_at: Mapped[datetime | None] = mapped_column(Moment)
-    schedule_error: Mapped[str | None] = mapped_column(Text)
+    schedule_error: Mapped[str | None] = mapped_column(Bytewise())
     started_at: Mapped[datetime | None] = mapped_column(Moment)
     ended_at: Mapped[datetime | None] = mapped_column(Moment)
     winner_id: Mapped[int | None] = mapped_column(BigInteger)
@@ -133,7 +142,7 @@ class Tag(Table):
     experiment_id: Mapped[int] = mapped_column(
         ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
     )
-    tag: Mapped[str] = mapped_column(String(100), primary_key=True)
+    tag: Mapped[str] = mapped_column(Bytewise(100), primary_key=True)
     position: Mapped[int] = mapped_column(Integer)
 
 
@@ -143,11 +152,11 @@ class Variant(Table):
     __tablename__ = "variants"
     __table_args__ = (UniqueConstraint("experiment_id", "key"), _COUNTED)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
     experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
-    key: Mapped[str] = mapped_column(String(200))
-    name: Mapped[str] = mapped_column(String(200))
-    description: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Bytewise(200))
+    name: Mapped[str] = mapped_column(Bytewise(200))
+    description: Mapped[str] = mapped_column(Bytewise())
     allocation: Mapped[float] = mapped_column(Float(53))
     enabled: Mapped[bool] = mapped_column(Boolean)
     is_control: Mapped[bool] = mapped_column(Boolean)
@@ -184,9 +193,9 @@ class Segment(Table):
     __tablename__ = "segments"
     __table_args__ = (_COUNTED,)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
-    description: Mapped[str] = mapped_column(Text)
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(Bytewise(200))
+    description: Mapped[str] = mapped_column(Bytewise())
     rules: Mapped[dict[str, Any] | None] = mapped_column(Json)
     member_count: Mapped[int] = mapped_column(BigInteger)
     members_version: Mapped[int] = mapped_column(Integer)
@@ -202,7 +211,7 @@ class SegmentMember(Table):
     __table_args__ = (Index(None, "user_id"),)
 
     segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True)
-    user_id: Mapped[str] = mapped_column(String(1000), primary_key=True)
+    user_id: Mapped[str] = mapped_column(Bytewise(1000), primary_key=True)
 
 
 class ExperimentSegment(Table):
@@ -226,7 +235,7 @@ class Override(Table):
     experiment_id: Mapped[int] = mapped_column(
         ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
     )
-    unit_id: Mapped[str] = mapped_column(String(1000), primary_key=True)
+    unit_id: Mapped[str] = mapped_column(Bytewise(1000), primary_key=True)
     variant_id: Mapped[int] = mapped_column(ForeignKey("variants.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(Moment)
 
@@ -237,7 +246,7 @@ class User(Table):
     __tablename__ = "users"
     __table_args__ = (Index(None, "created_at"),)
 
-    id: Mapped[str] = mapped_column(String(1000), primary_key=True)
+    id: Mapped[str] = mapped_column(Bytewise(1000), primary_key=True)
     attributes: Mapped[dict[str, Any]] = mapped_column(Json)
     created_at: Mapped[datetime] = mapped_column(Moment)
     updated_at: Mapped[datetime] = mapped_column(Moment)
@@ -249,11 +258,11 @@ class ApiKey(Table):
     __tablename__ = "api_keys"
     __table_args__ = (_COUNTED,)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
-    role: Mapped[str] = mapped_column(String(16))
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
-    prefix: Mapped[str] = mapped_column(String(32))
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(Bytewise(200))
+    role: Mapped[str] = mapped_column(Bytewise(16))
+    digest: Mapped[str] = mapped_column(Bytewise(64), unique=True)
+    prefix: Mapped[str] = mapped_column(Bytewise(32))
     created_at: Mapped[datetime] = mapped_column(Moment)
     expires_at: Mapped[datetime | None] = mapped_column(Moment)
     revoked_at: Mapped[datetime | None] = mapped_column(Moment)
@@ -275,17 +284,17 @@ class AuditEntry(Table):
         _COUNTED,
     )
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(Moment)
-    actor: Mapped[str] = mapped_column(String(200))
+    actor: Mapped[str] = mapped_column(Bytewise(200))
     key_id: Mapped[int | None] = mapped_column(BigInteger)
-    request_id: Mapped[str | None] = mapped_column(String(128))
-    action: Mapped[str] = mapped_column(String(64))
-    noun: Mapped[str] = mapped_column(String(32))
+    request_id: Mapped[str | None] = mapped_column(Bytewise(128))
+    action: Mapped[str] = mapped_column(Bytewise(64))
+    noun: Mapped[str] = mapped_column(Bytewise(32))
     noun_id: Mapped[int | None] = mapped_column(BigInteger)
     experiment_id: Mapped[int | None] = mapped_column(BigInteger)
-    user_id: Mapped[str | None] = mapped_column(String(1000))
-    reason: Mapped[str | None] = mapped_column(Text)
+    user_id: Mapped[str | None] = mapped_column(Bytewise(1000))
+    reason: Mapped[str | None] = mapped_column(Bytewise())
     changes: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
@@ -294,8 +303,18 @@ class CatalogVersion(Table):
 
     __tablename__ = "catalog_version"
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     version: Mapped[int] = mapped_column(BigInteger)
+
+
+class Lease(Table):
+    """Work that one process does: which, whose it is, and until when (microseconds, the database's clock)."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(Bytewise(64), primary_key=True)
+    holder: Mapped[str] = mapped_column(Bytewise(200))
+    expires_at: Mapped[int] = mapped_column(BigInteger)
 
 
 class Assignment(Table):
@@ -304,9 +323,9 @@ class Assignment(Table):
     __tablename__ = "assignments"
     __table_args__ = (UniqueConstraint("experiment_id", "unit_id"), _COUNTED)
 
-    seq: Mapped[int] = mapped_column(BigId, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
     experiment_id: Mapped[int] = mapped_column(BigInteger)
-    unit_id: Mapped[str] = mapped_column(Text)
+    unit_id: Mapped[str] = mapped_column(Bytewise())
     variant_id: Mapped[int] = mapped_column(BigInteger)
     phase: Mapped[int] = mapped_column(Integer)
     assigned_at: Mapped[int] = mapped_column(BigInteger)
@@ -318,6 +337,6 @@ class Inbox(Table):
     __tablename__ = "inbox"
     __table_args__ = (_COUNTED,)
 
-    seq: Mapped[int] = mapped_column(BigId, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
     count: Mapped[int] = mapped_column(Integer)
-    body: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Bytewise())

@@ -9,7 +9,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.dml import Delete, Update
 
-from assay.catalog.checks import OuterId, Time, json_object, refusal, refuse, shown
+from assay.catalog.checks import (
+    OuterId,
+    Time,
+    expect_storable,
+    json_object,
+    refusal,
+    refuse,
+    shown,
+    storable,
+)
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.documents import difference, iso
 from assay.catalog.tables import AuditEntry, Experiment, Override, Segment, SegmentMember, User
@@ -60,7 +69,7 @@ def parse_user(document: object) -> UserInput:
 
 def find(tx: ReadTx, user_id: str) -> User:
     """The user with this id. Raises `NotFound`."""
-    row = tx.get(User, user_id)
+    row = tx.get(User, user_id) if storable(user_id) else None
     if row is None:
         raise NotFound(f"There is no user {shown(user_id)}.", code="unknown_user")
     return row
@@ -118,6 +127,7 @@ def erase(tx: WriteTx, user_id: str) -> dict[str, int]:
     The audit log keeps what was done and when; the user's id in it becomes a digest, and what it says
     about them goes.
     """
+    expect_storable("user_id", user_id)
     listed = select(SegmentMember.segment_id).where(SegmentMember.user_id == user_id)
     forced = select(Override.experiment_id).where(Override.unit_id == user_id)
     segments = list(tx.scalars(select(Segment).where(Segment.id.in_(listed))))

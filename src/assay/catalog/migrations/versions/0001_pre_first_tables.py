@@ -15,15 +15,21 @@ _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _MOMENT = sa.DateTime(timezone=True)
 
 
+def _bytewise(length: int | None = None) -> sa.types.TypeEngine[str]:
+    """Text that sorts by its bytes in every database."""
+    kind = sa.Text if length is None else sa.String
+    return kind(length).with_variant(kind(length, collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     """Make every table."""
     op.create_table(
         "api_keys",
-        sa.Column("id", _ID, nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("role", sa.String(length=16), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("prefix", sa.String(length=32), nullable=False),
+        sa.Column("id", _ID, sa.Identity(), nullable=False),
+        sa.Column("name", _bytewise(200), nullable=False),
+        sa.Column("role", _bytewise(16), nullable=False),
+        sa.Column("digest", _bytewise(64), nullable=False),
+        sa.Column("prefix", _bytewise(32), nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.Column("expires_at", _MOMENT, nullable=True),
         sa.Column("revoked_at", _MOMENT, nullable=True),
@@ -34,9 +40,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "assignments",
-        sa.Column("seq", _ID, nullable=False),
+        sa.Column("seq", _ID, sa.Identity(), nullable=False),
         sa.Column("experiment_id", sa.BigInteger(), nullable=False),
-        sa.Column("unit_id", sa.Text(), nullable=False),
+        sa.Column("unit_id", _bytewise(), nullable=False),
         sa.Column("variant_id", sa.BigInteger(), nullable=False),
         sa.Column("phase", sa.Integer(), nullable=False),
         sa.Column("assigned_at", sa.BigInteger(), nullable=False),
@@ -46,17 +52,17 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit",
-        sa.Column("id", _ID, nullable=False),
+        sa.Column("id", _ID, sa.Identity(), nullable=False),
         sa.Column("at", _MOMENT, nullable=False),
-        sa.Column("actor", sa.String(length=200), nullable=False),
+        sa.Column("actor", _bytewise(200), nullable=False),
         sa.Column("key_id", sa.BigInteger(), nullable=True),
-        sa.Column("request_id", sa.String(length=128), nullable=True),
-        sa.Column("action", sa.String(length=64), nullable=False),
-        sa.Column("noun", sa.String(length=32), nullable=False),
+        sa.Column("request_id", _bytewise(128), nullable=True),
+        sa.Column("action", _bytewise(64), nullable=False),
+        sa.Column("noun", _bytewise(32), nullable=False),
         sa.Column("noun_id", sa.BigInteger(), nullable=True),
         sa.Column("experiment_id", sa.BigInteger(), nullable=True),
-        sa.Column("user_id", sa.String(length=1000), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("user_id", _bytewise(1000), nullable=True),
+        sa.Column("reason", _bytewise(), nullable=True),
         sa.Column("changes", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
         sqlite_autoincrement=True,
@@ -66,20 +72,20 @@ def upgrade() -> None:
     op.create_index(op.f("ix_audit_user_id"), "audit", ["user_id"], unique=False)
     op.create_table(
         "catalog_version",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_catalog_version")),
     )
     op.create_table(
         "experiments",
-        sa.Column("id", _ID, nullable=False),
-        sa.Column("key", sa.String(length=200), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
-        sa.Column("hypothesis", sa.Text(), nullable=False),
-        sa.Column("owner", sa.String(length=200), nullable=True),
-        sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("unit", sa.String(length=200), nullable=False),
+        sa.Column("id", _ID, sa.Identity(), nullable=False),
+        sa.Column("key", _bytewise(200), nullable=False),
+        sa.Column("name", _bytewise(200), nullable=False),
+        sa.Column("description", _bytewise(), nullable=False),
+        sa.Column("hypothesis", _bytewise(), nullable=False),
+        sa.Column("owner", _bytewise(200), nullable=True),
+        sa.Column("status", _bytewise(16), nullable=False),
+        sa.Column("unit", _bytewise(200), nullable=False),
         sa.Column("coverage", sa.Float(precision=53), nullable=False),
         sa.Column("condition", sa.JSON(), nullable=True),
         sa.Column("layer", sa.JSON(), nullable=True),
@@ -106,17 +112,17 @@ def upgrade() -> None:
     op.create_index(op.f("ix_experiments_status"), "experiments", ["status"], unique=False)
     op.create_table(
         "inbox",
-        sa.Column("seq", _ID, nullable=False),
+        sa.Column("seq", _ID, sa.Identity(), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("body", _bytewise(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_inbox")),
         sqlite_autoincrement=True,
     )
     op.create_table(
         "segments",
-        sa.Column("id", _ID, nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("id", _ID, sa.Identity(), nullable=False),
+        sa.Column("name", _bytewise(200), nullable=False),
+        sa.Column("description", _bytewise(), nullable=False),
         sa.Column("rules", sa.JSON(), nullable=True),
         sa.Column("member_count", sa.BigInteger(), nullable=False),
         sa.Column("members_version", sa.Integer(), nullable=False),
@@ -128,7 +134,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "users",
-        sa.Column("id", sa.String(length=1000), nullable=False),
+        sa.Column("id", _bytewise(1000), nullable=False),
         sa.Column("attributes", sa.JSON(), nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.Column("updated_at", _MOMENT, nullable=False),
@@ -159,7 +165,7 @@ def upgrade() -> None:
     op.create_table(
         "experiment_tags",
         sa.Column("experiment_id", _ID, nullable=False),
-        sa.Column("tag", sa.String(length=100), nullable=False),
+        sa.Column("tag", _bytewise(100), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["experiment_id"],
@@ -188,7 +194,7 @@ def upgrade() -> None:
     op.create_table(
         "segment_members",
         sa.Column("segment_id", _ID, nullable=False),
-        sa.Column("user_id", sa.String(length=1000), nullable=False),
+        sa.Column("user_id", _bytewise(1000), nullable=False),
         sa.ForeignKeyConstraint(
             ["segment_id"], ["segments.id"], name=op.f("fk_segment_members_segment_id"), ondelete="CASCADE"
         ),
@@ -197,11 +203,11 @@ def upgrade() -> None:
     op.create_index(op.f("ix_segment_members_user_id"), "segment_members", ["user_id"], unique=False)
     op.create_table(
         "variants",
-        sa.Column("id", _ID, nullable=False),
+        sa.Column("id", _ID, sa.Identity(), nullable=False),
         sa.Column("experiment_id", _ID, nullable=False),
-        sa.Column("key", sa.String(length=200), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("key", _bytewise(200), nullable=False),
+        sa.Column("name", _bytewise(200), nullable=False),
+        sa.Column("description", _bytewise(), nullable=False),
         sa.Column("allocation", sa.Float(precision=53), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("is_control", sa.Boolean(), nullable=False),
@@ -218,7 +224,7 @@ def upgrade() -> None:
     op.create_table(
         "overrides",
         sa.Column("experiment_id", _ID, nullable=False),
-        sa.Column("unit_id", sa.String(length=1000), nullable=False),
+        sa.Column("unit_id", _bytewise(1000), nullable=False),
         sa.Column("variant_id", _ID, nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.ForeignKeyConstraint(

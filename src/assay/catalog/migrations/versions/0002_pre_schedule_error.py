@@ -14,4 +14,5 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column."""
-    op.add_column("experiments", sa.Column("schedule_error", sa.Text(), nullable=True))
+    text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    op.add_column("experiments", sa.Column("schedule_error", text, nullable=True))
