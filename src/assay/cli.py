@@ -1,6 +1,5 @@
 """The `assay` command. Each command imports what it needs when it runs, so that `--help` is quick."""
 
-import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from assay import __version__
-from assay.errors import AssayError, Conflict
+from assay.errors import AssayError
 
 app = typer.Typer(
     name="assay",
@@ -78,10 +77,9 @@ def serve(
 def migrate(data: Data = None) -> None:
     """Bring the database to the newest tables; `serve` does it by itself on the embedded default."""
     settings = _settings(data_dir=data)
-    from assay.stores import migrate as run
+    from assay.stores.choice import migrate as run
 
-    path = run(settings)
-    print(f"{path} is up to date.")
+    print(f"{run(settings)} is up to date.")
 
 
 @app.command()
@@ -101,7 +99,7 @@ def demo(
     import tempfile
 
     directory = data or Path(tempfile.mkdtemp(prefix="assay-demo-"))
-    settings = _settings(data_dir=directory, port=port)
+    settings = _settings(data_dir=directory, port=port, database_url="", workers=1)
     from assay.demo import run
 
     raise SystemExit(run(settings, users=users, seed=seed, serve_after=serve_after))
@@ -156,7 +154,7 @@ def revoke_key(key_id: Annotated[int, typer.Argument(help="The key's id.")], dat
 def _ask(data: Path | None, request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request that gives one."""
     settings = _settings(data_dir=data)
-    if not settings.data.is_dir():
+    if settings.postgres is None and not settings.data.is_dir():
         _fail(f"There is no data directory at {settings.data}; name it with --data.")
     answers: list[dict[str, Any]] = []
     _do(settings, request, answers.append)
@@ -165,19 +163,9 @@ def _ask(data: Path | None, request: dict[str, Any]) -> dict[str, Any]:
 
 def _do(settings: Any, request: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
     """Let the owner of the data directory do it, or become the owner for as long as it takes."""
-    from assay.durable.ownership import ask_owner
-    from assay.stores import Stores, perform
+    from assay.stores.commands import run
 
-    stores = Stores(settings)
-    try:
-        stores.open()
-    except Conflict as error:
-        if error.code != "data_directory_in_use":
-            raise
-        ask_owner(settings.data, request, hear)
-        return
-    with contextlib.closing(stores):
-        perform(stores, request, hear)
+    run(settings, request, hear)
 
 
 _Rename = Annotated[

@@ -11,7 +11,7 @@ from assay.hotpath.http import Application
 from assay.published import anonymous_rights
 from assay.reports.report import Report
 from assay.settings import Settings
-from assay.stores import Stores
+from assay.stores.base import Stores
 from assay.telemetry import Telemetry
 
 
@@ -26,7 +26,7 @@ def build(
 
     @contextlib.contextmanager
     def paused() -> Iterator[None]:
-        with stores.drain.paused():
+        with stores.paused():
             yield
             stores.log.relearn()
 
@@ -37,7 +37,7 @@ def build(
             published=stores.published,
             store=stores.store,
             assignments=stores.assignments,
-            flush=stores.drain.wait_past,
+            flush=stores.wait_past,
             paused=paused,
             forget=stores.log.forget,
             clock=microseconds,

@@ -26,7 +26,9 @@ from assay.reports.question import ask
 from assay.reports.report import Report
 from assay.serving import serve
 from assay.settings import Settings
-from assay.stores import Stores, perform, utc_now
+from assay.stores.base import utc_now
+from assay.stores.commands import perform
+from assay.stores.embedded import EmbeddedStores
 
 _ACTOR = Actor("demo")
 _DAYS = 14
@@ -53,7 +55,7 @@ _DEFINITION = {
 def run(settings: Settings, *, users: int, seed: int, serve_after: bool) -> int:
     """Fill an empty data directory with the experiment, show its report, and serve it; the exit code."""
     console = Console()
-    stores = Stores(settings)
+    stores = EmbeddedStores(settings)
     stores.open()
     try:
         if len(stores.published.ruleset):
@@ -97,7 +99,7 @@ def _where_to_look(settings: Settings, secret: str | None, *, serve_after: bool)
     return "\n".join(lines)
 
 
-def _simulate(stores: Stores, users: int, rng: random.Random) -> None:
+def _simulate(stores: EmbeddedStores, users: int, rng: random.Random) -> None:
     """Create the experiment two weeks ago, and import who came since and what they did."""
     started = utc_now() - timedelta(days=_DAYS)
     with stores.database.writing(_ACTOR, started) as tx:
@@ -142,7 +144,7 @@ def _visitors(
         yield {"user_id": user_id, "variant": variant.key, "assigned_at": at.isoformat()}, done
 
 
-def _report(stores: Stores) -> Report:
+def _report(stores: EmbeddedStores) -> Report:
     stores.drain.flush()
     now = utc_now()
     with stores.database.reading() as tx:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sqlite3
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -12,12 +11,11 @@ import structlog
 from assay import __version__
 from assay.bucketing.ruleset import Ruleset
 from assay.catalog import keys, lifecycle
-from assay.errors import AssayError, Invalid
+from assay.errors import AssayError
 from assay.events.event import Limits
 from assay.hotpath.app import HotPath, microseconds
 from assay.hotpath.assigner import Assigner
 from assay.hotpath.assignment import AssignmentRoutes
-from assay.hotpath.attributes import Attributes, SqliteAttributes
 from assay.hotpath.http import Application as Asgi
 from assay.hotpath.http import Receive, Scope, Send
 from assay.hotpath.operations import Check, OperationRoutes
@@ -25,15 +23,12 @@ from assay.hotpath.recording import RecordingRoutes
 from assay.hotpath.routes import hot_routes
 from assay.published import anonymous_rights
 from assay.settings import Settings, load
-from assay.stores import Stores, perform, utc_now
+from assay.stores.base import utc_now
+from assay.stores.choice import stores_for
+from assay.stores.commands import perform
 from assay.telemetry import Telemetry, configure_logging
 
 _log = structlog.get_logger("assay")
-
-
-def _probe(connection: sqlite3.Connection) -> None:
-    """A write that changes nothing and yet must reach the disk."""
-    connection.execute("UPDATE catalog_version SET version = version")
 
 
 class Later:
@@ -56,12 +51,13 @@ class Application:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.stores = Stores(settings)
+        self.stores = stores_for(settings)
+        #: Set when the server is about to end: `/ready` is red then.
+        self.draining = False
         self._opened = False
         self._hot: HotPath | None = None
         self._chores: asyncio.Task[None] | None = None
         self._filling: asyncio.Task[None] | None = None
-        self._attributes: Attributes | None = None
         self._uses = keys.KeyUse()
         self._seen_catalog = 0
 
@@ -97,11 +93,6 @@ class Application:
 
     def open(self) -> None:
         """Open the stores and announce the first key. Called by `startup` unless it was called before."""
-        if self.settings.workers != 1:
-            raise Invalid.field(
-                "ASSAY_WORKERS",
-                f"the embedded stores have one owner process, so it must be 1; got {self.settings.workers}",
-            )
         self.stores.open()
         self._opened = True
         secret = self.stores.first_key()
@@ -112,26 +103,27 @@ class Application:
 
     async def startup(self) -> None:
         """Open what is not open yet and start the chores."""
-        try:
-            self._start()
-        except BaseException:
-            self.stores.close()
-            raise
-
-    def _start(self) -> None:
         if not self._opened:
             self.open()
+        try:
+            await self._start()
+        except BaseException:
+            await self.stores.stop()
+            raise
+
+    async def _start(self) -> None:
+        await self.stores.start()
         if self.settings.anonymous_role:
             _log.warning("anonymous.allowed", role=self.settings.anonymous_role)
         self._hot = self._assemble()
         self._seen_catalog = microseconds()
         self._chores = asyncio.create_task(self._do_chores())
         self._filling = asyncio.create_task(self._fill())
-        self.stores.directory.listen(lambda request, say: perform(self.stores, request, say))
+        self.stores.listen(lambda request, say: perform(self.stores, request, say))
 
     async def shutdown(self) -> None:
         """Finish what was accepted and close everything."""
-        self.stores.directory.stop_listening()
+        self.stores.stop_listening()
         for task in (self._chores, self._filling):
             if task is not None:
                 task.cancel()
@@ -143,16 +135,13 @@ class Application:
                 await asyncio.to_thread(self._uses.flush, self.stores.database, utc_now())
             except AssayError as error:
                 _log.warning("keys.last_use_not_stored", reason=error.detail)
-            await asyncio.to_thread(self.stores.close)
+            await self.stores.stop()
             self._opened = False
-        if self._attributes is not None:
-            self._attributes.close()
 
     def _assemble(self) -> HotPath:
         settings, stores = self.settings, self.stores
         telemetry = Telemetry()
         self._watch(telemetry)
-        self._attributes = SqliteAttributes(settings.database_path)
         limits = Limits(
             body=settings.max_body_bytes,
             events=settings.max_batch_events,
@@ -160,7 +149,7 @@ class Application:
             properties=settings.max_event_properties,
             name=settings.max_name_length,
         )
-        assigner = Assigner(stores.published, stores.assignments, self._attributes, telemetry)
+        assigner = Assigner(stores.published, stores.assignments, stores.attributes, telemetry)
         routes = hot_routes(
             AssignmentRoutes(assigner, max_name=settings.max_name_length, max_pairs=settings.max_bulk_pairs),
             RecordingRoutes(stores.published, stores.assignments, stores.log, telemetry, limits),
@@ -200,9 +189,9 @@ class Application:
             return str(variant_id) if experiment is None or at is None else experiment.variants[at].key
 
         telemetry.statuses, telemetry.variant_key = statuses, variant_key
-        telemetry.count("assay_group_commits_total", "Group commits.", lambda: stores.writer.commits)
-        telemetry.count("assay_committed_rows_total", "Rows in group commits.", lambda: stores.writer.rows)
-        telemetry.watch("assay_waiting_rows", "Rows waiting for a commit.", lambda: stores.writer.waiting[0])
+        telemetry.count("assay_group_commits_total", "Group commits.", lambda: stores.written().commits)
+        telemetry.count("assay_committed_rows_total", "Rows in group commits.", lambda: stores.written().rows)
+        telemetry.watch("assay_waiting_rows", "Rows waiting for a commit.", lambda: stores.written().waiting)
         telemetry.count(
             "assay_cache_hits_total", "Assignments found in memory.", lambda: stores.assignments.held().hits
         )
@@ -213,11 +202,9 @@ class Application:
             "assay_cache_entries", "Assignments in memory.", lambda: stores.assignments.held().entries
         )
         telemetry.watch(
-            "assay_drain_lag_rows", "Log rows not yet in the event store.", lambda: stores.drain.lag()[0]
+            "assay_drain_lag_rows", "Log rows not yet in the event store.", lambda: stores.lag().rows
         )
-        telemetry.watch(
-            "assay_drain_lag_seconds", "Age of the oldest of them.", lambda: stores.drain.lag()[1]
-        )
+        telemetry.watch("assay_drain_lag_seconds", "Age of the oldest of them.", lambda: stores.lag().seconds)
         telemetry.watch(
             "assay_ruleset_version", "Version of the catalog in force.", lambda: ruleset().version
         )
@@ -231,13 +218,12 @@ class Application:
         """What readiness depends on."""
         age = (now - self._seen_catalog) / 1e6
         fresh = age <= self.settings.max_ruleset_age
-        failure = self.stores.drain.last_error
-        refusal = self.stores.writer.last_error
-        return [
-            Check("catalog", fresh, f"seen {max(age, 0):.1f} s ago"),
-            Check("log", refusal is None, refusal.detail if refusal else "taking writes"),
-            Check("event_store", failure is None, failure.detail if failure else "taking events"),
-        ]
+        checks = [Check("catalog", fresh, f"seen {max(age, 0):.1f} s ago")]
+        for name, failure in self.stores.failures().items():
+            checks.append(Check(name, failure is None, failure.detail if failure else "well"))
+        if self.draining:
+            checks.append(Check("server", ok=False, detail="shutting down"))
+        return checks
 
     async def _fill(self) -> None:
         """Take assignments into memory; without them answers come from the disk, a little later."""
@@ -254,7 +240,6 @@ class Application:
             await asyncio.sleep(self.settings.poll_seconds)
             try:
                 await asyncio.to_thread(self._chore)
-                self._seen_catalog = microseconds()
             except AssayError as error:
                 _log.warning("chores.failed", reason=error.detail)
             except Exception:  # noqa: BLE001 - logged; the next round tries again
@@ -262,8 +247,8 @@ class Application:
 
     def _chore(self) -> None:
         now = utc_now()
-        if self.stores.writer.last_error is not None:
-            self.stores.writer.run(_probe)  # nobody else may come to find out that the disk is well again
-        self.stores.database.refresh(now)  # what could not be published when it was committed
-        lifecycle.tick(self.stores.database, now)
+        self.stores.tend(now)
+        self._seen_catalog = microseconds()
+        if self.stores.leads():
+            lifecycle.tick(self.stores.database, now)
         self._uses.flush(self.stores.database, now)

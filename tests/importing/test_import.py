@@ -12,20 +12,22 @@ from assay.catalog.database import Actor
 from assay.catalog.inputs import ExperimentCreate
 from assay.errors import Invalid
 from assay.settings import load
-from assay.stores import Stores, perform, utc_now
+from assay.stores.base import utc_now
+from assay.stores.commands import perform
+from assay.stores.embedded import EmbeddedStores
 
 VARIANTS = [{"name": "control", "allocation": 0.5}, {"name": "new", "allocation": 0.5}]
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    stores = Stores(load(data_dir=tmp_path / "data"))
+def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
+    stores = EmbeddedStores(load(data_dir=tmp_path / "data"))
     stores.open()
     yield stores
     stores.close()
 
 
-def create(stores: Stores, key: str) -> None:
+def create(stores: EmbeddedStores, key: str) -> None:
     what = {"name": key, "key": key, "variants": VARIANTS, "metrics": ["t"], "status": "running"}
     with stores.database.writing(Actor("test"), utc_now()) as tx:
         experiments.create(tx, parse(ExperimentCreate, what))
@@ -35,7 +37,7 @@ Import = Callable[..., tuple[dict[str, Any], list[tuple[int, str, str]], list[in
 
 
 @pytest.fixture
-def run(stores: Stores, tmp_path: Path) -> Import:
+def run(stores: EmbeddedStores, tmp_path: Path) -> Import:
     """Imports a text; the summary, the bad values, and the rows in conflict."""
 
     def run(
@@ -54,7 +56,7 @@ def run(stores: Stores, tmp_path: Path) -> Import:
     return run
 
 
-def test_assignments__rows_add_up__and_bad_ones_come_in_order(stores: Stores, run: Import) -> None:
+def test_assignments__rows_add_up__and_bad_ones_come_in_order(stores: EmbeddedStores, run: Import) -> None:
     create(stores, "one")
     text = (
         "user_id,variant,assigned_at,which\n"
@@ -88,7 +90,7 @@ def test_assignments__rows_add_up__and_bad_ones_come_in_order(stores: Stores, ru
     assert bad_again == bad
 
 
-def test_assignments__of_no_experiment__are_refused_once(stores: Stores, run: Import) -> None:
+def test_assignments__of_no_experiment__are_refused_once(stores: EmbeddedStores, run: Import) -> None:
     create(stores, "one")
     with pytest.raises(Invalid, match="give --experiment"):
         run("assignments", "user_id,variant\n,x\n" + "a,control\n" * 20)
@@ -97,7 +99,7 @@ def test_assignments__of_no_experiment__are_refused_once(stores: Stores, run: Im
     assert bad == [(1, "experiment", "")]
 
 
-def test_events__of_an_experiment_made_later__are_taken_then(stores: Stores, run: Import) -> None:
+def test_events__of_an_experiment_made_later__are_taken_then(stores: EmbeddedStores, run: Import) -> None:
     text = "user_id,type,event_id,experiment\ni1,dig,d1,later\ni2,dig,d2,\n"
     counts = {"kind": "events", "rows": 2, "resumed_from": 0}
     for events, duplicates in ((1, 0), (0, 1)):
@@ -110,7 +112,7 @@ def test_events__of_an_experiment_made_later__are_taken_then(stores: Stores, run
 
 
 def test_a_first_line_that_is_no_text__is_named_only_when_it_is_the_first(
-    stores: Stores, run: Import, tmp_path: Path
+    stores: EmbeddedStores, run: Import, tmp_path: Path
 ) -> None:
     path = tmp_path / "bytes.csv"
     request = {"do": "import", "request": {"kind": "events", "path": str(path)}}
