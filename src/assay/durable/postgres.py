@@ -1,0 +1,634 @@
+"""Group commit on PostgreSQL: concurrent requests share one statement, one commit and one sync.
+
+Some connections belong to one event loop. Requests put rows into a *lane*; a free connection takes whatever
+has gathered there and writes it with one statement, while the next group fills. Nobody waits for a timer, and
+an idle server commits a single row at once.
+
+Every statement is a transaction of its own and nothing is kept in a session, so that PgBouncer may give each
+one another connection to the database.
+
+A connection that breaks, or hangs for longer than `Patience` allows, is dropped and opened again. What had
+been sent by then is *in doubt*: it may be stored. Lanes only take rows that can be repeated (insert or get),
+so a group in doubt is repeated until it is answered or its time is over. Only then do the requests in it hear
+that their rows may be stored. While the database cannot be reached, new rows are refused at once.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import asyncpg
+import structlog
+
+from assay.durable.writer import Limits
+from assay.errors import AssayError, Invalid, Unavailable
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("assay.durable")
+
+#: A statement that writes nothing, and yet is refused where nothing can be written.
+PROBE: Final = "SELECT pg_current_xact_id()::text"
+
+#: For connections that keep their statements: those are planned once, perhaps when a table was still small,
+#: and must go by its key then already.
+_PLANNING: Final = {"jit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+
+_LOST: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+#: Rolled back by the server, and worth trying again: deadlock, serialisation, a plan that became outdated.
+_AGAIN: Final = ("40P01", "40001", "0A000", "26000")
+#: Classes of errors for which one row is to blame: bad data, broken constraint, too large for an index.
+_BAD_ROW: Final = ("22", "23", "54")
+_ENDED: Final = ("57P01", "57P02", "57P03", "57P05")
+_TRIES: Final = 5
+
+_REFUSALS: Final = {
+    "53100": ("store_full", "The database's disk is full"),
+    "25006": ("store_readonly", "The database takes no writes"),
+    "57014": ("store_busy", "The database took too long"),
+    "55P03": ("store_busy", "The database is locked by somebody else"),
+    "26000": ("store_pooled", "A pooler mixes connections, so prepared statements must be switched off"),
+    "42501": ("store_forbidden", "The database does not allow its user to write here"),
+}
+
+
+class Patience(NamedTuple):
+    """How long the database may take, in seconds."""
+
+    connect: float = 5.0
+    """To open a connection."""
+    statement: float = 5.0
+    """To answer one statement of a group; the connection is dropped then."""
+    group: float = 10.0
+    """For all attempts at one group together, from the first."""
+    silence: float = 5.0
+    """Without any answer before it is asked whether it is still there."""
+
+
+class Session:
+    """One connection, as those see it who work on it: each statement is a transaction of its own.
+
+    Attributes:
+        sent: whether a statement was sent since this was last set to False.
+        timeout: seconds that one statement may take.
+    """
+
+    def __init__(self, connection: Any, timeout: float) -> None:
+        self.sent = False
+        self.timeout = timeout
+        self._connection = connection
+        self._statements: dict[str, Any] = {}
+
+    async def fetch(self, statement: str, *values: Any) -> list[Any]:
+        """Run one statement; its rows."""
+        return (await self._run(statement, values))[0]
+
+    async def execute(self, statement: str, *values: Any) -> int:
+        """Run one statement; how many rows it touched."""
+        prepared = (await self._run(statement, values))[1]
+        return int(prepared.get_statusmsg().rpartition(" ")[2])
+
+    async def _run(self, statement: str, values: tuple[Any, ...]) -> tuple[list[Any], Any]:
+        # Without a cache of statements asyncpg gives this one no name, and sends its text again together with
+        # the values: PgBouncer cannot come between the two. The types are remembered here.
+        prepared = self._statements.get(statement)
+        if prepared is None:
+            prepared = await self._connection.prepare(statement, timeout=self.timeout)
+            self._statements[statement] = prepared
+        self.sent = True
+        return await prepared.fetch(*values, timeout=self.timeout), prepared
+
+    @property
+    def open(self) -> bool:
+        """Whether the connection is still there, as far as is known."""
+        return not self._connection.is_closed()
+
+    def drop(self) -> None:
+        """Cut the connection without a word."""
+        self._connection.terminate()
+
+    async def close(self) -> None:
+        """Take leave of the server, or cut the connection when that takes long."""
+        try:
+            await self._connection.close(timeout=1.0)
+        except (*_LOST, asyncpg.PostgresError):
+            self._connection.terminate()
+
+
+Apply = Callable[[Session, list[Any], bool], Awaitable[Sequence[Any]]]
+
+
+class _Entry(NamedTuple):
+    item: Any
+    future: asyncio.Future[Any]
+    rows: int
+    bytes: int
+
+
+class Lane:
+    """One kind of row on its way to the database, or of question; made by `PostgresWriter.lane`."""
+
+    __slots__ = ("_apply", "_entries", "_flights", "_flying", "_size", "_writer", "_writes", "name")
+
+    def __init__(
+        self,
+        writer: "PostgresWriter",
+        name: str,
+        apply: Apply,
+        size: Callable[[Any], tuple[int, int]],
+        flights: int,
+        writes: bool,
+    ) -> None:
+        self.name = name
+        self._writer = writer
+        self._apply = apply
+        self._size = size
+        self._flights = flights
+        self._writes = writes
+        self._flying = 0
+        self._entries: deque[_Entry] = deque()
+
+    def put(self, item: Any) -> asyncio.Future[Any]:
+        """Queue `item` (event-loop thread only); the future gets its result once it is on disk.
+
+        Raises `Unavailable` when the queue is full, the database away or the writer closing. A caller that
+        goes away does not take its row, or its neighbours', with it.
+        """
+        return self._writer._put(self, item)  # noqa: SLF001 - Lane and writer are one piece
+
+
+class _Group(NamedTuple):
+    lane: Lane
+    entries: list[_Entry]
+    deadline: float
+    doubt: bool
+
+
+class _Job(NamedTuple):
+    """Work on a connection of its own."""
+
+    work: Callable[[Session], Awaitable[Any]]
+    future: asyncio.Future[Any]
+    timeout: float
+    probe: bool
+
+
+class _Slot:
+    """Room for one connection, and what sits there."""
+
+    __slots__ = ("idle", "sent", "session")
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.idle = False
+        self.sent = False
+
+
+class _NoRoom(Exception):  # noqa: N818 - caught in this module
+    """The server gives no more connections, but some are open."""
+
+
+class PostgresWriter:
+    """Connections of one event loop. Make lanes, start it there, and close it there to drain.
+
+    Args:
+        connect: keyword arguments of `asyncpg.connect`.
+        prepared: whether a connection may keep statements and settings; False behind PgBouncer in
+            transaction mode.
+        connections: how many may be open; they are opened as they are needed.
+        probe: the statement that tells whether the database takes writes again after it did not.
+
+    Attributes:
+        commits: groups committed for writing lanes so far.
+        rows: rows those groups held.
+        last_error: why the last attempt failed; None when it did not. While it is set the database is asked
+            several times a second whether it is well again.
+    """
+
+    def __init__(
+        self,
+        connect: Mapping[str, Any],
+        *,
+        prepared: bool = True,
+        connections: int = 6,
+        limits: Limits = Limits(rows=5_000, bytes=8 * 1024 * 1024),  # noqa: B008 - immutable
+        patience: Patience = Patience(),  # noqa: B008 - immutable
+        probe: str = PROBE,
+    ) -> None:
+        self.limits = limits
+        self.patience = patience
+        self.commits = 0
+        self.rows = 0
+        self.last_error: Unavailable | None = None
+        self._connect: dict[str, Any] = {**connect, "statement_cache_size": 100 if prepared else 0}
+        self._connect["max_cached_statement_lifetime"] = 0
+        if prepared:
+            self._connect["server_settings"] = {**_PLANNING, **(connect.get("server_settings") or {})}
+        self._probe = probe
+        self._slots = [_Slot() for _ in range(connections)]
+        self._idle: list[asyncio.Future[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lanes: list[Lane] = []
+        self._jobs: deque[_Job] = deque()
+        self._job_running = False
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._away = False
+        self._closing = False
+        self._heard = 0.0
+        self._next_lane = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Open the first connection. Raises `Unavailable` when the database cannot be reached."""
+        self._loop = asyncio.get_running_loop()
+        await self._session(self._slots[0], self.patience.connect)
+        self._heard = self._loop.time()
+        self._tasks = [asyncio.create_task(self._serve(slot)) for slot in reversed(self._slots)]
+        self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def close(self) -> None:
+        """Refuse new work, write what is queued as long as patience lasts, and close the connections."""
+        self._closing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.patience.group):
+                while self._jobs or any(lane._entries or lane._flying for lane in self._lanes):  # noqa: SLF001
+                    self._wake()
+                    await asyncio.sleep(0.005)
+        self._refuse_queued(_shutting_down())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for slot in self._slots:
+            if slot.session is not None:
+                await slot.session.close()
+                slot.session = None
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Rows and bytes queued and not yet taken into a group."""
+        return self._waiting_rows, self._waiting_bytes
+
+    def lane(
+        self,
+        name: str,
+        apply: Apply,
+        size: Callable[[Any], tuple[int, int]],
+        *,
+        flights: int = 2,
+        writes: bool = True,
+    ) -> Lane:
+        """Register a kind of row.
+
+        `apply(session, items, doubt)` writes a group, best by one statement, and returns one result per item,
+        in order. It must be repeatable: `doubt` says that an earlier attempt at these very items may be
+        stored. `size(item)` is its number of rows and bytes. `flights` groups may be under way at once. With
+        `writes=False` the lane only reads, and is never in doubt.
+        """
+        lane = Lane(self, name, apply, size, flights, writes)
+        self._lanes.append(lane)
+        return lane
+
+    def call(self, work: Callable[[Session], Awaitable[T]], seconds: float = 60.0) -> T:
+        """Run `work(session)` on the loop and wait for its result; for any thread but the loop's.
+
+        One statement of it may take `seconds`. Raises what `work` raises, and `Unavailable` where the
+        database does.
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            raise _shutting_down()
+        return asyncio.run_coroutine_threadsafe(self.run(work, seconds), loop).result()
+
+    async def run(self, work: Callable[[Session], Awaitable[T]], seconds: float = 60.0) -> T:
+        """What `call` does, for the loop's own thread. One such work runs at a time."""
+        return await self._queue_job(work, seconds, probe=False)
+
+    async def _queue_job(self, work: Callable[[Session], Awaitable[T]], seconds: float, *, probe: bool) -> T:
+        if self._closing or not self._tasks:
+            raise _shutting_down()
+        if self._away and not probe:
+            raise self._still_away()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(work, future, seconds, probe))
+        self._wake()
+        return await future
+
+    def _put(self, lane: Lane, item: Any) -> asyncio.Future[Any]:
+        rows, size = lane._size(item)  # noqa: SLF001
+        if self._closing or self._loop is None:
+            raise _shutting_down()
+        if self._away:
+            raise self._still_away()
+        limits = self.limits
+        if (
+            self._waiting_rows + rows > limits.waiting_rows
+            or self._waiting_bytes + size > limits.waiting_bytes
+        ):
+            raise Unavailable(
+                "More is being written than the database takes; repeat the request a little later.",
+                code="queue_full",
+                retry_after=1,
+            )
+        future: asyncio.Future[Any] = self._loop.create_future()
+        lane._entries.append(_Entry(item, future, rows, size))  # noqa: SLF001
+        self._waiting_rows += rows
+        self._waiting_bytes += size
+        if len(lane._entries) == 1 and lane._flying < lane._flights:  # noqa: SLF001
+            self._wake()
+        return future
+
+    def _still_away(self) -> Unavailable:
+        error = self.last_error
+        if error is None:
+            return _unreachable(None)
+        return Unavailable(error.detail, code=error.code, retry_after=error.retry_after)
+
+    def _wake(self) -> None:
+        """Let the connection that was used last look for work: the fewer are used, the warmer they are."""
+        while self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    def _take(self) -> _Group | _Job | None:
+        """What to do next: one work at a time, else what has gathered in one lane, the lanes in turn."""
+        if self._jobs and (self._jobs[0].probe or not self._job_running):
+            return self._jobs.popleft()
+        for offset in range(len(self._lanes)):
+            at = (self._next_lane + offset) % len(self._lanes)
+            lane = self._lanes[at]
+            if lane._entries and lane._flying < lane._flights:  # noqa: SLF001
+                self._next_lane = at + 1
+                return self._take_group(lane)
+        return None
+
+    def _take_group(self, lane: Lane) -> _Group:
+        entries: list[_Entry] = []
+        queue = lane._entries  # noqa: SLF001
+        rows, size = 0, 0
+        while queue:
+            entry = queue[0]
+            if entries and (rows + entry.rows > self.limits.rows or size + entry.bytes > self.limits.bytes):
+                break
+            rows += entry.rows
+            size += entry.bytes
+            entries.append(queue.popleft())
+        self._waiting_rows -= rows
+        self._waiting_bytes -= size
+        lane._flying += 1  # noqa: SLF001
+        if queue and lane._flying < lane._flights:  # noqa: SLF001
+            self._wake()
+        deadline = asyncio.get_running_loop().time() + self.patience.group
+        return _Group(lane, entries, deadline, doubt=False)
+
+    async def _serve(self, slot: _Slot) -> None:
+        """Do what there is to do, on one connection, for ever."""
+        while True:
+            work = self._take()
+            if work is None:
+                waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._idle.append(waiting)
+                slot.idle = True
+                await waiting
+                slot.idle = False
+            elif isinstance(work, _Job):
+                await self._perform(slot, work)
+            else:
+                try:
+                    await self._carry(slot, work)
+                except _NoRoom:
+                    self._give_back(work)
+                    await asyncio.sleep(self.patience.connect)
+                except Exception as error:  # noqa: BLE001 - everybody in the group is told
+                    _fail(work.entries, error)
+                finally:
+                    work.lane._flying -= 1  # noqa: SLF001
+                    _fail(work.entries, _unknown())  # none is left, unless this task was ended
+
+    def _give_back(self, group: _Group) -> None:
+        group.lane._entries.extendleft(reversed(group.entries))  # noqa: SLF001
+        self._waiting_rows += sum(entry.rows for entry in group.entries)
+        self._waiting_bytes += sum(entry.bytes for entry in group.entries)
+        group.entries.clear()
+        self._wake()
+
+    async def _perform(self, slot: _Slot, job: _Job) -> None:
+        self._job_running = self._job_running or not job.probe
+        try:
+            session = await self._session(slot, self.patience.connect)
+            session.timeout = job.timeout
+            result = await job.work(session)
+        except asyncio.CancelledError:
+            _settle(job.future, _shutting_down())
+            raise
+        except _NoRoom:
+            self._jobs.appendleft(job)
+            await asyncio.sleep(self.patience.connect)
+        except (*_LOST, asyncpg.PostgresError) as error:
+            failure = self._note(slot, error)
+            _settle(job.future, _in_doubt(error) if failure is None else failure)
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked
+            _settle(job.future, error)
+        else:
+            self._well()
+            if not job.future.done():
+                job.future.set_result(result)
+        finally:
+            self._job_running = self._job_running and job.probe
+            if self._jobs:
+                self._wake()
+
+    async def _carry(self, slot: _Slot, group: _Group) -> None:
+        """Write a group, as often as it takes, and answer everybody in it; or raise what to answer."""
+        loop = asyncio.get_running_loop()
+        tries = 0
+        while True:
+            left = group.deadline - loop.time()
+            if left <= 0:
+                raise _unknown() if group.doubt else self._still_away()
+            try:
+                results = await self._attempt(slot, group, left)
+            except (*_LOST, asyncpg.PostgresError) as error:
+                tries += 1
+                failure = self._note(slot, error)
+                if failure is None:
+                    group = group._replace(doubt=group.doubt or (group.lane._writes and slot.sent))  # noqa: SLF001
+                    if tries > 1:
+                        self._lost(error)
+                    continue
+                code: str = getattr(error, "sqlstate", None) or ""
+                if code in _AGAIN and tries < _TRIES:
+                    continue
+                if code[:2] not in _BAD_ROW:
+                    raise (_unknown() if group.doubt else failure) from error
+                if len(group.entries) == 1:
+                    raise Invalid(f"The database refuses it: {error}.", code="store_refused") from error
+                return await self._carry_halves(slot, group)
+            except (Unavailable, _NoRoom):
+                if not group.doubt:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return self._committed(group.lane, group.entries, results)
+
+    async def _attempt(self, slot: _Slot, group: _Group, seconds: float) -> Sequence[Any]:
+        slot.sent = False
+        session = await self._session(slot, min(seconds, self.patience.connect))
+        session.timeout = min(seconds, self.patience.statement)
+        session.sent = False
+        try:
+            return await group.lane._apply(  # noqa: SLF001
+                session, [entry.item for entry in group.entries], group.doubt
+            )
+        finally:
+            slot.sent = session.sent
+
+    async def _carry_halves(self, slot: _Slot, group: _Group) -> None:
+        """One row of several is bad: its neighbours are not to suffer."""
+        middle = len(group.entries) // 2
+        for half in (group.entries[:middle], group.entries[middle:]):
+            try:
+                await self._carry(slot, group._replace(entries=half))
+            except _NoRoom:
+                _fail(half, _unreachable(None))
+            except Exception as error:  # noqa: BLE001 - everybody in the half is told
+                _fail(half, error)
+
+    def _committed(self, lane: Lane, entries: list[_Entry], results: Sequence[Any]) -> None:
+        self._well()
+        if lane._writes:  # noqa: SLF001
+            self.commits += 1
+            self.rows += sum(entry.rows for entry in entries)
+        for entry, result in zip(entries, results, strict=True):
+            if not entry.future.done():
+                entry.future.set_result(result)
+
+    async def _session(self, slot: _Slot, seconds: float) -> Session:
+        """The slot's connection, opened if need be. Raises `Unavailable`, or `_NoRoom`."""
+        if slot.session is not None and slot.session.open:
+            return slot.session
+        slot.session = None
+        try:
+            connection = await asyncpg.connect(**{**self._connect, "timeout": seconds})
+        except asyncpg.TooManyConnectionsError as error:
+            if any(other.session is not None and other.session.open for other in self._slots):
+                raise _NoRoom from error
+            raise self._lost(error) from error
+        except (*_LOST, asyncpg.PostgresError) as error:
+            raise self._lost(error) from error
+        slot.session = Session(connection, self.patience.statement)
+        return slot.session
+
+    def _note(self, slot: _Slot, error: Exception) -> Unavailable | None:
+        """Draw the consequences of an error; None when nobody knows what became of the statement."""
+        code = getattr(error, "sqlstate", None) or ""
+        session = slot.session
+        if not isinstance(error, _LOST) and code not in _ENDED:
+            failure = _refused(code, error)
+            if code in {"0A000", "26000"} and session is not None:
+                session.drop()  # what it had prepared is no good any more
+            elif code not in _AGAIN and code[:2] not in _BAD_ROW:
+                self._failed(failure)
+            return failure
+        if session is not None:
+            session.drop()
+        if isinstance(error, TimeoutError):
+            self._lost(error)
+            for other in self._slots:  # they hang as well
+                if other.idle and other.session is not None:
+                    other.session.drop()
+        return None
+
+    def _lost(self, error: Exception) -> Unavailable:
+        """The database cannot be reached: nobody who has not been sent yet need wait for it."""
+        failure = _unreachable(error)
+        self._failed(failure)
+        self._away = True
+        self._refuse_queued(failure)
+        return failure
+
+    def _failed(self, failure: Unavailable) -> None:
+        if self.last_error is None:  # once, not for every request that meets it
+            _log.error("store.failed", code=failure.code, reason=failure.detail)
+        self.last_error = failure
+
+    def _well(self) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        self._away = False
+        if self.last_error is not None:
+            _log.info("store.recovered", code=self.last_error.code)
+            self.last_error = None
+
+    def _refuse_queued(self, failure: Unavailable) -> None:
+        for lane in self._lanes:
+            entries = list(lane._entries)  # noqa: SLF001
+            lane._entries.clear()  # noqa: SLF001
+            _fail(entries, failure)
+        self._waiting_rows = self._waiting_bytes = 0
+        jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            _settle(job.future, failure)
+
+    async def _watch(self) -> None:
+        """Ask after a database that failed, or that was not heard of for some time."""
+        loop = asyncio.get_running_loop()
+
+        async def ask(session: Session) -> None:
+            await session.fetch(self._probe)
+
+        while True:
+            await asyncio.sleep(0.2)
+            if self.last_error is None and loop.time() - self._heard < self.patience.silence:
+                continue
+            with contextlib.suppress(AssayError):
+                await self._queue_job(ask, self.patience.statement, probe=True)
+
+
+def _settle(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _fail(entries: list[_Entry], error: Exception) -> None:
+    for entry in entries:
+        _settle(entry.future, error)
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("The server is shutting down.", code="shutting_down", retry_after=1)
+
+
+def _unreachable(error: Exception | None) -> Unavailable:
+    why = "" if error is None else f" ({str(error) or 'no answer in time'})"
+    return Unavailable(
+        f"The database cannot be reached{why}: nothing was stored. Repeat the request a little later.",
+        code="store_unreachable",
+        retry_after=2,
+    )
+
+
+def _unknown() -> Unavailable:
+    return Unavailable(
+        "The database went away during the write: it may be stored. Repeat it with the same ids.",
+        code="store_in_doubt",
+        retry_after=2,
+    )
+
+
+def _in_doubt(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"The database went away during the work ({str(error) or 'no answer in time'}): "
+        "some of it may be done. It can be repeated.",
+        code="store_in_doubt",
+        retry_after=2,
+    )
+
+
+def _refused(sqlstate: str, error: Exception) -> Unavailable:
+    code, sentence = _REFUSALS.get(sqlstate, ("store_failed", f"The database refused it ({error})"))
+    return Unavailable(f"{sentence}: nothing was stored.", code=code, retry_after=2)

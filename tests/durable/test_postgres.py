@@ -1,0 +1,423 @@
+"""Group commit on PostgreSQL: what is answered is on disk, once, whatever the database goes through."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from assay.durable.postgres import Lane, Patience, PostgresWriter, Session
+from assay.durable.writer import Limits
+from assay.errors import Invalid, Unavailable
+from live import until
+from postgresql import Postgres
+from proxy import Proxy
+
+TABLE = "CREATE TABLE notes (text text PRIMARY KEY)"
+INSERT = """
+INSERT INTO notes (text) SELECT json_array_elements_text($1::json) ON CONFLICT DO NOTHING RETURNING 1
+"""
+HASTY = Patience(connect=0.5, statement=0.5, group=3.0, silence=1.0)
+
+
+async def insert(session: Session, items: list[str], doubt: bool) -> Sequence[int]:
+    rows = await session.fetch(INSERT, msgspec.json.encode(sorted(items)).decode())
+    return [len(rows)] * len(items)
+
+
+def size(item: str) -> tuple[int, int]:
+    return 1, len(item)
+
+
+async def make_table(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(TABLE)
+    await connection.close()
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    asyncio.run(make_table(postgres_url))
+    return postgres_url
+
+
+@contextlib.asynccontextmanager
+async def started(url: str, flights: int = 2, **arguments: Any) -> AsyncIterator[tuple[PostgresWriter, Lane]]:
+    writer = PostgresWriter({"dsn": url}, **arguments)
+    lane = writer.lane("notes", insert, size, flights=flights)
+    await writer.start()
+    try:
+        yield writer, lane
+    finally:
+        await writer.close()
+
+
+async def stored(url: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row[0] for row in await connection.fetch('SELECT text FROM notes ORDER BY text COLLATE "C"')]
+    finally:
+        await connection.close()
+
+
+async def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 - the database is watched, not this loop
+            await asyncio.sleep(0.01)
+
+
+async def put_until_taken(lane: Lane, item: str) -> None:
+    """Repeat a request as a caller does who gets 503."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await lane.put(item)
+            except Unavailable:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_rows_put_together_share_commits(url: str, prepared: bool) -> None:
+    async def journey() -> None:
+        async with started(url, prepared=prepared) as (writer, lane):
+            await asyncio.gather(*(lane.put(f"note {number:04}") for number in range(1_000)))
+            assert writer.rows == 1_000
+            assert 1 <= writer.commits <= 10
+            assert writer.waiting == (0, 0)
+        assert await stored(url) == [f"note {number:04}" for number in range(1_000)]
+
+    asyncio.run(journey())
+
+
+def test_a_group_keeps_within_its_limit(url: str) -> None:
+    async def journey() -> None:
+        async with started(url, limits=Limits(rows=10)) as (writer, lane):
+            await asyncio.gather(*(lane.put(f"{number}") for number in range(95)))
+            assert (writer.rows, writer.commits >= 10) == (95, True)
+
+    asyncio.run(journey())
+
+
+def test_a_full_queue_refuses_with_retry_after(url: str) -> None:
+    async def journey() -> None:
+        async with started(url, limits=Limits(waiting_rows=5)) as (_, lane):
+            waiting = [lane.put(f"{number}") for number in range(5)]
+            with pytest.raises(Unavailable) as refused:
+                lane.put("one too many")
+            assert (refused.value.code, refused.value.retry_after) == ("queue_full", 1)
+            await asyncio.gather(*waiting)
+        assert await stored(url) == [f"{number}" for number in range(5)]
+
+    asyncio.run(journey())
+
+
+def test_a_caller_that_leaves_takes_nothing_with_it(url: str) -> None:
+    async def journey() -> None:
+        async with started(url) as (_, lane):
+            leaving, staying = lane.put("left"), lane.put("stayed")
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await staying
+        assert await stored(url) == ["left", "stayed"]
+
+    asyncio.run(journey())
+
+
+def test_a_row_the_database_refuses_does_no_harm_to_its_neighbours(url: str) -> None:
+    async def journey() -> None:
+        async with started(url) as (writer, lane):
+            items = [f"{number}" for number in range(20)] + ["bad \0 letter"]
+            outcomes = await asyncio.gather(*map(lane.put, items), return_exceptions=True)
+            assert [outcome for outcome in outcomes if isinstance(outcome, BaseException)] == [outcomes[-1]]
+            assert isinstance(outcomes[-1], Invalid)
+            assert writer.last_error is None
+        assert len(await stored(url)) == 20
+
+    asyncio.run(journey())
+
+
+def test_closing_writes_what_is_queued_and_refuses_more(url: str) -> None:
+    async def journey() -> None:
+        async with started(url) as (writer, lane):
+            waiting = [lane.put(f"{number:02}") for number in range(50)]
+            await writer.close()
+            await asyncio.gather(*waiting)
+            with pytest.raises(Unavailable, match="shutting down"):
+                lane.put("late")
+        assert len(await stored(url)) == 50
+
+    asyncio.run(journey())
+
+
+def test_another_thread_waits_for_its_work(url: str) -> None:
+    async def work(session: Session) -> int:
+        await session.execute("INSERT INTO notes (text) SELECT generate_series(1, $1::int)::text", 7)
+        return await session.execute("DELETE FROM notes WHERE text::int > $1", 3)
+
+    async def bad(session: Session) -> None:
+        await session.fetch("SELECT 1 / $1::int", 0)
+
+    async def journey() -> None:
+        async with started(url) as (writer, lane):
+            assert await asyncio.to_thread(writer.call, work) == 4
+            with pytest.raises(Unavailable, match="division by zero"):
+                await asyncio.to_thread(writer.call, bad)
+            await lane.put("after")
+            assert writer.last_error is None
+
+    asyncio.run(journey())
+
+
+def test_two_processes_that_want_the_same_rows_do_not_hold_each_other_up(url: str) -> None:
+    async def journey() -> None:
+        async with started(url, flights=4) as (_, one), started(url, flights=4) as (_, two):
+            items = [f"{number:03}" for number in range(400)]
+            made = await asyncio.gather(
+                *(one.put(item) for item in items), *(two.put(item) for item in reversed(items))
+            )
+            assert len(made) == 800
+        assert await stored(url) == items
+
+    asyncio.run(journey())
+
+
+@pytest.fixture
+def own() -> Iterator[Postgres]:
+    """A PostgreSQL of the test's own, to be killed and frozen."""
+    with Postgres() as server:
+        asyncio.run(make_table(server.url()))
+        yield server
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_load_what_was_answered_is_there(own: Postgres) -> None:
+    async def journey() -> None:
+        answered: list[str] = []
+
+        async def client(name: int) -> None:
+            for number in range(150):
+                await put_until_taken(lane, f"{name:02}-{number:03}")
+                answered.append(f"{name:02}-{number:03}")
+
+        async with started(own.url(), patience=HASTY) as (writer, lane):
+            clients = [asyncio.create_task(client(name)) for name in range(16)]
+            for goal in (300, 1_200):
+                await eventually(lambda goal=goal: len(answered) > goal)  # type: ignore[misc]
+                await asyncio.to_thread(own.kill)
+                await eventually(lambda: writer.last_error is not None)
+                await asyncio.to_thread(own.start)
+                assert set(answered) <= set(await stored(own.url()))
+            await asyncio.gather(*clients)
+            await eventually(lambda: writer.last_error is None)
+        assert sorted(answered) == await stored(own.url())
+
+    asyncio.run(journey())
+
+
+@pytest.mark.slow
+def test_a_database_that_is_away_is_known_to_be_and_comes_back(own: Postgres) -> None:
+    async def journey() -> None:
+        async with started(own.url(), patience=HASTY) as (writer, lane):
+            await lane.put("before")
+            await asyncio.to_thread(own.stop)
+            await eventually(lambda: writer.last_error is not None)  # without anybody asking for anything
+            with pytest.raises(Unavailable, match="nothing was stored") as refused:
+                await lane.put("meanwhile")
+            assert (refused.value.code, refused.value.retry_after) == ("store_unreachable", 2)
+            with pytest.raises(Unavailable, match="nothing was stored"):
+                await writer.run(lambda session: session.fetch("SELECT 1"))
+            await asyncio.to_thread(own.start)
+            await eventually(lambda: writer.last_error is None)
+            await lane.put("after")
+        assert await stored(own.url()) == ["after", "before"]
+
+    asyncio.run(journey())
+
+
+@pytest.mark.slow
+def test_a_database_that_hangs_is_given_up_in_time_and_found_again(own: Postgres) -> None:
+    async def journey() -> None:
+        async with started(own.url(), patience=HASTY) as (writer, lane):
+            await asyncio.gather(*(lane.put(f"before {number}") for number in range(50)))
+            own.freeze()
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            flying = [lane.put("sent")]
+            await eventually(lambda: writer.waiting == (0, 0))
+            outcomes = await asyncio.gather(*flying, return_exceptions=True)
+            assert loop.time() - began < HASTY.group + 2 * HASTY.connect
+            assert isinstance(outcomes[0], Unavailable)
+            assert outcomes[0].code == "store_in_doubt"
+            assert "may be stored" in outcomes[0].detail
+            with pytest.raises(Unavailable, match="nothing was stored"):
+                await lane.put("refused")
+            own.thaw()
+            await eventually(lambda: writer.last_error is None)
+            await lane.put("sent")
+        assert len([text for text in await stored(own.url()) if text == "sent"]) == 1
+        assert "refused" not in await stored(own.url())
+
+    asyncio.run(journey())
+
+
+def test_an_answer_that_is_lost_is_asked_for_again(postgres: Postgres, url: str) -> None:
+    async def journey(proxy: Proxy) -> None:
+        behind = f"postgresql://postgres@127.0.0.1:{proxy.port}/{url.rpartition('/')[2]}"
+        doubts: list[bool] = []
+
+        async def note(session: Session, items: list[str], doubt: bool) -> Sequence[int]:
+            doubts.append(doubt)
+            return await insert(session, items, doubt)
+
+        writer = PostgresWriter({"dsn": behind})
+        lane = writer.lane("notes", note, size)
+        await writer.start()
+        assert await lane.put("warm") == 1
+        await asyncio.to_thread(proxy.cut_before_answer)
+        assert await lane.put("lost answer") == 0  # its own first attempt had stored it
+        await asyncio.to_thread(proxy.cut_before_request)
+        assert await lane.put("lost question") == 1
+        assert doubts == [False, False, True, False, True]
+        await writer.close()
+        assert await stored(url) == ["lost answer", "lost question", "warm"]
+
+    with Proxy(postgres.port) as proxy:
+        asyncio.run(journey(proxy))
+
+
+def test_a_connection_that_breaks_between_two_requests_costs_nobody_anything(
+    postgres: Postgres, url: str
+) -> None:
+    async def journey(proxy: Proxy) -> None:
+        behind = f"postgresql://postgres@127.0.0.1:{proxy.port}/{url.rpartition('/')[2]}"
+        async with started(behind) as (writer, lane):
+            for number in range(5):
+                await lane.put(f"{number}")
+                await asyncio.to_thread(proxy.drop)
+            assert writer.last_error is None
+        assert await stored(url) == [f"{number}" for number in range(5)]
+
+    with Proxy(postgres.port) as proxy:
+        asyncio.run(journey(proxy))
+
+
+def test_a_server_without_room_is_served_by_the_connections_there_are(postgres: Postgres, url: str) -> None:
+    name = url.rpartition("/")[2]
+    postgres.execute(f'CREATE ROLE "{name}" LOGIN SUPERUSER CONNECTION LIMIT 1')
+    postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 1')
+    postgres.execute(f'ALTER ROLE "{name}" NOSUPERUSER')
+    postgres.execute(f'GRANT ALL ON notes TO "{name}"', name)
+
+    async def journey() -> None:
+        async with started(url.replace("postgres@", f"{name}@"), flights=4) as (writer, lane):
+            await asyncio.gather(*(lane.put(f"{number}") for number in range(100)))
+            for number in range(100, 120):
+                await asyncio.gather(*(lane.put(f"{number}-{other}") for other in range(3)))
+            assert writer.last_error is None
+
+    asyncio.run(journey())
+    assert postgres.execute("SELECT count(*) FROM notes", name) == [(160,)]
+
+
+def test_a_database_that_takes_no_writes_says_so_until_it_does(postgres: Postgres, url: str) -> None:
+    name = url.rpartition("/")[2]
+
+    async def cut(writer: PostgresWriter, name: str) -> None:
+        postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        with contextlib.suppress(Unavailable):  # which of them hears of it is not the point
+            await writer.run(lambda session: session.fetch("SELECT 1"))
+
+    async def journey() -> None:
+        async with started(url, connections=1) as (writer, lane):
+            await lane.put("before")
+            postgres.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+            await cut(writer, name)
+            with pytest.raises(Unavailable, match="takes no writes: nothing was stored") as refused:
+                await lane.put("meanwhile")
+            assert refused.value.code == "store_readonly"
+            assert writer.last_error is not None
+            postgres.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+            await cut(writer, name)
+            await put_until_taken(lane, "after")
+            assert writer.last_error is None
+        assert await stored(url) == ["after", "before"]
+
+    asyncio.run(journey())
+
+
+@pytest.fixture
+def pooled(postgres: Postgres, url: str, tmp_path: Path) -> Iterator[str]:
+    """The same database behind PgBouncer, which gives each transaction one of three connections."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed (apt-get install pgbouncer)")
+    name = url.rpartition("/")[2]
+    with Proxy(1) as unused:  # only for a free port
+        port = unused.port
+    (tmp_path / "users").write_text('"postgres" ""\n')
+    (tmp_path / "pgbouncer.ini").write_text(
+        f"[databases]\n{name} = host=127.0.0.1 port={postgres.port} dbname={name}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = trust\nauth_file = {tmp_path}/users\npool_mode = transaction\ndefault_pool_size = 3\n"
+        "server_round_robin = 1\nmax_client_conn = 200\n"
+    )
+    for path in (tmp_path, *tmp_path.iterdir()):
+        path.chmod(0o755)
+    arguments = [program, "-u", "nobody"] if Path("/proc/self").owner() == "root" else [program]
+    process = subprocess.Popen(
+        [*arguments, str(tmp_path / "pgbouncer.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    behind = f"postgresql://postgres@127.0.0.1:{port}/{name}"
+
+    def answers() -> bool:
+        async def ask() -> None:
+            connection = await asyncpg.connect(behind, statement_cache_size=0)
+            await connection.close()
+
+        try:
+            asyncio.run(ask())
+        except OSError:
+            return False
+        return True
+
+    try:
+        until(answers, "PgBouncer takes connections")
+        yield behind
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_behind_a_pooler_of_transactions_every_row_is_stored(pooled: str, url: str) -> None:
+    async def journey() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            lanes = [
+                (await stack.enter_async_context(started(pooled, flights=4, prepared=False)))[1]
+                for _ in range(4)
+            ]
+
+            async def client(name: int) -> None:
+                for number in range(40):
+                    assert await lanes[name % 4].put(f"{name:02}-{number:02}") >= 1
+
+            await asyncio.gather(*(client(name) for name in range(32)))
+        assert len(await stored(url)) == 32 * 40
+
+    asyncio.run(journey())
+
+
+def test_prepared_statements_behind_a_pooler_are_refused_with_the_reason(pooled: str) -> None:
+    async def journey() -> None:
+        with pytest.raises(Unavailable, match="unsupported startup parameter"):
+            async with started(pooled):
+                pass
+
+    asyncio.run(journey())
