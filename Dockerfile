@@ -77,11 +77,8 @@ RUN apt-get update \
 COPY --from=dev-packages /opt/assay /opt/assay
 COPY --from=dev-packages /dist /dist
 COPY --from=dev-packages /build /app
-# The tests run on the installed wheel. Nothing can be written beside them: no cache, and the same examples every time.
-ENV ASSAY_TEST_INSTALLED=1 \
-    ASSAY_TEST_DIST=/dist \
-    HYPOTHESIS_PROFILE=ci \
-    PYTEST_ADDOPTS="-p no:cacheprovider"
+COPY deploy/pytest /opt/dev/bin/
+ENV PATH=/opt/dev/bin:$PATH
 WORKDIR /app
 USER 10001:10001
 
