@@ -107,23 +107,7 @@ def test_an_event_is_stored_letter_for_letter(url: str) -> None:
     )
     nothing = (None,) * 2
     assert asyncio.run(rows(url, columns)) == [
-        (
-            full.e,
-            full.o,
-            True,
-            full.u,
-            'd"1',
-            "\x7f",
-            full.t,
-            NOW,
-            NOW + 2,
-            NOW + 1,
-            0.1,
-            -1e100,
-            full.p,
-            2**40,
-            3,
-        ),
+        (full.e, full.o, True, full.u, 'd"1', "\x7f", full.t, *when, 0.1, -1e100, *properties),
         (bare.e, None, False, "u", *nothing, "purchase", NOW - 7, NOW - 7, NOW, *nothing, None, *nothing),
     ]
 
