@@ -39,7 +39,7 @@ def build(
             assignments=stores.assignments,
             flush=stores.wait_past,
             paused=paused,
-            forget=stores.log.forget,
+            forget=stores.forget,
             clock=microseconds,
             key_use=uses,
             anonymous=anonymous_rights(settings.anonymous_role),

@@ -1,64 +1,150 @@
-"""Run the application on uvicorn."""
+"""Run the application on uvicorn, in this process or in several."""
 
+import asyncio
 import os
+import signal
 import socket
 import sys
+import time
+from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from assay import __version__
-from assay.errors import Unavailable
+from assay.durable.siblings import Sibling, Siblings
+from assay.errors import AssayError, Unavailable
 from assay.settings import Settings
 from assay.wiring import Application
+from assay.workers import Workers, listening
+
+#: Seconds in which answers still go out with `Connection: close` before idle connections are closed: who is
+#: using a connection gets to hear of it in an answer, not by a reset.
+_FAREWELL = 1.0
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says in one line where it listens, with the port it really got."""
+    """A uvicorn server that ends gently.
+
+    On SIGTERM `/ready` turns red; after `shutdown_delay`, in which load balancers notice, it accepts nobody
+    any more; answers ask for the connection to be closed; then what is left is finished. A second signal, or
+    one from the keyboard, skips the waiting.
+    """
+
+    def __init__(self, config: uvicorn.Config, application: Application, sibling: Sibling | None) -> None:
+        super().__init__(config)
+        self._application = application
+        self._sibling = sibling
+        self._asked_at: float | None = None
+        self._closed_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if sig == signal.SIGTERM and self._asked_at is None and self.started:
+            self._asked_at = time.monotonic()
+            self._application.draining = True
+            self._captured_signals.append(sig)
+        else:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say that this worker serves."""
         await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            sys.stdout.write(f"Assay {__version__} listens on http://{shown}:{port}\n")
-            sys.stdout.flush()
+        if self.started and self._sibling is not None:
+            self._sibling.mark(serving=True)
 
-
-def _expect_free(host: str, port: int) -> None:
-    """Say that the port is taken before anything is made; one taken a moment later is uvicorn's to tell."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise Unavailable(
-            f"Cannot listen on {host}:{port} ({error.strerror}): choose another with --host and --port.",
-            code="port",
-        ) from error
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether it is time to end."""
+        if self._asked_at is not None:
+            now = time.monotonic()
+            if self._closed_at is None and now >= self._asked_at + self._application.settings.shutdown_delay:
+                self._closed_at = now
+                for server in self.servers:
+                    server.close()
+            if self._closed_at is not None and (
+                not self.server_state.connections or now >= self._closed_at + _FAREWELL
+            ):
+                self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; gives back the exit code.
 
-    Raises the errors of `Application.open` before anything listens, so that they are one sentence.
+    Raises what keeps the server from starting, before anything listens, so that it is one sentence.
     """
-    _expect_free(settings.host, settings.port)
     os.umask(0o077)  # what the data directory holds is the owner's business
+    try:
+        listener = listening(settings.host, settings.port)
+    except OSError as error:
+        raise Unavailable(
+            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another with "
+            "--host and --port.",
+            code="port",
+        ) from error
+    if settings.workers > 1 and settings.postgres is not None:
+        workers = Workers(
+            lambda siblings, place, parent: _work(settings, listener, siblings, place, parent),
+            settings.workers,
+            grace=settings.shutdown_delay + settings.drain_timeout + 5,
+        )
+        return workers.serve(lambda: _announce(listener))
     application = Application(settings)
     application.open()
+    return _run(settings, application, listener, None)
+
+
+def _work(settings: Settings, listener: socket.socket, siblings: Siblings, place: int, parent: int) -> int:
+    """One worker of several."""
+    sibling = siblings.sit(place)
+    application = Application(settings, sibling)
+    try:
+        application.open()
+        return _run(settings, application, listener, sibling, parent)
+    except AssayError as error:
+        sys.stderr.write(f"assay: {error.detail}\n")
+        return 1
+
+
+def _run(
+    settings: Settings,
+    application: Application,
+    listener: socket.socket,
+    sibling: Sibling | None,
+    parent: int | None = None,
+) -> int:
     config = uvicorn.Config(
         application,
-        host=settings.host,
-        port=settings.port,
         log_level="warning",
         access_log=False,
         server_header=False,
         # Nothing here looks at the caller's address; the middleware would cost every request a microsecond.
         proxy_headers=False,
         lifespan="on",
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=int(settings.drain_timeout),
     )
-    server = _Server(config)
-    server.run()
+    server = _Server(config, application, sibling)
+    if parent is not None:
+        application.on_startup = lambda: _follow(parent, server)
+    elif sibling is None:
+        application.on_startup = lambda: _announce(listener)
+    server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _follow(parent: int, server: _Server) -> None:
+    """End when the parent is gone: its end of the pipe is closed then."""
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(parent)
+        server.handle_exit(signal.SIGTERM, None)
+
+    loop.add_reader(parent, gone)
+
+
+def _announce(listener: socket.socket) -> None:
+    name: Any = listener.getsockname()
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    sys.stdout.write(f"Assay {__version__} listens on http://{host}:{name[1]}\n")
+    sys.stdout.flush()

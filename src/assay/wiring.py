@@ -11,6 +11,7 @@ import structlog
 from assay import __version__
 from assay.bucketing.ruleset import Ruleset
 from assay.catalog import keys, lifecycle
+from assay.durable.siblings import Sibling
 from assay.errors import AssayError
 from assay.events.event import Limits
 from assay.hotpath.app import HotPath, microseconds
@@ -49,11 +50,13 @@ class Later:
 class Application:
     """The ASGI application: opens its stores when the server starts, closes them when it stops."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sibling: Sibling | None = None) -> None:
         self.settings = settings
-        self.stores = stores_for(settings)
+        self.stores = stores_for(settings, sibling)
         #: Set when the server is about to end: `/ready` is red then.
         self.draining = False
+        #: Called when the application can answer.
+        self.on_startup: Callable[[], None] = lambda: None
         self._opened = False
         self._hot: HotPath | None = None
         self._chores: asyncio.Task[None] | None = None
@@ -85,6 +88,7 @@ class Application:
                 except AssayError as error:
                     await send({"type": "lifespan.startup.failed", "message": error.detail})
                     return
+                self.on_startup()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.shutdown()

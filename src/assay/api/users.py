@@ -93,7 +93,6 @@ async def delete_user(
     removed = await run_in_threadpool(_erase_described, call, user_id)
     await call.parts.flush()
     removed |= await run_in_threadpool(_erase_recorded, call, user_id)
-    call.parts.forget(user_id)
     return answer({"user_id": user_id, "removed": removed})
 
 
@@ -111,4 +110,5 @@ def _erase_recorded(call: Call, user_id: str) -> dict[str, Any]:
     with call.parts.paused():
         assignments = call.parts.assignments.erase(user_id)
         stored = call.parts.store.erase(user_id)
+    call.parts.forget(user_id)
     return {"assignments": assignments, "events": stored.events, "ledger_samples": stored.ledger}

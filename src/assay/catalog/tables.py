@@ -317,6 +317,17 @@ class Lease(Table):
     expires_at: Mapped[int] = mapped_column(BigInteger)
 
 
+class Erasure(Table):
+    """A unit whose traces were removed lately, for other processes to forget; itself removed soon after."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (_COUNTED,)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    unit_id: Mapped[str] = mapped_column(Bytewise(1000))
+    erased_at: Mapped[datetime] = mapped_column(Moment)
+
+
 class Assignment(Table):
     """The sticky record: which variant a unit got, when (microseconds UTC), and in which phase."""
 

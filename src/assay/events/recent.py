@@ -44,9 +44,9 @@ class RecentKeys:
         return fresh, doubles
 
     def forget_user(self, user_id: str) -> None:
-        """Forget the keys of one user."""
+        """Forget the keys of one user; from any thread."""
         for generation in (self._young, self._old):
-            generation.difference_update([key for key in generation if key[36:] == user_id])
+            generation.difference_update([key for key in tuple(generation) if key[36:] == user_id])
 
     def clear(self) -> None:
         """Forget all keys."""

@@ -1,7 +1,7 @@
 """What the catalog knows of a user, for conditions."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -25,6 +25,49 @@ class Attributes(Protocol):
 
     def close(self) -> None:
         """Let go of the connections."""
+
+
+class Lookups(Protocol):
+    """What `PostgresAttributes` needs of the connections to the database."""
+
+    def lane(
+        self,
+        name: str,
+        apply: Callable[[Any, list[Any], bool], Awaitable[Sequence[Any]]],
+        size: Callable[[Any], tuple[int, int]],
+        *,
+        flights: int = 2,
+        writes: bool = True,
+    ) -> Any:
+        """A kind of question that is gathered into groups."""
+
+
+class PostgresAttributes:
+    """`Attributes` in PostgreSQL: questions that come together are one statement."""
+
+    def __init__(self, connections: Lookups) -> None:
+        self._lane = connections.lane(
+            "attributes", _look_up, lambda user_ids: (len(user_ids), 100 * len(user_ids)), writes=False
+        )
+
+    def at_hand(self, user_id: str) -> Known | None:  # noqa: ARG002 - nothing is known without asking
+        """See `Attributes`: a round trip is needed."""
+        return None
+
+    async def fetch(self, user_ids: Iterable[str]) -> dict[str, Known]:
+        """See `Attributes`."""
+        found: dict[str, Known] = await self._lane.put(tuple(user_ids))
+        return found
+
+    def close(self) -> None:
+        """See `Attributes`: the connections are somebody else's."""
+
+
+async def _look_up(session: Any, asked: list[tuple[str, ...]], _doubt: bool) -> list[dict[str, Known]]:
+    wanted = list({user_id for user_ids in asked for user_id in user_ids})
+    rows = await session.fetch("SELECT id, attributes::text FROM users WHERE id = ANY ($1::text[])", wanted)
+    known = {user_id: msgspec.json.decode(attributes) for user_id, attributes in rows}
+    return [{user_id: known[user_id] for user_id in user_ids if user_id in known} for user_ids in asked]
 
 
 class SqliteAttributes:

@@ -82,6 +82,9 @@ class Stores(Protocol):
     def failures(self) -> dict[str, AssayError | None]:
         """What readiness depends on, by name, each with why it fails, if it does."""
 
+    def forget(self, unit_id: str) -> None:
+        """Let every process forget what it remembers of a unit, before and after its traces are removed."""
+
     def written(self) -> Written:
         """The totals of group commits."""
 

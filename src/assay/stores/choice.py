@@ -2,17 +2,18 @@
 
 from importlib import import_module
 
+from assay.durable.siblings import Sibling
 from assay.settings import Settings
 from assay.stores.base import Stores
 from assay.stores.embedded import EmbeddedStores
 from assay.stores.embedded import migrate as migrate_embedded
 
 
-def stores_for(settings: Settings) -> Stores:
-    """The stores that the settings name, not yet open."""
+def stores_for(settings: Settings, sibling: Sibling | None = None) -> Stores:
+    """The stores that the settings name, not yet open; `sibling` is this process among several."""
     if settings.postgres is None:
         return EmbeddedStores(settings)
-    stores: Stores = import_module("assay.stores.postgres").PostgresStores(settings)
+    stores: Stores = import_module("assay.stores.postgres").PostgresStores(settings, sibling)
     return stores
 
 

@@ -116,6 +116,10 @@ class EmbeddedStores:
         """See `Stores`."""
         return {"log": self.writer.last_error, "event_store": self.drain.last_error}
 
+    def forget(self, unit_id: str) -> None:
+        """See `Stores`; `erase` itself makes memory of assignments forget."""
+        self.log.forget(unit_id)
+
     def written(self) -> Written:
         """See `Stores`."""
         return Written(self.writer.commits, self.writer.rows, self.writer.waiting[0])

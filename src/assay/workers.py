@@ -1,0 +1,192 @@
+"""Several worker processes behind one listening socket, kept alive and replaced one by one.
+
+The parent imports next to nothing and serves nothing: it forks, waits, and forks again. All workers accept
+from the same socket, so that one that goes leaves no connection behind in a queue of its own.
+
+* SIGTERM, SIGINT: all workers finish what they have accepted and end.
+* SIGHUP: each worker is replaced by a new one that serves already when the old one is told to end, so that
+  a changed environment or installation is taken up without a pause.
+* A worker that dies is replaced at once; one that keeps dying, after growing pauses.
+* A parent that dies takes its workers with it: they see its pipe close.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from assay.durable.siblings import Siblings
+
+#: What a worker runs: its place among its siblings and the pipe that closes when the parent is gone.
+Run = Callable[[Siblings, int, int], int]
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+#: Seconds: the pause before a worker that died is replaced grows from the first to the second.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+#: A worker that lived so long was well.
+_WELL: Final = 10.0
+#: Seconds that a new worker may take until it serves.
+_START: Final = 60.0
+_TICK: Final = 0.1
+
+
+class Workers:
+    """The parent of `count` workers, each running `run`; `grace` is how long they may take to end, in s."""
+
+    def __init__(self, run: Run, count: int, *, grace: float) -> None:
+        self._run = run
+        self._count = count
+        self._grace = grace
+        # Twice as many places, so that a successor can serve beside the one it replaces.
+        self._siblings = Siblings(2 * count)
+        self._alive: dict[int, int] = {}  # process to place
+        self._born: dict[int, float] = {}
+        self._leaving: set[int] = set()  # told to end
+        self._pipe = os.pipe()
+        self._pause = _FIRST_PAUSE
+        self._next_birth = 0.0
+        self._ending: float | None = None
+
+    def serve(self, ready: Callable[[], None]) -> int:
+        """Run until told to stop; `ready` is called once all workers serve. The exit code.
+
+        The first worker starts alone: what keeps it from serving is said once, and ends everything.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            first = self._fork()
+            while not self._serves(first):
+                self._tend()
+                if first not in self._alive:
+                    self._end_all(signal.SIGTERM)
+                    return 0 if self._ending is not None else 1
+            while self._ending is None and len(self._staff()) < self._count:
+                self._fork()
+            announced = False
+            while self._alive:
+                self._tend()
+                if not announced and sum(map(self._serves, self._staff())) == self._count:
+                    announced = True
+                    ready()
+                self._refill()
+                if self._ending is not None and time.monotonic() > self._ending + self._grace:
+                    self._end_all(signal.SIGKILL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        return 0
+
+    def _staff(self) -> list[int]:
+        """Workers that have not been told to end."""
+        return [pid for pid in self._alive if pid not in self._leaving]
+
+    def _serves(self, pid: int) -> bool:
+        return pid in self._alive and self._siblings.serving(self._alive[pid])
+
+    def _tend(self) -> None:
+        """Wait for a signal, a moment at most, and do what it asks for."""
+        found = signal.sigtimedwait(_SIGNALS, _TICK)
+        self._bury()
+        if found is None:
+            return
+        if found.si_signo in {signal.SIGTERM, signal.SIGINT}:
+            if self._ending is None:
+                self._ending = time.monotonic()
+            self._end_all(signal.Signals(found.si_signo))
+        elif found.si_signo == signal.SIGHUP and self._ending is None:
+            self._replace_all()
+
+    def _end_all(self, sign: signal.Signals) -> None:
+        for pid in list(self._alive):
+            self._leaving.add(pid)
+            os.kill(pid, sign)
+
+    def _bury(self) -> None:
+        """Take note of workers that have ended."""
+        while self._alive:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            place = self._alive.pop(pid, None)
+            if place is None:
+                continue
+            self._siblings.mark(place, serving=False)
+            lived = time.monotonic() - self._born.pop(pid)
+            if pid in self._leaving:
+                self._leaving.discard(pid)
+                continue
+            if self._ending is None:
+                sys.stderr.write(f"assay: worker {pid} ended by itself after {lived:.0f} s\n")
+            self._pause = _FIRST_PAUSE if lived > _WELL else min(_LONGEST_PAUSE, 2 * self._pause)
+            self._next_birth = time.monotonic() + (0.0 if lived > _WELL else self._pause)
+
+    def _refill(self) -> None:
+        if self._ending is None and len(self._staff()) < self._count and time.monotonic() >= self._next_birth:
+            self._fork()
+
+    def _replace_all(self) -> None:
+        """One after the other: the successor serves before its predecessor is told to end."""
+        for old in self._staff():
+            new = self._fork()
+            deadline = time.monotonic() + _START
+            while not self._serves(new):
+                found = signal.sigtimedwait((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT), _TICK)
+                self._bury()
+                if found is not None and found.si_signo != signal.SIGCHLD:
+                    self._ending = time.monotonic()
+                    self._end_all(signal.Signals(found.si_signo))
+                    return
+                if new not in self._alive or time.monotonic() > deadline:
+                    sys.stderr.write("assay: a new worker does not serve; the old ones stay\n")
+                    if new in self._alive:
+                        self._leaving.add(new)
+                        os.kill(new, signal.SIGKILL)
+                    return
+            if old in self._alive:
+                self._leaving.add(old)
+                os.kill(old, signal.SIGTERM)
+
+    def _fork(self) -> int:
+        place = next(each for each in range(2 * self._count) if each not in self._alive.values())
+        self._siblings.mark(place, serving=False)
+        pid = os.fork()
+        if pid == 0:
+            self._work(place)
+        self._alive[pid] = place
+        self._born[pid] = time.monotonic()
+        return pid
+
+    def _work(self, place: int) -> NoReturn:
+        """The child: runs to its end and leaves without the parent's clean-up."""
+        code = 1
+        try:
+            os.close(self._pipe[1])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            code = self._run(self._siblings, place, self._pipe[0])
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:  # noqa: BLE001 - said here, because nobody above this frame is this process's
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there; raises OSError when it cannot."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
