@@ -27,6 +27,22 @@ def iso(moment: int) -> str:
     return (_EPOCH + timedelta(microseconds=moment)).isoformat(timespec="microseconds") + "Z"
 
 
+#: The text of whole minutes up to their seconds: formatting a date costs as much as the rest of an answer.
+_minutes: dict[int, bytes] = {}
+_MOST_MINUTES = 50_000
+
+
+def stamp(moment: int) -> bytes:
+    """The same as `iso`, in bytes and faster."""
+    minute, rest = divmod(moment, 60_000_000)
+    text = _minutes.get(minute)
+    if text is None:
+        if len(_minutes) >= _MOST_MINUTES:
+            _minutes.clear()
+        text = _minutes[minute] = iso(minute * 60_000_000)[:17].encode()
+    return b"%s%02d.%06dZ" % (text, rest // 1_000_000, rest % 1_000_000)
+
+
 class Settled(NamedTuple):
     """What a unit is served, as far as it is known.
 
@@ -71,7 +87,7 @@ class Serving:
     def repeat(self, user_id: str, variant_id: int, assigned_at: int) -> bytes:
         """The answer for a user with this record; for experiments that are `repeats`."""
         known = self._tails.get(variant_id) or self.recorded(variant_id, assigned_at)
-        time = iso(assigned_at).encode()
+        time = stamp(assigned_at)
         return b'%s%s,%s,"assigned_at":"%s","assignment_timestamp":"%s"}' % (
             self.head,
             _encode(user_id),
@@ -100,7 +116,7 @@ class Serving:
     def answer(self, user_id: str, unit_id: str | None, settled: Settled) -> bytes:
         """The JSON document of one assignment."""
         at = settled.assigned_at
-        time = b"null" if at is None else b'"%s"' % iso(at).encode()
+        time = b"null" if at is None else b'"%s"' % stamp(at)
         unit = b""
         if self.experiment.unit != "user_id":
             unit = b'"unit":%s,"unit_id":%s,' % (_encode(self.experiment.unit), _encode(unit_id))
@@ -158,7 +174,7 @@ class Assigner:
         known = self.attributes.at_hand(user_id) if experiment.needs_attributes else NONE_KNOWN
         if known is None:
             return None
-        settled = self._resolve(
+        settled = self.resolve(
             serving, user_id, unit_id, {**known, **context} if known else context, now, hit
         )
         return settled if sure or type(settled) is Record else None
@@ -185,10 +201,10 @@ class Assigner:
             record = found.get((serving.experiment.id, unit_id))
             hit = (record.variant_id, record.assigned_at) if record else None
             seen = {**known[user_id], **context} if user_id in known else context
-            outcomes.append(self._resolve(serving, user_id, unit_id, seen, now, hit))
+            outcomes.append(self.resolve(serving, user_id, unit_id, seen, now, hit))
         return outcomes
 
-    def _resolve(
+    def resolve(
         self,
         serving: Serving,
         user_id: str,

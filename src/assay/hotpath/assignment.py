@@ -11,9 +11,9 @@ from assay.bucketing.ruleset import Experiment, Status
 from assay.errors import Invalid, NotFound
 from assay.events import timestamps
 from assay.events.accept import FUTURE, YEAR_2000
-from assay.hotpath.assigner import Assigner, Serving, iso
+from assay.hotpath.assigner import Assigner, Serving, Settled, iso
 from assay.hotpath.attributes import NONE_KNOWN
-from assay.hotpath.http import Request, Response, path_text, shown, text_id
+from assay.hotpath.http import Outcome, Request, Response, Waiting, path_text, shown, text_id
 
 _encode = msgspec.json.Encoder().encode
 Context = dict[str, Any]
@@ -76,15 +76,18 @@ class AssignmentRoutes:
         self.assigner = assigner
         self.max_name = max_name
         self.max_pairs = max_pairs
+        self._peek = assigner.assignments.peek
         self._by_reference: dict[bytes, Serving] = {}
         self._ruleset: object = None
 
-    def repeat(self, parts: list[bytes]) -> bytes | None:
-        """The answer for a unit that memory holds, from the last parts of the path; None to go the long way.
+    def quick(self, parts: list[bytes], now: int) -> Response | Waiting | None:
+        """The answer of `get`, from the last parts of the path, where memory decides; else None.
 
-        An id that is percent-encoded, or an experiment with overrides or another unit, goes the long way.
+        An id that is percent-encoded, or an experiment with overrides, attributes or another unit, goes the
+        long way, and so does a unit that memory does not know unless it knows all there are.
         """
-        ruleset = self.assigner.published.ruleset
+        assigner = self.assigner
+        ruleset = assigner.published.ruleset
         if ruleset is not self._ruleset:
             self._by_reference.clear()
             self._ruleset = ruleset
@@ -93,15 +96,23 @@ class AssignmentRoutes:
             experiment = ruleset.find(path_text(parts[-3]))
             if experiment is None:
                 return None
-            serving = self._by_reference[parts[-3]] = self.assigner.serving(experiment)
+            serving = self._by_reference[parts[-3]] = assigner.serving(experiment)
         if not serving.repeats or b"%" in parts[-1]:
             return None
         try:
             user_id = parts[-1].decode()
         except UnicodeDecodeError:
             return None
-        hit = self.assigner.assignments.peek(serving.experiment.id, user_id)
-        return None if hit is None else serving.repeat(user_id, hit[0], hit[1])
+        hit = self._peek(serving.experiment.id, user_id)
+        if hit is not None:
+            return Response(200, serving.repeat(user_id, hit[0], hit[1]))
+        if serving.experiment.needs_attributes or not 0 < len(user_id) <= self.max_name:
+            return None
+        if not assigner.assignments.complete:
+            return None
+        return self._given(
+            serving, user_id, user_id, assigner.resolve(serving, user_id, user_id, NONE_KNOWN, now, None)
+        )
 
     def experiment(self, reference: int | str) -> Experiment:
         """The published experiment with this id or key, or `NotFound`."""
@@ -116,9 +127,9 @@ class AssignmentRoutes:
         unit = units.get(experiment.unit)
         return None if unit is None else text_id(unit, f"units.{experiment.unit}", self.max_name)
 
-    async def _one(
+    def _one(
         self, reference: str, user_id: str, units: Mapping[str, str], context: Context, now: int
-    ) -> Response:
+    ) -> Outcome:
         text_id(user_id, "user_id", self.max_name)
         experiment = self.experiment(reference)
         assigner = self.assigner
@@ -126,26 +137,46 @@ class AssignmentRoutes:
         unit_id = user_id if experiment.unit == "user_id" else self._unit(experiment, user_id, units)
         settled = assigner.settle(serving, user_id, unit_id, context, now)
         if settled is None:
-            (settled,) = await assigner.look([(serving, user_id, unit_id, context)], now)
+            return self._looked(serving, user_id, unit_id, context, now)
+        return self._given(serving, user_id, unit_id, settled)
+
+    def _given(
+        self, serving: Serving, user_id: str, unit_id: str | None, settled: Settled | Record
+    ) -> Response | Waiting:
+        """What is settled can be answered; what is proposed must be stored first."""
         if type(settled) is Record:
-            settled = assigner.stored(serving, settled, await assigner.assignments.put(settled))
+            assigner = self.assigner
+
+            def stored(record: Record) -> Response:
+                known = assigner.stored(serving, settled, record)
+                if serving.repeats:
+                    return Response(200, serving.repeat(user_id, record.variant_id, record.assigned_at))
+                return Response(200, serving.answer(user_id, unit_id, known))
+
+            return Waiting(assigner.assignments.put(settled), stored)
         return Response(200, serving.answer(user_id, unit_id, settled))  # type: ignore[arg-type]
 
-    async def get(self, request: Request) -> Response:
+    async def _looked(
+        self, serving: Serving, user_id: str, unit_id: str | None, context: Context, now: int
+    ) -> Response:
+        (settled,) = await self.assigner.look([(serving, user_id, unit_id, context)], now)
+        outcome = self._given(serving, user_id, unit_id, settled)
+        return outcome.finish(await outcome.future) if type(outcome) is Waiting else outcome  # type: ignore[return-value]
+
+    def get(self, request: Request) -> Outcome:
         """`GET /experiments/{experiment}/assignment/{user_id}`; other units come as query parameters."""
         reference, user_id = request.params
-        query = request.scope["query_string"]
-        units = request.query() if query else {}
-        return await self._one(reference, user_id, units, {}, request.now)
+        units = request.query() if request.query_string else {}
+        return self._one(reference, user_id, units, {}, request.now)
 
-    async def assign(self, request: Request) -> Response:
+    def assign(self, request: Request) -> Outcome:
         """`POST /experiments/{experiment}/assign`."""
-        body = await request.json(_assign)
-        return await self._one(request.params[0], body.user_id, body.units, body.context, request.now)
+        body = request.json(_assign)
+        return self._one(request.params[0], body.user_id, body.units, body.context, request.now)
 
     async def check_eligibility(self, request: Request) -> Response:
         """`POST /experiments/check-eligibility`: which of these experiments the user is in, and as what."""
-        body = await request.json(_check)
+        body = request.json(_check)
         text_id(body.user_id, "user_id", self.max_name)
         self._check_pairs(len(body.experiment_ids), "experiment_ids")
         assigner = self.assigner
@@ -180,7 +211,7 @@ class AssignmentRoutes:
 
     async def bulk(self, request: Request) -> Response:
         """`POST /assignments`: many users into many experiments, in one durable commit."""
-        body = await request.json(_bulk)
+        body = request.json(_bulk)
         if bool(body.user_ids) == bool(body.units):
             raise Invalid.field("user_ids", "give either user_ids or units, and not both", code="no_users")
         ruleset = self.assigner.published.ruleset
@@ -215,7 +246,7 @@ class AssignmentRoutes:
 
     async def exposures(self, request: Request) -> Response:
         """`POST /exposures`: a unit's first exposure is its assignment; a later, different one is named."""
-        body = await request.json(_exposures)
+        body = request.json(_exposures)
         reports = body if isinstance(body, list) else [body]
         self._check_pairs(len(reports), "exposures")
         proposals = [self._exposure(each, position, request.now) for position, each in enumerate(reports)]

@@ -1,12 +1,13 @@
 """The little HTTP that the hot path needs: one request, one answer, problems as RFC 9457 says."""
 
+import asyncio
 import contextlib
 import itertools
 import json
 import os
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -48,84 +49,127 @@ class Response(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class Head:
+    """The headers of a request, and what the hot path asks of them; for one request, or for all that send the
+    same.
+
+    Attributes:
+        headers: name (lower case) and value of each, as sent.
+        authorization: the value of that header.
+        identity: the caller's `X-Request-ID`, if it is sane.
+        kind: the media type of the body without parameters, lower case; empty where the caller names none.
+        encoding: the `Content-Encoding`, lower case; empty where the body is as it is.
+    """
+
+    __slots__ = ("authorization", "encoding", "headers", "identity", "kind")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.headers = headers
+        self.authorization: bytes | None = None
+        self.identity: bytes | None = None
+        self.kind = self.encoding = b""
+        for name, value in headers:
+            if name == b"authorization":
+                self.authorization = value
+            elif name == b"content-type":
+                self.kind = value.partition(b";")[0].strip().lower()
+            elif name == b"content-encoding":
+                self.encoding = value.strip().lower()
+            elif name == b"x-request-id" and _SANE_ID(value):
+                self.identity = value
+
+
 class Request:
     """One call on a hot route.
 
     Attributes:
         params: the path's variable parts, decoded.
+        query_string: what follows the question mark.
+        raw: the body as it came.
         key: who calls, or None for an anonymous call that the settings allow.
         now: microseconds UTC at which the request was taken up.
+        limit: the most bytes a body may have, before and after it is unpacked.
     """
 
-    __slots__ = ("_receive", "key", "limit", "now", "params", "scope")
+    __slots__ = ("head", "key", "limit", "now", "params", "query_string", "raw")
 
     def __init__(
-        self, scope: Scope, receive: Receive, params: list[str], key: Key | None, now: int, limit: int
+        self,
+        params: list[str],
+        query_string: bytes,
+        head: Head,
+        raw: bytes,
+        key: Key | None,
+        now: int,
+        limit: int,
     ) -> None:
-        self.scope = scope
-        self._receive = receive
         self.params = params
+        self.query_string = query_string
+        self.head = head
+        self.raw = raw
         self.key = key
         self.now = now
         self.limit = limit
 
-    def header(self, name: bytes) -> bytes | None:
-        """The value of a header (lower-case name), or None."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return bytes(value)
-        return None
-
     def query(self) -> dict[str, str]:
         """The query parameters, the last of each name."""
         try:
-            return dict(
-                parse_qsl(self.scope["query_string"].decode(), keep_blank_values=True, errors="strict")
-            )
+            return dict(parse_qsl(self.query_string.decode(), keep_blank_values=True, errors="strict"))
         except ValueError as error:
             raise Malformed(
                 "The query string is not valid percent-encoded UTF-8.", code="bad_query"
             ) from error
 
-    def content_type(self) -> bytes:
-        """The media type without parameters, lower-case; empty when the caller sent none."""
-        value = self.header(b"content-type")
-        return b"" if value is None else value.partition(b";")[0].strip().lower()
-
-    async def body(self) -> bytes:
-        """The whole body, decompressed; `TooLarge` as soon as it passes the limit."""
-        message = await self._receive()
-        data: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            parts, size = [data], len(data)
-            while message.get("more_body", False):
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise Malformed("The connection closed before the whole body had arrived.")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > self.limit:
-                    break
-            data = b"".join(parts)
-        if len(data) > self.limit:
-            raise too_large(self.limit)
-        encoding = self.header(b"content-encoding")
-        if encoding is None or encoding == b"identity":
-            return data
-        if encoding.strip().lower() != b"gzip":
+    def body(self) -> bytes:
+        """The whole body, decompressed; `TooLarge` before more than the limit is held."""
+        encoding = self.head.encoding
+        if not encoding or encoding == b"identity":
+            return self.raw
+        if encoding != b"gzip":
             raise UnsupportedType(
                 f"Content-Encoding {shown(encoding)} is not understood; send gzip or nothing."
             )
-        return _gunzip(data, self.limit)
+        return _gunzip(self.raw, self.limit)
 
-    async def json(self, decoder: "msgspec.json.Decoder[T]") -> T:
+    def json(self, decoder: "msgspec.json.Decoder[T]") -> T:
         """The body as the type the decoder was made for; what is wrong is named by path and value."""
-        kind = self.content_type()
-        data = await self.body()
-        if kind not in {JSON, b""} and not kind.endswith(b"+json"):
+        kind = self.head.kind
+        if kind != JSON and kind and not kind.endswith(b"+json"):
             raise UnsupportedType(f"Content-Type {shown(kind)} is not understood; send application/json.")
+        data = self.body()
         refuse_doubled(data, (b'"user_id"', b'"context"', b'"units"', b'"experiment_ids"', b'"user_ids"'))
         return decode(decoder, data)
+
+
+class Waiting(NamedTuple):
+    """An answer that hangs on a future: `finish` makes it of the future's result."""
+
+    future: asyncio.Future[Any]
+    finish: Callable[[Any], Response]
+
+
+Outcome = Response | Waiting | Coroutine[Any, Any, Response]
+"""What a handler gives: an answer at once, one that hangs on a single future, or a coroutine to run."""
+
+Handler = Callable[[Request], Outcome]
+
+
+async def whole_body(receive: Receive, limit: int) -> bytes:
+    """The body of an ASGI request; `TooLarge` as soon as it passes the limit."""
+    message = await receive()
+    data: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        parts, size = [data], len(data)
+        while message.get("more_body", False) and size <= limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Malformed("The connection closed before the whole body had arrived.")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        data = b"".join(parts)
+    if len(data) > limit:
+        raise too_large(limit)
+    return data
 
 
 def refuse_doubled(data: bytes, names: tuple[bytes, ...]) -> None:
@@ -240,14 +284,6 @@ def path_text(segment: bytes) -> str:
         return unquote(text, errors="strict") if "%" in text else text
     except UnicodeDecodeError as error:
         raise Malformed(f"The path segment {shown(segment)} is not valid UTF-8.", code="bad_path") from error
-
-
-def request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The caller's X-Request-ID if it is sane, else a new one."""
-    for name, value in headers:
-        if name == b"x-request-id" and _SANE_ID(value):
-            return value
-    return new_request_id()
 
 
 def new_request_id() -> bytes:

@@ -38,11 +38,11 @@ class OperationRoutes:
         self.version = version
         self._metrics_token = metrics_token.encode()
 
-    async def health(self, _request: Request) -> Response:
+    def health(self, _request: Request) -> Response:
         """`GET /health`: 200 as long as the process answers."""
         return Response(200, _encode({"status": "ok", "version": self.version}))
 
-    async def ready(self, request: Request) -> Response:
+    def ready(self, request: Request) -> Response:
         """`GET /ready`: 200 when every check holds, else 503 naming what does not."""
         checks = self.checks(request.now)
         ready = all(check.ok for check in checks)
@@ -53,10 +53,10 @@ class OperationRoutes:
         }
         return Response(200 if ready else 503, _encode(document), JSON)
 
-    async def metrics(self, request: Request) -> Response:
+    def metrics(self, request: Request) -> Response:
         """`GET /metrics`: the Prometheus text format."""
         if self._metrics_token:
-            sent = request.header(b"authorization") or b""
+            sent = request.head.authorization or b""
             if not hmac.compare_digest(sent, b"Bearer " + self._metrics_token):
                 raise Unauthorized("Send the METRICS_TOKEN: Authorization: Bearer <token>.", code="bad_key")
         return Response(200, self.telemetry.exposition(), _EXPOSITION)

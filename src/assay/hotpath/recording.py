@@ -1,5 +1,6 @@
 """Handlers that record events: one, many, newline-delimited, or by the experiment's `track`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,12 +11,22 @@ from assay.events.accept import accept_batch
 from assay.events.event import Batch, Event, Limits, Rejected
 from assay.events.log import EventLog
 from assay.hotpath.assigner import iso
-from assay.hotpath.http import JSON, NDJSON, Request, Response, refuse_doubled, shown
+from assay.hotpath.http import (
+    JSON,
+    NDJSON,
+    Outcome,
+    Request,
+    Response,
+    Waiting,
+    refuse_doubled,
+    shown,
+)
 from assay.published import Published
 from assay.telemetry import Telemetry
 
 _encode = msgspec.json.Encoder().encode
 _EMPTY = msgspec.Raw(b"{}")
+_LINES = frozenset({NDJSON, b"application/jsonl", b"application/x-jsonlines"})
 _NAMES = (
     b'"user_id"',
     b'"type"',
@@ -70,71 +81,102 @@ class RecordingRoutes:
         found = self.published.ruleset.find(reference)
         return None if found is None else found.id
 
-    async def events(self, request: Request) -> Response:
+    def events(self, request: Request) -> Outcome:
         """`POST /events`: one object, an array, `{"events": […]}` or one object to a line."""
-        kind = request.content_type()
-        lines = kind in {NDJSON, b"application/jsonl", b"application/x-jsonlines"}
-        if not lines and kind not in {JSON, b""} and not kind.endswith(b"+json"):
+        kind = request.head.kind
+        lines = kind in _LINES
+        if not lines and kind != JSON and kind and not kind.endswith(b"+json"):
             raise UnsupportedType(
                 f"Content-Type {shown(kind)} is not understood; "
                 "send application/json or application/x-ndjson."
             )
-        body = await request.body()
+        body = request.body()
         if not lines:
             refuse_doubled(body, _NAMES)
         batch = accept_batch(body, request.now, resolve=self._resolve, limits=self.limits, lines=lines)
-        return await (self._one(batch) if batch.single else self._many(batch))
+        return self._one(batch) if batch.single else self._many(batch)
 
-    async def track(self, request: Request) -> Response:
+    def track(self, request: Request) -> Outcome:
         """`POST /experiments/{experiment}/track`: one event that counts for this experiment alone."""
         experiment_id = self._resolve(request.params[0])
         if experiment_id is None:
             raise NotFound(f"There is no experiment {shown(request.params[0])}.", code="unknown_experiment")
-        kind = request.content_type()
+        kind = request.head.kind
         if kind not in {JSON, b""} and not kind.endswith(b"+json"):
             raise UnsupportedType(f"Content-Type {shown(kind)} is not understood; send application/json.")
-        body = await request.body()
+        body = request.body()
         refuse_doubled(body, _NAMES)
         batch = accept_batch(
             body, request.now, resolve=self._resolve, limits=self.limits, experiment_id=experiment_id
         )
         if not batch.single:
             raise Invalid("track takes one event; send several to POST /events.", code="one_event_expected")
-        return await self._one(batch)
+        return self._one(batch)
 
-    async def _one(self, batch: Batch) -> Response:
+    def _one(self, batch: Batch) -> Outcome:
         if batch.rejected:
             self._note(batch.rejected)
             raise batch.rejected[0].error()
         event = batch.events[0]
-        variant_id = None if event.x is None else await self._variant(event, event.x)
-        _, doubles = self.log.split(batch.events)
-        if doubles or await self.log.append(batch.events):
-            self._note_doubles(batch.events)
-            # What is stored is the first of them, which may have said something else.
-            known = {
-                "event_id": event.o or event.e,
-                "user_id": event.u,
-                "experiment_id": event.x,
-                "variant_id": variant_id,
-                "status": "duplicate",
-            }
-            return Response(200, _encode(known))
-        self.telemetry.events.add((event.x, variant_id, event.t))
-        return Response(201, _shown(event, variant_id))
+        unit = None if event.x is None else self._unit(event, event.x)
+        if unit is None:
+            return self._put(event, None)
+        hit = self.assignments.peek(*unit)
+        if hit is not None:
+            return self._put(event, hit[0])
+        return self._put(event, None) if self.assignments.complete else self._found(event, unit)
 
-    async def _many(self, batch: Batch) -> Response:
+    async def _found(self, event: Event, unit: tuple[int, str]) -> Response:
+        record = await self.assignments.find(*unit)
+        outcome = self._put(event, None if record is None else record.variant_id)
+        return outcome.finish(await outcome.future) if type(outcome) is Waiting else outcome  # type: ignore[return-value]
+
+    def _put(self, event: Event, variant_id: int | None) -> Response | Waiting:
+        """Put one event on disk; `variant_id` is on record for its user in the experiment it names."""
+        events = [event]
+        _, doubles = self.log.split(events)
+        if doubles:
+            return self._repeated(event, variant_id)
+
+        def stored(stored_before: Sequence[Event]) -> Response:
+            if stored_before:
+                return self._repeated(event, variant_id)
+            self.telemetry.events.add((event.x, variant_id, event.t))
+            return Response(201, _shown(event, variant_id))
+
+        return Waiting(self.log.append(events), stored)
+
+    def _repeated(self, event: Event, variant_id: int | None) -> Response:
+        """What is stored is the first of them, which may have said something else."""
+        self._note_doubles([event])
+        known = {
+            "event_id": event.o or event.e,
+            "user_id": event.u,
+            "experiment_id": event.x,
+            "variant_id": variant_id,
+            "status": "duplicate",
+        }
+        return Response(200, _encode(known))
+
+    def _many(self, batch: Batch) -> Response | Waiting:
         self._note(batch.rejected)
         fresh, doubles = self.log.split(batch.events)
-        if fresh:
-            stored_before = await self.log.append(fresh)
-            if stored_before:
-                doubles = [*doubles, *stored_before]
-                known = set(map(id, stored_before))
-                fresh = [event for event in fresh if id(event) not in known]
-            add = self.telemetry.events.add
-            for event in fresh:
-                add((event.x, None, event.t))
+        if not fresh:
+            return self._recorded(batch, fresh, doubles)
+
+        def stored(stored_before: Sequence[Event]) -> Response:
+            if not stored_before:
+                return self._recorded(batch, fresh, doubles)
+            known = set(map(id, stored_before))
+            new = [event for event in fresh if id(event) not in known]
+            return self._recorded(batch, new, [*doubles, *stored_before])
+
+        return Waiting(self.log.append(fresh), stored)
+
+    def _recorded(self, batch: Batch, fresh: list[Event], doubles: list[Event]) -> Response:
+        add = self.telemetry.events.add
+        for event in fresh:
+            add((event.x, None, event.t))
         self._note_doubles(doubles)
         document = {
             "accepted": len(fresh),
@@ -164,19 +206,13 @@ class RecordingRoutes:
                 if unit_id is not None and self.assignments.peek(experiment.id, unit_id) is not None:
                     self.log.notes.double(experiment.id, event)
 
-    async def _variant(self, event: Event, experiment_id: int) -> int | None:
-        """The variant on record for the event's user in the experiment it names."""
+    def _unit(self, event: Event, experiment_id: int) -> tuple[int, str] | None:
+        """The unit of the experiment that the event is of, as the assignments know it."""
         experiment = self.published.ruleset.find(experiment_id)
         if experiment is None:
             return None
         unit_id = event.u if experiment.unit == "user_id" else (event.m or {}).get(experiment.unit)
-        if unit_id is None:
-            return None
-        hit = self.assignments.peek(experiment_id, unit_id)
-        if hit is not None:
-            return hit[0]
-        record = None if self.assignments.complete else await self.assignments.find(experiment_id, unit_id)
-        return None if record is None else record.variant_id
+        return None if unit_id is None else (experiment_id, unit_id)
 
 
 def _shown(event: Event, variant_id: int | None) -> bytes:

@@ -22,7 +22,7 @@ def hot_routes(
             assignment.get,
             assign,
             "Get a user's variant, assigning one durably on the first call",
-            repeat=assignment.repeat,
+            quick=assignment.quick,
         ),
         Route(
             "POST",
