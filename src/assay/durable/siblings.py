@@ -43,6 +43,13 @@ class Siblings:
             for end in place:
                 end.setblocking(False)
 
+    def close(self) -> None:
+        """Let go of all sockets."""
+        for place in self._places:
+            for end in place:
+                end.close()
+        self._flags.close()
+
     def serving(self, place: int) -> bool:
         """Whether the worker in this place serves."""
         return self._flags[place] == 1
