@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from assay.errors import Invalid
 from assay.eventstore.base import (
+    EVENT_IDS,
     Appended,
     Bucket,
     Cursor,
@@ -34,7 +35,6 @@ HOUR = 3_600 * SECOND
 DAY = 24 * HOUR
 PURCHASES = Measure("purchases", "purchase")
 SCOPE = Scope(1)
-NAMESPACE = uuid.UUID(int=7)
 
 Fresh = Callable[[], EventStore]
 
@@ -44,7 +44,7 @@ def event(user_id: str, kind: str = "purchase", at: int = NOW, **more: Any) -> d
     fields = {"u": user_id, "t": kind, "s": at, "r": NOW, **more}
     if "id" in fields:
         text = fields.pop("id")
-        fields |= {"e": str(uuid.uuid5(NAMESPACE, text)), "o": text, "k": True}
+        fields |= {"e": str(uuid.uuid5(EVENT_IDS, text)), "o": text, "k": True}
     fields.setdefault("e", str(uuid.uuid4()))
     if isinstance(fields.get("p"), dict):
         fields["p"] = json.dumps(fields["p"])
@@ -104,7 +104,6 @@ class EventStoreContract:
         assert store.purge(1) == Erased(0, 0, 0)
         assert store.erase("nobody") == Erased(0, 0, 0)
         assert store.recent_keys(10) == []
-        assert store.statistics()[:2] == (0, 0)
 
     def test_units_without_events_are_zeros(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10), ("b", 10), ("c", 11))
@@ -158,7 +157,8 @@ class EventStoreContract:
         wide = '{"x":"' + "y" * 60_000 + '"}'
         feed.events(event("small"))
         feed.events(*(event(str(number), p=wide) for number in range(300)))
-        assert store.statistics().events == 301
+        rows, _ = store.events(EventFilter(), 1_000)
+        assert len(rows) == 301
 
     def test_a_portion_twice_changes_nothing(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10))
@@ -187,10 +187,6 @@ class EventStoreContract:
         found = store.event("1")
         assert found is not None
         assert found.value == 1.0
-
-    def test_events_without_a_callers_id_are_never_repetitions(self, feed: Feed) -> None:
-        same = str(uuid.uuid4())
-        assert feed.events(event("a", e=same), event("a", e=same)) == Appended(2, 0, 0)
 
     def test_a_bad_portion_leaves_nothing_behind(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10))
@@ -229,7 +225,7 @@ class EventStoreContract:
     def test_recent_keys_are_those_of_callers_latest_last(self, store: EventStore, feed: Feed) -> None:
         feed.events(event("a", id="1"), event("b"), event("c", id="2"), event("d", id="3"))
         keys = [
-            (user, str(uuid.uuid5(NAMESPACE, text))) for user, text in (("a", "1"), ("c", "2"), ("d", "3"))
+            (user, str(uuid.uuid5(EVENT_IDS, text))) for user, text in (("a", "1"), ("c", "2"), ("d", "3"))
         ]
         assert store.recent_keys(10) == keys
         assert store.recent_keys(2) == keys[1:]

@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from assay.errors import Conflict, Invalid, Unavailable
-from assay.eventstore import importing
+from assay.eventstore.base import Appended, EventFilter
 from assay.eventstore.duckdb import DuckdbStore
 from contracts.event_store import EventStoreContract, Feed, event
 from contracts.imports import ImportContract
@@ -47,20 +47,6 @@ def reopened(store: DuckdbStore) -> Iterator[Callable[[], DuckdbStore]]:
     yield reopened
     for again in opened:
         again.close()
-
-
-@pytest.fixture
-def parquet() -> Callable[[Path, str], None]:
-    def parquet(path: Path, query: str) -> None:
-        with duckdb.connect() as connection:
-            connection.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
-
-    return parquet
-
-
-@pytest.fixture
-def chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    return lambda rows: monkeypatch.setattr(importing, "CHUNK", rows)
 
 
 class TestDuckdb(EventStoreContract, ImportContract):
@@ -113,7 +99,7 @@ def test_portions_go_through_a_file_where_memory_has_none(
         feed.events(event("b"))
     folder.mkdir()
     assert feed.events(event("b")).events == 1
-    assert store.statistics().events == 2
+    assert len(store.events(EventFilter(), 9)[0]) == 2
 
 
 def test_the_engine_fetches_nothing(store: DuckdbStore) -> None:
@@ -133,3 +119,8 @@ def test_the_contract_is_light_to_import() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_ids_of_our_making_are_not_looked_at(store: DuckdbStore) -> None:
+    same = str(uuid.uuid4())
+    assert Feed(store).events(event("a", e=same), event("a", e=same)) == Appended(2, 0, 0)

@@ -5,7 +5,9 @@ the log in the same transaction) and by bulk imports, and it answers the questio
 
 * **Once.** A portion at or before the store's position changes nothing, so the drain may repeat itself after
   any interruption. Of events that carry a caller's id, the first in log order with the same user and the same
-  id stays; later ones are counted in the ledger and dropped, for ever, on every path.
+  id stays; later ones are counted in the ledger and dropped, for as long as it is there, on every path. An id
+  is kept as a UUID: itself where it is one, else the UUIDv5 of its text. Two events of one user with the same
+  id of our making are one event that came twice; a store may drop the second.
 * **Whole.** A portion is stored completely, with its position, or not at all; the same holds for every chunk
   of an import with its progress.
 * **Visible.** A question sees every portion whose `append` has returned.
@@ -29,9 +31,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 #: Numbers beyond this are no values: their squares would overflow the sums every report is made of.
 LARGEST_VALUE = 1e100
+#: The namespace of the UUIDs for callers' ids that are none. Fixed for ever, as the log's own.
+EVENT_IDS = UUID("6c9f4b0e-7a52-5d0b-9a58-1f2b0c6f6a3d")
 
 Scalar = str | float | bool | None
 """A JSON value that is neither list nor object."""
@@ -239,15 +244,6 @@ class Erased(NamedTuple):
     ledger: int
 
 
-class Statistics(NamedTuple):
-    """Numbers for telemetry."""
-
-    events: int
-    assignments: int
-    bytes: int
-    """Size of the files."""
-
-
 class BadRow(NamedTuple):
     """One value of an imported file that cannot be taken; its row is left out."""
 
@@ -382,6 +378,13 @@ class EventStore(Protocol):
     def erase(self, user_id: str) -> Erased:
         """Remove a user's events, assignments under that id, and samples that could hold it."""
 
+    def expire(self, before: Mapping[str, int], otherwise: int | None, limit: int) -> int:
+        """Remove events that happened before a time, by type; `otherwise`: of all other types (None: none).
+
+        Takes at most `limit` (above 0) and says how many; call it again until it says 0. Each call is short,
+        so that nothing waits for it long, and what is gone is no longer known as sent before.
+        """
+
     def import_events(
         self,
         what: EventImport,
@@ -398,6 +401,3 @@ class EventStore(Protocol):
         self, what: AssignmentImport, bad_row: Callable[[BadRow], None]
     ) -> Iterator[list[AssignmentRow]]:
         """The rows of a file of assignments in chunks, without storing anything; `Invalid` as above."""
-
-    def statistics(self) -> Statistics:
-        """Sizes, cheaply."""

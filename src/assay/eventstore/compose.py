@@ -3,63 +3,31 @@
 Texts come from here, values are bound: a property, a filter's value or a unit may be called anything.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
 from assay.eventstore.base import LARGEST_VALUE, Measure, Scalar, Scope, UnitMoments
+from assay.eventstore.dialects import Bound
 
 Column = tuple[float, float, float]
-
-_PLACEHOLDER = re.compile(r"\$(\w+)")
-
-
-def timestamp(at: int) -> datetime:
-    """µs since the epoch as the naive UTC datetime that the engine's TIMESTAMP binds to, cut to its range."""
-    bounded = min(max(at, -62_135_596_800_000_000), 253_402_300_799_999_999)
-    seconds, fraction = divmod(bounded, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=fraction, tzinfo=None)
-
-
-def pointer(name: str) -> str:
-    """The JSON Pointer (RFC 6901) to a property: the one spelling of a path that any name survives."""
-    return "/" + name.replace("~", "~0").replace("/", "~1")
-
-
-@dataclass
-class Bound:
-    """Parameters gathered while a statement is put together."""
-
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    def bind(self, value: Any) -> str:
-        """The placeholder of a new parameter."""
-        name = f"p{len(self.parameters)}"
-        self.parameters[name] = value
-        return f"${name}"
-
-    def used_in(self, statement: str) -> dict[str, Any]:
-        """The parameters that a statement names; the engine refuses others."""
-        names = set(_PLACEHOLDER.findall(statement))
-        return {name: value for name, value in self.parameters.items() if name in names}
 
 
 def unit_id(scope_unit: str, bound: Bound) -> str:
     """The expression for an event's unit id."""
     if scope_unit == "user_id":
         return "e.user_id"
-    return f"json_extract_string(e.units, {bound.bind(pointer(scope_unit))})"
+    return bound.dialect.text("e.units", scope_unit, bound)
 
 
 def units_narrowed(scope: Scope, bound: Bound) -> str:
     """Conditions on assignments beyond the experiment."""
     parts = []
     if scope.until is not None:
-        parts.append(f"a.assigned_at <= {bound.bind(timestamp(scope.until))}")
+        parts.append(f"a.assigned_at <= {bound.time(scope.until)}")
     if scope.excluded_units:
-        parts.append(f"a.unit_id NOT IN (SELECT unnest({bound.bind(sorted(scope.excluded_units))}))")
+        excluded = bound.bind(sorted(scope.excluded_units))
+        parts.append(f"a.unit_id NOT IN (SELECT unnest(CAST({excluded} AS VARCHAR[])))")
     return _and(parts)
 
 
@@ -71,26 +39,22 @@ def events_narrowed(scope: Scope, bound: Bound, types: Sequence[str] = ()) -> st
     if types:
         parts.append(f"e.type IN ({', '.join(bound.bind(kind) for kind in sorted(set(types)))})")
     if scope.events_from is not None:
-        parts.append(f"e.occurred_at >= {bound.bind(timestamp(scope.events_from))}")
+        parts.append(f"e.occurred_at >= {bound.time(scope.events_from)}")
     if scope.until is not None:
-        parts.append(f"e.occurred_at <= {bound.bind(timestamp(scope.until))}")
+        parts.append(f"e.occurred_at <= {bound.time(scope.until)}")
     return _and(parts)
 
 
 def ended(scope: Scope, bound: Bound) -> str:
     """The condition that an event was not after the experiment's end."""
-    return "" if scope.ended_at is None else f" AND e.occurred_at <= {bound.bind(timestamp(scope.ended_at))}"
+    return "" if scope.ended_at is None else f" AND e.occurred_at <= {bound.time(scope.ended_at)}"
 
 
 def value(measure: Measure, bound: Bound) -> str:
-    """The number an event adds to the measure's sum, before `bounded`; NULL where it has none.
-
-    The text of a JSON string keeps its quotation marks, so that only numbers become numbers.
-    """
-    if measure.property is None:
-        return "amount"
-    place = bound.bind(pointer(measure.property))
-    return f"TRY_CAST(CAST(json_extract(properties, {place}) AS VARCHAR) AS DOUBLE)"
+    """The number an event adds to the measure's sum, before `bounded`; NULL where it has none."""
+    return (
+        "amount" if measure.property is None else bound.dialect.number("properties", measure.property, bound)
+    )
 
 
 def bounded(number: str) -> str:
@@ -100,22 +64,8 @@ def bounded(number: str) -> str:
 
 def condition(measure: Measure, bound: Bound) -> str:
     """The condition that an event's properties are those that the measure asks for."""
-    return " AND ".join(_equal(name, wanted, bound) for name, wanted in measure.equals) or "true"
-
-
-def _equal(name: str, wanted: Scalar, bound: Bound) -> str:
-    place = bound.bind(pointer(name))
-    kind = f"coalesce(json_type(properties, {place}), 'NULL')"
-    text = f"json_extract_string(properties, {place})"
-    if wanted is None:
-        return f"{kind} = 'NULL'"
-    if isinstance(wanted, bool):
-        return f"({kind} = 'BOOLEAN' AND {text} = {bound.bind('true' if wanted else 'false')})"
-    if isinstance(wanted, str):
-        return f"({kind} = 'VARCHAR' AND {text} = {bound.bind(wanted)})"
-    # A CASE, since AND may be evaluated in any order and 'abc' is no number.
-    number = f"TRY_CAST(CASE WHEN {kind} <> 'VARCHAR' THEN {text} END AS DOUBLE)"
-    return f"coalesce({number} = {bound.bind(float(wanted))}, false)"
+    parts = (bound.dialect.equal("properties", name, wanted, bound) for name, wanted in measure.equals)
+    return " AND ".join(parts) or "true"
 
 
 @dataclass(frozen=True)
@@ -132,6 +82,8 @@ class Slots:
     """From a measure's key to its slot."""
     kinds: Mapping[str, int]
     """From an event type to its kind."""
+    read: bool
+    """Whether properties are read at all."""
 
 
 def slots(measures: Sequence[Measure], bound: Bound) -> Slots:
@@ -147,7 +99,7 @@ def slots(measures: Sequence[Measure], bound: Bound) -> Slots:
         columns.append(_columns(place, sharing[0]))
         distributions.append(_distribution(place))
         of.update({measure.key: place for measure in sharing})
-    return Slots(", ".join(values), ", ".join(columns), ", ".join(distributions), of, kinds)
+    return Slots(", ".join(values), ", ".join(columns), ", ".join(distributions), of, kinds, len(values) > 2)
 
 
 def _plain(measure: Measure) -> bool:

@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import duckdb
 
@@ -33,10 +33,10 @@ from assay.eventstore.base import (
     Rejections,
     Scope,
     SeriesPoint,
-    Statistics,
     StoredEvent,
 )
-from assay.eventstore.statements import statements
+from assay.eventstore.dialects import Bound, Duckdb, Engine
+from assay.eventstore.statements import filled, statements
 
 _SCHEMA = statements("schema")
 _APPEND = statements("append")
@@ -82,6 +82,7 @@ class DuckdbStore:
             self._config["threads"] = threads
         self._writing = threading.RLock()
         self._moment = _Moment()
+        self._engine = Engine(Duckdb(), self._ask)
         self._importing = threading.Lock()
         self._closed = False
         with self._open_guard:
@@ -140,29 +141,29 @@ class DuckdbStore:
     def moments(self, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
         """See `EventStore`."""
         with self.one_moment():
-            return questions.moments(self._ask, scope, measures)
+            return questions.moments(self._engine, scope, measures)
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""
-        return questions.event_counts(self._ask, scope)
+        return questions.event_counts(self._engine, scope)
 
     def series(self, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
         """See `EventStore`."""
-        return questions.series(self._ask, scope, measure, by)
+        return questions.series(self._engine, scope, measure, by)
 
     def ledger(self, scope: Scope, types: Sequence[str] = ()) -> list[LedgerEntry]:
         """See `EventStore`."""
-        return questions.ledger(self._ask, scope, types)
+        return questions.ledger(self._engine, scope, types)
 
     def events(
         self, which: EventFilter, limit: int, after: Cursor | None = None
     ) -> tuple[list[StoredEvent], Cursor | None]:
         """See `EventStore`."""
-        return listing.events(self._ask, which, limit, after)
+        return listing.events(self._engine, which, limit, after)
 
     def event(self, event_id: str, user_id: str | None = None) -> StoredEvent | None:
         """See `EventStore`."""
-        return listing.event(self._ask, event_id, user_id)
+        return listing.event(self._engine, event_id, user_id)
 
     def purge(self, experiment_id: int) -> Erased:
         """See `EventStore`."""
@@ -171,6 +172,19 @@ class DuckdbStore:
     def erase(self, user_id: str) -> Erased:
         """See `EventStore`."""
         return self._removed("erase", {"user_id": user_id})
+
+    def expire(self, before: Mapping[str, int], otherwise: int | None, limit: int) -> int:
+        """See `EventStore`."""
+        bound = Bound(self._engine.dialect, {"limit": limit})
+        parts = [
+            f"(type = {bound.bind(kind)} AND occurred_at < {bound.time(at)})" for kind, at in before.items()
+        ]
+        if otherwise is not None:
+            others = f"type <> ALL (CAST({bound.bind(list(before))} AS VARCHAR[]))"
+            parts.append(f"({others} AND occurred_at < {bound.time(otherwise)})")
+        text = filled(_SCHEMA["expire"], older=" OR ".join(parts) or "false")
+        with self._transaction() as connection:
+            return int(connection.execute(text, bound.parameters).fetchall()[0][0])
 
     def import_events(
         self,
@@ -190,14 +204,8 @@ class DuckdbStore:
         self, what: EventImport, bad_row: Callable[[BadRow], None], progress: Callable[[Progress], None]
     ) -> Imported:
         with self._reading_file(what.path) as connection:
-            return importing.events(
-                connection,
-                lambda: self._transaction(connection),
-                lambda: self._store_incoming(connection),
-                what,
-                bad_row,
-                progress,
-            )
+            target = _Own(connection, lambda: self._transaction(connection), self._store_incoming)
+            return importing.events(connection, target, what, bad_row, progress)
 
     def read_assignments(
         self, what: AssignmentImport, bad_row: Callable[[BadRow], None]
@@ -205,12 +213,6 @@ class DuckdbStore:
         """See `EventStore`."""
         with self._reading_file(what.path) as connection:
             yield from importing.assignments(connection, what, bad_row)
-
-    def statistics(self) -> Statistics:
-        """See `EventStore`."""
-        events, assignments = self._ask(_SCHEMA["counts"])[0]
-        files = (self.path, Path(f"{self.path}.wal"))
-        return Statistics(events, assignments, sum(file.stat().st_size for file in files if file.exists()))
 
     def _opened(self) -> duckdb.DuckDBPyConnection:
         try:
@@ -362,6 +364,24 @@ class DuckdbStore:
         if broken is not None:
             with contextlib.suppress(duckdb.Error):
                 broken.close()
+
+
+class _Own(NamedTuple):
+    """The target of an import into the very store whose engine reads the file."""
+
+    connection: duckdb.DuckDBPyConnection
+    transaction: Callable[[], contextlib.AbstractContextManager[Any]]
+    store: Callable[[duckdb.DuckDBPyConnection], tuple[int, int]]
+
+    def ask(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """See `importing.Target`."""
+        return self.connection.execute(statement, parameters or None).fetchall()
+
+    def take(self, *, again: bool) -> tuple[int, int]:
+        """See `importing.Target`."""
+        known = self.connection.execute(_APPEND["leave_known"]).fetchall()[0][0] if again else 0
+        stored, doubles = self.store(self.connection)
+        return stored, doubles + known
 
 
 @contextlib.contextmanager

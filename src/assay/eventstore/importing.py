@@ -2,12 +2,13 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from assay.eventstore import compose
 from assay.eventstore.base import (
+    EVENT_IDS,
     LARGEST_VALUE,
     AssignmentImport,
     AssignmentRow,
@@ -16,6 +17,7 @@ from assay.eventstore.base import (
     Imported,
     Progress,
 )
+from assay.eventstore.dialects import pointer, timestamp
 from assay.eventstore.reading import Connection, Source, cut, literal, stage
 from assay.eventstore.statements import filled, statements
 
@@ -25,8 +27,6 @@ _SQL = statements("import")
 CHUNK: Final = 250_000
 #: Where the amount of an event is looked for, in this order, when it has no value.
 AMOUNTS: Final = ("value", "amount", "price", "order_value", "revenue", "total")
-#: The namespace of UUIDs for ids that are none.
-NAMESPACE: Final = "6c9f4b0e7a525d0b9a581f2b0c6f6a3d"
 _FUTURE: Final = 300_000_000
 
 #: Names of columns in files of events, and the field each means.
@@ -73,28 +73,39 @@ _JUDGED: Final = {
 _ASSIGNED: Final = ("line", "unknown", "unit_id", "variant", "timestamp")
 _TEXTS: Final = ("line", "unknown", "unknown_value", "user_id", "type", "event_id", "experiment", "units")
 
-Transaction = Callable[[], AbstractContextManager[Any]]
-Store = Callable[[], tuple[int, int]]
-"""Stores what is in the temporary table `incoming`: how many events, and how many were repetitions."""
+
+class Target(Protocol):
+    """The store that a file's events go to, beside the engine that reads the file."""
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """What is done while it is held is kept whole, or nothing of it."""
+
+    def ask(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a statement on the store, within a transaction or as one; its rows."""
+
+    def take(self, *, again: bool) -> tuple[int, int]:
+        """Store what is in the reader's temporary table `incoming`: how many were new, how many repetitions.
+
+        `again`: what the store has already was stored by an earlier run, and is not noted in the ledger.
+        """
 
 
 def events(
     connection: Connection,
-    transaction: Transaction,
-    store: Store,
+    target: Target,
     what: EventImport,
     bad_row: Callable[[BadRow], None],
     progress: Callable[[Progress], None],
 ) -> Imported:
-    """See `EventStore.import_events`; `transaction` is one on `connection`."""
+    """See `EventStore.import_events`; `connection` reads the file, `target` keeps what is in it."""
     digest = _digest(what)
     source = stage(
         connection, what.path, what.format, EVENT_FIELDS, what.rename, extra_allowed=what.extra_as_properties
     )
-    with transaction():
-        found = connection.execute(_SQL["begun"], {"digest": digest}).fetchall()
+    with target.transaction():
+        found = target.ask(_SQL["begun"], {"digest": digest})
         if not found:
-            connection.execute(_SQL["begin"], {"digest": digest})
+            target.ask(_SQL["begin"], {"digest": digest})
     done, _, _, bad_before, again = found[0] if found else (0, 0, 0, 0, False)
     chunk, good = _statements(source)
     common = _common(what, digest)
@@ -109,32 +120,31 @@ def events(
         bad_now = sum(judge(first, min(first + CHUNK, done)) for first in range(0, done, CHUNK))
         start_over = bad_now != bad_before
     if start_over:  # leaving out what is there already
-        with transaction():
-            connection.execute(_SQL["restart"], {"digest": digest})
+        with target.transaction():
+            target.ask(_SQL["restart"], {"digest": digest})
         done, again = 0, True
     resumed = done
     progress(Progress(done, source.rows))
     while done < source.rows:
         end = min(done + CHUNK, source.rows)
         bad = judge(done, end)
-        with transaction():
-            lowest = connection.execute(_SQL["base"]).fetchall()[0][0]
+        with target.transaction():
+            lowest = target.ask(_SQL["base"], {})[0][0]
             # Ascending within the chunk, so that of two rows with one id the first in the file stays.
             connection.execute(good, {**common["good"], "base": lowest - end})
-            known = connection.execute(_SQL["leave_known"]).fetchall()[0][0] if again else 0
-            stored, duplicates = store()
+            stored, duplicates = target.take(again=again)
             step = {
                 "digest": digest,
                 "rows_done": end,
                 "events": stored,
-                "duplicates": duplicates + known,
+                "duplicates": duplicates,
                 "bad": bad,
             }
-            connection.execute(_SQL["step"], step)
+            target.ask(_SQL["step"], step)
         done = end
         progress(Progress(done, source.rows))
     naming.rest()
-    totals = connection.execute(_SQL["begun"], {"digest": digest}).fetchall()[0]
+    totals = target.ask(_SQL["begun"], {"digest": digest})[0]
     broken = len(source.broken)
     return Imported(totals[0] + broken, totals[1], totals[2], totals[3] + broken, resumed)
 
@@ -154,7 +164,7 @@ def assignments(
     )
     start, _ = _time(source.types.get("timestamp"))
     statement = filled(_SQL["assignment_rows"], place=source.place, fields=fields, start=start)
-    latest = compose.timestamp(what.now + _FUTURE)
+    latest = timestamp(what.now + _FUTURE)
     unnamed = "" if "experiment" in source.columns else None
     for first in range(0, source.rows, CHUNK):
         parameters = {
@@ -197,11 +207,11 @@ def _common(what: EventImport, digest: str) -> dict[str, dict[str, Any]]:
     return {
         "chunk": {
             "longest": what.name_length,
-            "latest": compose.timestamp(what.now + _FUTURE),
+            "latest": timestamp(what.now + _FUTURE),
             "names": list(what.experiments) or [""],
             "ids": list(what.experiments.values()) or [0],
         },
-        "good": {"digest": digest, "now": compose.timestamp(what.now), "experiment_id": what.experiment_id},
+        "good": {"digest": digest, "now": timestamp(what.now), "experiment_id": what.experiment_id},
     }
 
 
@@ -227,8 +237,8 @@ def _statements(source: Source) -> tuple[str, str]:
     good = filled(
         _SQL["good"],
         amount=f"coalesce({', '.join(map(compose.bounded, found))})",
-        amounts="[" + ", ".join(literal(compose.pointer(name)) for name in AMOUNTS) + "]",
-        namespace=literal(NAMESPACE),
+        amounts="[" + ", ".join(literal(pointer(name)) for name in AMOUNTS) + "]",
+        namespace=literal(EVENT_IDS.hex),
         good=" AND ".join(f"wrong_{field} IS NULL" for field in _JUDGED),
     )
     return chunk, good

@@ -1,10 +1,12 @@
 """The questions reports ask: moments, counts, series, ledger; each a statement or two and some arithmetic."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from assay.eventstore import compose
 from assay.eventstore.base import (
@@ -17,19 +19,16 @@ from assay.eventstore.base import (
     Scope,
     SeriesPoint,
 )
-from assay.eventstore.compose import Bound
+from assay.eventstore.dialects import Bound, Engine, timestamp
 from assay.eventstore.statements import filled, statements
 
-Ask = Callable[[str, Mapping[str, Any]], list[tuple[Any, ...]]]
-"""Runs a statement with its parameters and gives all rows."""
-
-_SQL = statements("questions")
+_COUNTED = statements("questions")["counted"]
 _NOTHING = (0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
-def moments(ask: Ask, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
+def moments(engine: Engine, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
     """See `EventStore.moments`."""
-    arms = _arms(ask, scope)
+    arms = _arms(engine, scope)
     wanted = [
         measure
         for measure in measures
@@ -41,7 +40,7 @@ def moments(ask: Ask, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
         [measure for measure in wanted if not measure.event_type],
     ):
         if arms and sharing:
-            found.update(_distributions(ask, scope, sharing))
+            found.update(_distributions(engine, scope, sharing))
     return [
         Arm(
             variant_id,
@@ -59,56 +58,63 @@ def moments(ask: Ask, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
 
 
 def _distributions(
-    ask: Ask, scope: Scope, measures: Sequence[Measure]
+    engine: Engine, scope: Scope, measures: Sequence[Measure]
 ) -> dict[tuple[int, int, str], tuple[Any, ...]]:
     """Six numbers by variant, phase and the measure's key. Either all measures name a type, or none does."""
-    bound = Bound({"experiment_id": scope.experiment_id})
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
     chosen = compose.slots(measures, bound)
     types = [measure.event_type for measure in measures if measure.event_type]
     counted = _counted(scope, bound, types)
     text = filled(
-        _SQL["moments"],
+        engine.statement("questions", "moments"),
         values=chosen.values,
         slots=chosen.columns,
         distributions=chosen.distributions,
-        counted=counted if types else filled(_SQL["of_every_type"], counted=counted),
+        once=engine.dialect.once if chosen.read else "",
+        counted=counted if types else filled(engine.statement("questions", "of_every_type"), counted=counted),
     )
     of_kind: dict[int, list[Measure]] = {}
     for measure in measures:
         of_kind.setdefault(chosen.kinds[measure.event_type], []).append(measure)
     found = {}
-    for variant_id, phase, kind, *numbers in ask(text, bound.parameters):
+    for variant_id, phase, kind, *numbers in engine.ask(text, bound.parameters):
         for measure in of_kind[kind]:
             start = 6 * chosen.of[measure.key]
             found[variant_id, phase, measure.key] = tuple(numbers[start : start + 6])
     return found
 
 
-def event_counts(ask: Ask, scope: Scope) -> list[EventCount]:
+def event_counts(engine: Engine, scope: Scope) -> list[EventCount]:
     """See `EventStore.event_counts`."""
-    bound = Bound({"experiment_id": scope.experiment_id})
-    text = filled(_SQL["event_counts"], counted=_counted(scope, bound))
-    return [EventCount(*row) for row in ask(text, bound.parameters)]
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
+    text = filled(engine.statement("questions", "event_counts"), counted=_counted(scope, bound))
+    return [EventCount(*row) for row in engine.ask(text, bound.parameters)]
 
 
-def series(ask: Ask, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
+def series(engine: Engine, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
     """See `EventStore.series`."""
-    bound = Bound({"experiment_id": scope.experiment_id, "by": by.value})
-    text = filled(_SQL["series_assignments"], narrowing=compose.units_narrowed(scope, bound))
-    assigned = {(row[0], row[1]): int(row[2]) for row in ask(text, bound.parameters)}
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id, "by": by.value})
+    text = filled(
+        engine.statement("questions", "series_assignments"),
+        stretch=engine.dialect.stretch("$by", "a.assigned_at"),
+        narrowing=compose.units_narrowed(scope, bound),
+    )
+    assigned = {(row[0], row[1]): int(row[2]) for row in engine.ask(text, bound.parameters)}
     if not assigned:
         return []
     events: dict[tuple[datetime, int], tuple[Any, ...]] = {}
     if scope.event_type is None or measure.event_type in {"", scope.event_type}:
-        bound = Bound({"experiment_id": scope.experiment_id, "by": by.value})
+        bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id, "by": by.value})
         text = filled(
-            _SQL["series_events"],
+            engine.statement("questions", "series_events"),
+            stretch=engine.dialect.stretch("$by", "greatest(occurred_at, assigned_at)"),
+            once=engine.dialect.once,
             value=compose.value(measure, bound),
             bounded=compose.bounded("number"),
             condition=compose.condition(measure, bound),
             counted=_counted(scope, bound, [measure.event_type] if measure.event_type else ()),
         )
-        events = {(row[0], row[1]): row[2:] for row in ask(text, bound.parameters)}
+        events = {(row[0], row[1]): row[2:] for row in engine.ask(text, bound.parameters)}
     points = []
     so_far = dict.fromkeys(sorted({variant_id for _, variant_id in assigned}), 0)
     for bucket in sorted({bucket for bucket, _ in (*assigned, *events)}):
@@ -124,33 +130,33 @@ def series(ask: Ask, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesP
     return points
 
 
-def ledger(ask: Ask, scope: Scope, types: Sequence[str]) -> list[LedgerEntry]:
+def ledger(engine: Engine, scope: Scope, types: Sequence[str]) -> list[LedgerEntry]:
     """See `EventStore.ledger`."""
-    entries = _fates(ask, scope, types)
-    bound = Bound({"experiment_id": scope.experiment_id})
+    entries = _fates(engine, scope, types)
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
     wanted = sorted({*types, *([scope.event_type] if scope.event_type else ())})
-    of_types = f"AND type IN (SELECT unnest({bound.bind(wanted)}))" if wanted else ""
-    for kind, reason, detail, count, samples in ask(
-        filled(_SQL["ledger_notes"], types=of_types), bound.parameters
+    of_types = f"AND type IN (SELECT unnest(CAST({bound.bind(wanted)} AS VARCHAR[])))" if wanted else ""
+    for kind, reason, detail, count, samples in engine.ask(
+        filled(engine.statement("questions", "ledger_notes"), types=of_types), bound.parameters
     ):
         entries.append(LedgerEntry(kind, LedgerReason(reason), detail, count, tuple(samples or ())))
     order = {reason: place for place, reason in enumerate(LedgerReason)}
     return sorted(entries, key=lambda entry: (entry.type or "", order[entry.reason], entry.detail))
 
 
-def _fates(ask: Ask, scope: Scope, types: Sequence[str]) -> list[LedgerEntry]:
+def _fates(engine: Engine, scope: Scope, types: Sequence[str]) -> list[LedgerEntry]:
     """What became of the events that the store has."""
-    bound = Bound({"experiment_id": scope.experiment_id})
-    bound.parameters["ended_at"] = None if scope.ended_at is None else compose.timestamp(scope.ended_at)
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
+    bound.parameters["ended_at"] = None if scope.ended_at is None else engine.dialect.time(scope.ended_at)
     text = filled(
-        _SQL["ledger_fates"],
+        engine.statement("questions", "ledger_fates"),
         narrowing=compose.units_narrowed(replace(scope, excluded_units=frozenset()), bound),
         unit_id=compose.unit_id(scope.unit, bound),
         event_narrowing=compose.events_narrowed(scope, bound, types),
     )
-    rows = ask(text, bound.parameters)
+    rows = engine.ask(text, bound.parameters)
     seqs = sorted({seq for row in rows for seq in (*(row[3] or ()), *(row[5] or ()))})
-    samples: dict[int, str] = dict(ask(_SQL["ledger_samples"], {"seqs": seqs})) if seqs else {}
+    samples = _samples(engine, seqs) if seqs else {}
 
     def shown(found: Sequence[int] | None) -> tuple[str, ...]:
         return tuple(samples[seq] for seq in found or () if seq in samples)
@@ -173,15 +179,33 @@ def _fates(ask: Ask, scope: Scope, types: Sequence[str]) -> list[LedgerEntry]:
     return entries
 
 
-def _arms(ask: Ask, scope: Scope) -> list[tuple[Any, ...]]:
-    bound = Bound({"experiment_id": scope.experiment_id})
-    text = filled(_SQL["arms"], narrowing=compose.units_narrowed(scope, bound))
-    return ask(text, bound.parameters)
+def _samples(engine: Engine, seqs: Sequence[int]) -> dict[int, str]:
+    """From the numbers of events to what the ledger shows of them."""
+    text = filled(
+        engine.statement("questions", "ledger_samples"), occurred_at=engine.dialect.micros("occurred_at")
+    )
+    shown = {}
+    for seq, event_id, user_id, kind, at, variant_id in engine.ask(text, {"seqs": list(seqs)}):
+        sample = {
+            "event_id": event_id,
+            "user_id": user_id,
+            "type": kind,
+            "timestamp": timestamp(at).isoformat(timespec="microseconds") + "Z",
+            "variant_id": variant_id,
+        }
+        shown[seq] = msgspec.json.encode(sample).decode()
+    return shown
+
+
+def _arms(engine: Engine, scope: Scope) -> list[tuple[Any, ...]]:
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
+    text = filled(engine.statement("questions", "arms"), narrowing=compose.units_narrowed(scope, bound))
+    return engine.ask(text, bound.parameters)
 
 
 def _counted(scope: Scope, bound: Bound, types: Sequence[str] = ()) -> str:
     return filled(
-        _SQL["counted"],
+        _COUNTED,
         unit_id=compose.unit_id(scope.unit, bound),
         narrowing=compose.ended(scope, bound)
         + compose.units_narrowed(scope, bound)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from assay.errors import Invalid
 from assay.eventstore.base import BadRow, FileFormat
-from assay.eventstore.compose import pointer
+from assay.eventstore.dialects import pointer
 
 LONGEST_SHOWN: Final = 100
 _DELIMITERS: Final = ",;\t|"

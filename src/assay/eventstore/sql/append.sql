@@ -29,6 +29,15 @@ FROM (
 ) AS events
 WHERE q * 65536 + i + place - 1 > $after;
 
+-- leave_known --
+-- What an earlier run stored is no repetition to be noted.
+DELETE FROM incoming
+WHERE seq IN (
+  SELECT incoming.seq
+  FROM events
+  JOIN incoming ON incoming.event_id = events.event_id AND incoming.user_id = events.user_id
+);
+
 -- incoming_facts --
 SELECT count(*), count_if(keyed), count_if(properties IS NOT NULL AND NOT json_valid(properties)) FROM incoming;
 

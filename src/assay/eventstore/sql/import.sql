@@ -156,15 +156,6 @@ INSERT INTO imports VALUES ($digest, 0, 0, 0, 0, false);
 -- `finished` stays: from now on rows of this file may be stored already, however far a run comes.
 UPDATE imports SET rows_done = 0, events = 0, duplicates = 0, bad = 0, finished = true WHERE digest = $digest;
 
--- leave_known --
--- What an earlier run stored is no repetition to be noted.
-DELETE FROM incoming
-WHERE seq IN (
-  SELECT incoming.seq
-  FROM events
-  JOIN incoming ON incoming.event_id = events.event_id AND incoming.user_id = events.user_id
-);
-
 -- step --
 UPDATE imports
 SET rows_done = $rows_done, events = events + $events, duplicates = duplicates + $duplicates, bad = bad + $bad

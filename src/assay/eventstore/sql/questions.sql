@@ -24,7 +24,7 @@ FROM ({counted}) AS typed
 SELECT variant_id, phase, kind, {distributions}
 FROM (
   SELECT unit, variant_id, phase, kind, {slots}
-  FROM (SELECT {values} FROM ({counted}) AS counted) AS valued
+  FROM (SELECT {values} FROM ({counted}) AS counted {once}) AS valued
   GROUP BY unit, variant_id, phase, kind
 ) AS units
 GROUP BY variant_id, phase, kind;
@@ -57,16 +57,16 @@ FROM (
   SELECT *, min(bucket) OVER (PARTITION BY unit) AS first_bucket
   FROM (
     SELECT
-      unit, variant_id, date_trunc($by, greatest(occurred_at, assigned_at)) AS bucket, count(*) AS events,
+      unit, variant_id, {stretch} AS bucket, count(*) AS events,
       sum({bounded}) AS total
-    FROM (SELECT *, {value} AS number FROM ({counted}) AS counted WHERE {condition}) AS valued
+    FROM (SELECT *, {value} AS number FROM ({counted}) AS counted WHERE {condition} {once}) AS valued
     GROUP BY unit, variant_id, bucket
   ) AS stretches
 ) AS dated
 GROUP BY bucket, variant_id;
 
 -- series_assignments --
-SELECT date_trunc($by, a.assigned_at) AS bucket, a.variant_id, count(*)
+SELECT {stretch} AS bucket, a.variant_id, count(*)
 FROM assignments AS a
 WHERE a.experiment_id = $experiment_id {narrowing}
 GROUP BY bucket, a.variant_id;
@@ -98,12 +98,9 @@ FROM (
 GROUP BY type, fate;
 
 -- ledger_samples --
-SELECT seq, CAST(json_object(
-  'event_id', coalesce(original_id, CAST(event_id AS VARCHAR)), 'user_id', user_id, 'type', type,
-  'timestamp', strftime(occurred_at, '%Y-%m-%dT%H:%M:%S.%fZ'), 'variant_id', variant_id
-) AS VARCHAR)
+SELECT seq, coalesce(original_id, CAST(event_id AS VARCHAR)), user_id, type, {occurred_at}, variant_id
 FROM events
-WHERE seq IN (SELECT unnest($seqs));
+WHERE seq = ANY (CAST($seqs AS BIGINT[]));
 
 -- ledger_notes --
 -- What was dropped or refused; refusals that named no known experiment are everybody's.

@@ -76,9 +76,6 @@ FROM (
 ) AS latest
 ORDER BY place;
 
--- counts --
-SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM assignments);
-
 -- purge_events --
 DELETE FROM events WHERE experiment_id = $experiment_id;
 
@@ -97,3 +94,7 @@ DELETE FROM assignments WHERE unit_id = $user_id;
 -- erase_ledger --
 -- A sample may be a piece of what the user sent in any spelling, so all that could name the user lose their samples.
 UPDATE ledger SET samples = [] WHERE len(samples) > 0 AND contains(array_to_string(samples, ' '), $user_id);
+
+-- expire --
+-- {older}: the condition, by types.
+DELETE FROM events WHERE rowid IN (SELECT rowid FROM events WHERE {older} LIMIT $limit);
