@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import paths, reports, startup
+from benchmarks import paths, reports, soak, startup
 from benchmarks.paths import Plan
 
 
@@ -39,6 +39,8 @@ ALL: dict[str, Callable[[Plan], str]] = {
     "bucketing": bucketing,
     "stats": stats,
 }
+#: Minutes long, so only when they are named.
+LONG: dict[str, Callable[[Plan], str]] = {"soak": soak.soak}
 
 
 def machine() -> str:
@@ -62,7 +64,12 @@ def machine() -> str:
 def main() -> None:
     """Run what is named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"any of: {', '.join(ALL)}; default: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"any of: {', '.join((*ALL, *LONG))}; default: all but the last",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3, help="length of one round")
     parser.add_argument("--connections", type=int, default=32)
@@ -74,15 +81,20 @@ def main() -> None:
     parser.add_argument(
         "--no-typical", action="store_true", help="leave out the typical service, which is slow"
     )
+    parser.add_argument("--minutes", type=float, default=10, help="length of the soak")
+    parser.add_argument("--database", default="", help="DATABASE_URL of the soak; default: embedded")
+    parser.add_argument("--workers", type=int, default=1, help="server processes of the soak")
     parser.add_argument("--work", type=Path, help="where to keep prepared data for the next time")
     parser.add_argument(
         "--save", action="store_true", help="keep the tables in docs/explanation/performance.md"
     )
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in ALL]
+    known = {**ALL, **LONG}
+    unknown = [name for name in arguments.names if name not in known]
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(ALL)}")
-    if shutil.which("wrk") is None or shutil.which("taskset") is None:
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(known)}")
+    short = set(arguments.names or ALL) & set(ALL)
+    if short and (shutil.which("wrk") is None or shutil.which("taskset") is None):
         parser.error("needs wrk and taskset: apt install wrk util-linux")
     with tempfile.TemporaryDirectory(prefix="assay-benchmarks-") as temporary:
         plan = Plan(
@@ -96,13 +108,16 @@ def main() -> None:
             server_core=arguments.server_core,
             load_core=arguments.load_core,
             typical=not arguments.no_typical,
+            minutes=arguments.minutes,
+            database=arguments.database,
+            workers=arguments.workers,
         )
         plan.work.mkdir(parents=True, exist_ok=True)
         said = [f"{datetime.now(UTC):%Y-%m-%d}, {machine()}.\n"]
         print(said[0])
         for name in arguments.names or ALL:
             try:
-                said.append(ALL[name](plan))
+                said.append(known[name](plan))
             except Exception as error:
                 if arguments.names:
                     raise

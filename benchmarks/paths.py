@@ -31,6 +31,9 @@ class Plan:
     server_core: int = 0
     load_core: int = 1
     typical: bool = True
+    minutes: float = 10
+    database: str = ""
+    workers: int = 1
 
 
 @dataclass

@@ -36,7 +36,6 @@ WEIGHTS: Mapping[str, int] = {
     "batch": 30,
     "bulk": 10,
 }
-_BATCH = 100
 #: Of the events of a batch: refused, sent before, and twice in this very batch.
 _INVALID, _AGAIN, _TWICE = 2, 2, 2
 _BULK = 20
@@ -104,15 +103,23 @@ class Traffic:
     """Requests of a mixed load on experiments of its own, and the ledger of what was answered.
 
     Making one creates the experiments. The same `seed` gives the same requests, as far as answers come in the
-    same order. `salt` tells the ids of several traffics on one server apart.
+    same order. `salt` tells the ids of several traffics on one server apart. `batch` is the number
+    of events in a batch.
     """
 
     def __init__(
-        self, target: Target, *, seed: int, salt: str = "", weights: Mapping[str, int] = WEIGHTS
+        self,
+        target: Target,
+        *,
+        seed: int,
+        salt: str = "",
+        weights: Mapping[str, int] = WEIGHTS,
+        batch: int = 100,
     ) -> None:
         self.target = target
         self.random = random.Random(seed)
         self.late_duplicates = 0
+        self._batch_size = batch
         salt = salt or f"{seed:x}x{time.time_ns() & 0xFFFFFFFF:08x}"
         self.ledger = Ledger(salt, tuple(self._experiment(salt, kind) for kind in range(3)))
         makers: dict[str, Callable[[], Step]] = {
@@ -361,14 +368,14 @@ class Traffic:
         body = f'{{"user_id":"{ledger.user(user)}","type":"{NAMELESS}","value":{number}}}'
         return Step("nameless", b"POST /api/v1/events", body.encode(), check, refused, safe=False)
 
-    def _batch(self, size: int = _BATCH) -> Step:
+    def _batch(self) -> Step:
         """New events among which some are invalid, some were stored before and some stand here twice."""
         user = self._known_user()
         if user is None:
             return self._first()
         ledger, pick = self.ledger, self.random
         fresh = []
-        for i in range(size - _INVALID - _AGAIN - _TWICE):
+        for i in range(self._batch_size - _INVALID - _AGAIN - _TWICE):
             owner = self._known_user() if i % 10 == 0 else user
             fresh.append(ledger.new_event(user if owner is None else owner))
         old = [number for number in (self._stored_event() for _ in range(_AGAIN)) if number is not None]

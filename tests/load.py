@@ -7,6 +7,7 @@ check(traffic, running.stop())
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from live import Server
 
@@ -40,9 +41,9 @@ __all__ = [
 ]
 
 
-def traffic_on(server: Server, seed: int) -> Traffic:
-    """Mixed traffic for a running server; makes its experiments."""
-    return Traffic(Target(server.url, server.key), seed=seed)
+def traffic_on(server: Server, seed: int, **options: Any) -> Traffic:
+    """Mixed traffic for a running server; makes its experiments. `options` are those of `Traffic`."""
+    return Traffic(Target(server.url, server.key), seed=seed, **options)
 
 
 def check(traffic: Traffic, report: Report) -> Findings:

@@ -1,0 +1,81 @@
+"""More than the server can do: what is answered comes at full rate, memory is bounded, it is over at once.
+
+Rates and latencies are compared with those of the same run, for neighbours have this machine, too.
+"""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live import Server, until
+from load import Load, check, memory, traffic_on
+
+#: MiB that a stretch of overload may cost. What it leaves stored is part of it.
+BOUND = 128
+CONNECTIONS = 500
+
+
+@contextlib.contextmanager
+def stalled(database: Path) -> Iterator[None]:
+    """Nothing can be written meanwhile, as on a disk that hangs."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=60)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@pytest.mark.slow
+def test_twice_the_capacity__full_rate__and_over_within_a_second(server: Server) -> None:
+    traffic = traffic_on(server, 1)
+    Load(traffic, connections=16).run(1)
+    calm = Load(traffic, connections=16, rate=100).run(2)
+    capacity = Load(traffic, connections=64).run(3).rate
+    before = memory(server.pid)
+    overload = Load(traffic, connections=CONNECTIONS, rate=2 * capacity, insist=False)
+    report = overload.run(4)
+    assert memory(server.pid) - before < BOUND
+    after = Load(traffic, connections=16, rate=100).run(1)
+    # A request waits on its connection: with one on each there is no more to do than there are connections,
+    # and that much fits into the queues. If something was refused, the load has looked at the refusal.
+    assert report.losses == []
+    assert {code for _, code in report.statuses} <= {200, 201, 202, 503}
+    assert report.rate > capacity / 3
+    usual, again = calm.latency().percentile(0.5), after.latency().percentile(0.5)
+    assert again < max(10 * usual, 250), (usual, again)
+    assert after.count(503) == 0
+    assert after.wrong == 0, after.samples
+    check(traffic, report)
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_disk_that_hangs__queue_full__repeats_answered__nothing_lost(server: Server) -> None:
+    """The queue is bounded by rows and bytes: what does not fit is refused at once, and may be repeated."""
+    traffic = traffic_on(server, 1, weights={"repeat": 4, "batch": 1}, batch=1000)
+    Load(traffic, connections=4).run(1)
+    before = memory(server.pid)
+    with Load(traffic, connections=300, insist=False, patience=60) as running:
+        with stalled(server.data / "assay.db"):
+            until(lambda: running.report.count(503) >= 20, "the queue is full", 60)
+            repeats = running.report.statuses["repeat", 200]
+            until(lambda: running.report.statuses["repeat", 200] > repeats + 20, "known users are served")
+            grown = memory(server.pid) - before
+        freed = time.monotonic()
+        stored = running.report.statuses["batch", 202]
+        until(lambda: running.report.statuses["batch", 202] > stored, "batches are taken again")
+        report = running.stop()
+    # 64 MiB of rows may wait, in the form in which they are written, and as many bodies may be on their way.
+    assert grown < 4 * BOUND
+    assert report.losses == []
+    assert {code for kind, code in report.statuses if kind == "repeat"} == {200}
+    assert {code for kind, code in report.statuses if kind == "batch"} == {202, 503}
+    settled = int(freed - report.began) + 2
+    late = sum((window.statuses[503] for window in report.windows[settled:]), 0)
+    assert late == 0, report.windows
+    found = check(traffic, report)
+    assert found.doubtful == 0
+    assert server.stop() == 0
