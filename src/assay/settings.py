@@ -55,12 +55,15 @@ class PostgresUrl(msgspec.Struct, frozen=True):
     url: str
     shown: str
     pooled: bool
-    connect_seconds: int = _CONNECT_SECONDS
+    connect_seconds: int
 
     @property
     def asyncpg(self) -> dict[str, Any]:
         """Keyword arguments of `asyncpg.connect` and `asyncpg.create_pool`, TLS included."""
-        return {"dsn": self.url, "timeout": float(self.connect_seconds)}
+        address, _, parameters = self.url.partition("?")
+        # This driver would take the name of libpq's timeout for a setting of the server.
+        kept = "&".join(each for each in parameters.split("&") if not each.startswith("connect_timeout="))
+        return {"dsn": f"{address}?{kept}" if kept else address, "timeout": float(self.connect_seconds)}
 
     def __repr__(self) -> str:
         return f"PostgresUrl({self.shown})"
@@ -86,7 +89,8 @@ def postgres_url(setting: str, text: str) -> PostgresUrl:
     place = {name: said.get(name, "") or value for name, value in in_front.items()}
     places = _places(setting, place["host"], said.get("port", ""))
     socket = place["host"] if unquote(place["host"]).startswith("/") else ""
-    parameters = _transport(setting, said)
+    seconds = _seconds(setting, said.get("connect_timeout", ""))
+    parameters = _transport(setting, said) | {"connect_timeout": str(seconds)}
     parameters |= {name: said[name] for name in _PASSED if said.get(name)}
     if socket:
         parameters |= {"host": unquote(socket)} | ({"port": said["port"]} if said.get("port") else {})
@@ -98,14 +102,14 @@ def postgres_url(setting: str, text: str) -> PostgresUrl:
     database = quote(place["dbname"], safe="")
     query = "&".join(f"{key}={quote(value, safe='')}" for key, value in parameters.items())
     return PostgresUrl(
-        url=f"postgresql://{login}{places}/{database}" + (f"?{query}" if query else ""),
+        url=f"postgresql://{login}{places}/{database}?{query}",
         shown=f"postgresql://{name}{'@' if name else ''}{unquote(socket) or places}/{database}",
         pooled=any(said.get(key, "").lower() == value for key, value in _POOLED.items())
         or f":{_PGBOUNCER_PORT}" in places
         or parameters.get("port") == _PGBOUNCER_PORT
         or "pgbouncer" in places
         or "-pooler." in places,
-        connect_seconds=_seconds(setting, said.get("connect_timeout", "")),
+        connect_seconds=seconds,
     )
 
 

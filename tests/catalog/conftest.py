@@ -20,8 +20,10 @@ from assay.catalog.database import Actor, Database, ReadTx, WriteTx, sqlite_url
 from assay.catalog.editing import find
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit
 from assay.catalog.publish import Publisher
+from assay.catalog.tables import Table
 from assay.durable.writer import SqliteWriter
 from assay.published import KeyRing, Published
+from postgresql import Postgres
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HALVES = [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.5}]
@@ -95,18 +97,38 @@ def file_of(url: str) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a database that is not there yet, or is empty."""
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables, or of a file that is not there yet."""
     if request.param == "sqlite":
         return sqlite_url(tmp_path / "assay.db")
     found: str = request.getfixturevalue("postgres_url")
     return found
 
 
+@pytest.fixture(scope="session")
+def lasting_url(postgres: Postgres) -> Iterator[str]:
+    """A PostgreSQL database with all tables, which tests empty rather than make anew: ten times as quick."""
+    with postgres.database() as found:
+        schema.migrate(found)
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with all tables and nothing in them."""
+    if request.param == "sqlite":
+        schema.migrate(sqlite_url(tmp_path / "assay.db"))
+        return sqlite_url(tmp_path / "assay.db")
+    found: str = request.getfixturevalue("lasting_url")
+    tables = ", ".join(Table.metadata.tables)
+    with psycopg.connect(found) as server:
+        server.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")  # type: ignore[arg-type]
+    return found
+
+
 @pytest.fixture
 def opened(url: str) -> Iterator[Callable[[], Catalog]]:
     """Opens the database, as one more process would."""
-    schema.migrate(url)
     with contextlib.ExitStack() as stack:
         writer = None
         if url.startswith("sqlite"):

@@ -2,22 +2,32 @@
 
 import contextlib
 import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from assay.catalog import schema
 from assay.catalog.database import open_engine, sqlite_url
 from assay.catalog.tables import Table
+from assay.errors import Conflict
+from catalog.conftest import file_of
+from postgresql import Postgres
 
 
-def layout(path: Path) -> dict[str, object]:
+def layout(url: str) -> dict[str, object]:
     """Columns, keys and indexes of every table, whatever their DDL was written like."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+    if url.startswith("postgresql"):
+        return _layout_of_a_server(url)
+    with contextlib.closing(sqlite3.connect(file_of(url))) as connection:
         tables = [
             name
             for (name,) in connection.execute(
@@ -34,26 +44,53 @@ def layout(path: Path) -> dict[str, object]:
         }
 
 
-def by_the_chain(path: Path) -> None:
-    engine = open_engine(sqlite_url(path), read_only=False)
+def _layout_of_a_server(url: str) -> dict[str, object]:
+    with psycopg.connect(url) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        columns = "column_name, data_type, character_maximum_length, is_nullable, collation_name"
+        numbering = "is_identity, identity_generation, column_default"
+        questions = [
+            f"SELECT {columns}, {numbering} FROM information_schema.columns WHERE table_name = %s",
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass",
+            "SELECT indexdef FROM pg_indexes WHERE tablename = %s",
+        ]
+        return {
+            table: [sorted(map(str, connection.execute(each, [table]).fetchall())) for each in questions]
+            for (table,) in tables
+        }
+
+
+def by_the_chain(url: str) -> None:
+    engine = open_engine(url, read_only=False)
     with engine.begin() as connection:
         schema._upgrade(connection)
     engine.dispose()
 
 
-def test_the_chain_and_the_tables_agree(tmp_path: Path) -> None:
-    by_the_chain(tmp_path / "chain.db")
-    engine = open_engine(sqlite_url(tmp_path / "chain.db"), read_only=True)
+@pytest.fixture
+def other_url(empty_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """One more empty database of the same kind."""
+    if empty_url.startswith("sqlite"):
+        yield sqlite_url(tmp_path / "other.db")
+    else:
+        postgres: Postgres = request.getfixturevalue("postgres")
+        with postgres.database() as found:
+            yield found
+
+
+def test_the_chain_and_the_tables_agree(empty_url: str) -> None:
+    by_the_chain(empty_url)
+    engine = open_engine(empty_url, read_only=True)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
     engine.dispose()
 
 
-def test_an_empty_database_gets_what_the_chain_would_make(tmp_path: Path) -> None:
-    by_the_chain(tmp_path / "chain.db")
-    schema.migrate(sqlite_url(tmp_path / "direct.db"))
-    chain, direct = layout(tmp_path / "chain.db"), layout(tmp_path / "direct.db")
+def test_an_empty_database_gets_what_the_chain_would_make(empty_url: str, other_url: str) -> None:
+    by_the_chain(empty_url)
+    schema.migrate(other_url)
+    chain, direct = layout(empty_url), layout(other_url)
     assert chain.keys() == direct.keys()
     for table, columns in chain.items():
         if table != "alembic_version":
@@ -84,12 +121,85 @@ def test_whether_a_file_is_current(tmp_path: Path) -> None:
     assert schema.is_current(path)
 
 
+def test_whether_a_server_is_current(postgres_url: str) -> None:
+    assert not schema.is_current(postgres_url)
+    schema.migrate(postgres_url)
+    assert schema.is_current(postgres_url)
+    schema.migrate(postgres_url)
+    assert schema.is_current(postgres_url)
+
+
+def test_an_older_database_is_brought_forward(empty_url: str) -> None:
+    engine = open_engine(empty_url, read_only=False)
+    config = Config()
+    config.set_main_option("script_location", str(schema._MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(text("INSERT INTO catalog_version (id, version) VALUES (1, 7)"))
+    assert not schema.is_current(empty_url if "postgresql" in empty_url else file_of(empty_url))
+    schema.migrate(empty_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version FROM catalog_version")) == 7
+        assert connection.scalar(text("SELECT count(*) FROM leases")) == 0
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_version_is_refused(empty_url: str) -> None:
+    schema.migrate(empty_url)
+    engine = open_engine(empty_url, read_only=False)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    assert not schema.is_current(empty_url if "postgresql" in empty_url else file_of(empty_url))
+    with pytest.raises(Conflict) as caught:
+        schema.migrate(empty_url)
+    assert caught.value.code == "database_newer"
+    assert caught.value.detail.startswith(
+        "The database has revision 9999, which this version of Assay does not"
+    )
+
+
+def test_many_that_start_at_once_migrate_once(postgres_url: str) -> None:
+    failures: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            schema.migrate(postgres_url)
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert schema.is_current(postgres_url)
+
+
+def test_a_server_without_unicode_is_refused(postgres: Postgres) -> None:
+    postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    with pytest.raises(Conflict) as caught:
+        schema.migrate(postgres.url("latin"))
+    assert (caught.value.code, "LATIN1" in caught.value.detail) == ("database_encoding", True)
+
+
 @pytest.mark.parametrize(
     "table", ["experiments", "variants", "segments", "api_keys", "audit", "assignments", "inbox"]
 )
-def test_ids_are_never_reused(tmp_path: Path, table: str) -> None:
-    schema.migrate(sqlite_url(tmp_path / "assay.db"))
-    with contextlib.closing(sqlite3.connect(tmp_path / "assay.db")) as connection:
+def test_ids_are_never_reused(url: str, table: str) -> None:
+    if url.startswith("postgresql"):
+        column = "seq" if table in {"assignments", "inbox"} else "id"
+        with psycopg.connect(url) as server:
+            found = server.execute(
+                "SELECT identity_generation FROM information_schema.columns "
+                "WHERE table_name = %s AND column_name = %s",
+                [table, column],
+            ).fetchone()
+        assert found == ("BY DEFAULT",)
+        return
+    with contextlib.closing(sqlite3.connect(file_of(url))) as connection:
         (ddl,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
     assert "PRIMARY KEY AUTOINCREMENT" in ddl
 

@@ -31,7 +31,8 @@ from postgresql import Postgres
         ("postgresql://[::1]:5432/db", {"host": "::1", "port": "5432"}),
         ("postgresql://h/db?options=-c%20search_path%3Dx", {"options": "-c search_path=x"}),
         ("postgresql://h/db?application_name=a+b", {"application_name": "a+b"}),
-        ("postgresql://h/db?pgbouncer=true&connect_timeout=9", {"host": "h"}),
+        ("postgresql://h/db?pgbouncer=true&connect_timeout=9", {"host": "h", "connect_timeout": "9"}),
+        ("postgresql://h/db", {"connect_timeout": "5"}),
     ],
 )
 def test_a_postgresql_url__is_read_in_every_spelling(written: str, meant: dict[str, str]) -> None:
