@@ -186,7 +186,7 @@ def test_a_server_without_unicode_is_refused(postgres: Postgres) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["experiments", "variants", "segments", "api_keys", "audit", "assignments", "inbox"]
+    "table", ["experiments", "variants", "segments", "api_keys", "audit", "assignments", "inbox", "erasures"]
 )
 def test_ids_are_never_reused(url: str, table: str) -> None:
     if url.startswith("postgresql"):

@@ -323,7 +323,7 @@ class Erasure(Table):
     __tablename__ = "erasures"
     __table_args__ = (_COUNTED,)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
     unit_id: Mapped[str] = mapped_column(Bytewise(1000))
     erased_at: Mapped[datetime] = mapped_column(Moment)
 

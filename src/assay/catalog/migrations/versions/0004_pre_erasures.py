@@ -16,7 +16,7 @@ def upgrade() -> None:
     """Make the table."""
     op.create_table(
         "erasures",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(), nullable=False),
         sa.Column(
             "unit_id",
             sa.String(1000).with_variant(sa.String(1000, collation="C"), "postgresql"),
