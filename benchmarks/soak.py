@@ -6,6 +6,7 @@ latency are taken every second; the verdict is their slope over the second half,
 
 import contextlib
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -24,16 +25,20 @@ _PEAK_SECONDS = 8
 _REPORT_EVERY = 3.0
 #: What a process may gain in ten minutes of the second half before it is called drift.
 _MOST_MIB, _MOST_FILES = 64.0, 8.0
-#: How much slower the last quarter of the time may be than the second, at the median.
+#: How much slower, or dearer, an answer of the last quarter of the time may be than one of the second.
 _SLOWER = 1.5
 
 
 class Sample(NamedTuple):
-    """The server and its children at one moment: seconds since the beginning, MiB, open files."""
+    """The server and its children at one moment.
+
+    Seconds since the beginning, MiB, open files, and processor seconds used since the start.
+    """
 
     at: float
     memory: float
     files: int
+    cpu: float
 
 
 class Watch:
@@ -54,8 +59,8 @@ class Watch:
     def _sample(self) -> None:
         while not self._ended.wait(1):
             found = [_process(pid) for pid in _tree(self._pid)]
-            memory, files = sum(each[0] for each in found), sum(each[1] for each in found)
-            self.samples.append(Sample(time.monotonic() - self._began, memory, files))
+            memory, files, cpu = (sum(column) for column in zip(*found, strict=True))
+            self.samples.append(Sample(time.monotonic() - self._began, memory, int(files), cpu))
 
     def _ask(self) -> None:
         path = f"/api/v1/experiments/{self._experiment}/report?metrics=buy&metrics=view&refresh=true"
@@ -80,13 +85,15 @@ def _tree(pid: int) -> Iterator[int]:
             yield from _tree(int(child))
 
 
-def _process(pid: int) -> tuple[float, int]:
+def _process(pid: int) -> tuple[float, float, float]:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
-        return 0.0, 0
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024, files
+        return 0.0, 0.0, 0.0
+    cpu = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024, files, cpu
 
 
 def slope(points: list[tuple[float, float]]) -> float:
@@ -146,6 +153,7 @@ def _table(seen: Report, watch: Watch) -> str:
         "memory MiB",
         "open files",
         "slowest report s",
+        "answers per core second",
     ]
     lines = [f"| {' | '.join(head)} |", f"|{' ---: |' * len(head)}"]
     for start in range(0, whole - step // 2, step):
@@ -161,9 +169,18 @@ def _table(seen: Report, watch: Watch) -> str:
             number(max((each.memory for each in samples), default=math.nan)),
             str(max((each.files for each in samples), default=0)),
             number(max(reports, default=math.nan)),
+            number(_per_core_second(seen, watch, part)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _per_core_second(seen: Report, watch: Watch, part: slice) -> float:
+    """Answers for each second of processor time the server had: what neighbours take away does not count."""
+    used = [each.cpu for each in watch.samples if part.start <= each.at < part.stop]
+    if len(used) < 2 or used[-1] <= used[0]:
+        return math.nan
+    return sum(window.statuses.total() for window in seen.windows[part]) / (used[-1] - used[0])
 
 
 def _verdicts(seen: Report, watch: Watch) -> list[str]:
@@ -172,11 +189,13 @@ def _verdicts(seen: Report, watch: Watch) -> list[str]:
     memory = slope([(each.at, each.memory) for each in late]) * 600
     files = slope([(each.at, float(each.files)) for each in late]) * 600
     quarter = max(len(seen.windows) // 4, 1)
-    second = seen.latency(windows=slice(quarter, 2 * quarter)).percentile(0.5)
-    last = seen.latency(windows=slice(3 * quarter, 4 * quarter)).percentile(0.5)
+    parts = slice(quarter, 2 * quarter), slice(3 * quarter, 4 * quarter)
+    second, last = (seen.latency(windows=part).percentile(0.5) for part in parts)
+    cheap, dear = (_per_core_second(seen, watch, part) for part in parts)
     return [
         f"memory gains {memory:+.1f} MiB in ten minutes: {_word(memory <= _MOST_MIB)}",
         f"open files gain {files:+.1f} in ten minutes: {_word(files <= _MOST_FILES)}",
+        f"the last quarter's answers cost {cheap / dear:.2f} × the second's: {_word(cheap <= _SLOWER * dear)}",
         f"p50 of the last quarter is {last / second:.2f} × the second's: {_word(last <= _SLOWER * second)}",
     ]
 
