@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ TABLE = "CREATE TABLE notes (text text PRIMARY KEY)"
 INSERT = """
 INSERT INTO notes (text) SELECT json_array_elements_text($1::json) ON CONFLICT DO NOTHING RETURNING 1
 """
-HASTY = Patience(connect=0.5, statement=0.5, group=3.0, silence=1.0)
+HASTY = Patience(connect=1.0, statement=1.0, group=4.0, silence=1.0)
 
 
 async def insert(session: Session, items: list[str], doubt: bool) -> Sequence[int]:
@@ -66,7 +67,7 @@ async def stored(url: str) -> list[str]:
         await connection.close()
 
 
-async def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:
+async def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 - the database is watched, not this loop
             await asyncio.sleep(0.01)
@@ -74,12 +75,24 @@ async def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:
 
 async def put_until_taken(lane: Lane, item: str) -> None:
     """Repeat a request as a caller does who gets 503."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             try:
                 await lane.put(item)
             except Unavailable:
                 await asyncio.sleep(0.02)
+            else:
+                return
+
+
+async def revive(server: Postgres) -> None:
+    """Start it again after a kill; a process of it may hold its memory for a moment longer."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await asyncio.to_thread(server.start)
+            except AssertionError:
+                await asyncio.to_thread(server.kill)
             else:
                 return
 
@@ -213,7 +226,7 @@ def test_killed_in_the_middle_of_load_what_was_answered_is_there(own: Postgres) 
                 await eventually(lambda goal=goal: len(answered) > goal)  # type: ignore[misc]
                 await asyncio.to_thread(own.kill)
                 await eventually(lambda: writer.last_error is not None)
-                await asyncio.to_thread(own.start)
+                await revive(own)
                 assert set(answered) <= set(await stored(own.url()))
             await asyncio.gather(*clients)
             await eventually(lambda: writer.last_error is None)
@@ -349,6 +362,51 @@ def test_a_database_that_takes_no_writes_says_so_until_it_does(postgres: Postgre
             await put_until_taken(lane, "after")
             assert writer.last_error is None
         assert await stored(url) == ["after", "before"]
+
+    asyncio.run(journey())
+
+
+@pytest.fixture
+def small_disk(own: Postgres, tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB, on which the table `notes` of `own` lies."""
+    folder = own.directory / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        if own.user is not None:
+            shutil.chown(folder, own.user)
+        own.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
+        own.execute("ALTER TABLE notes SET TABLESPACE small")
+        yield folder
+    finally:
+        own.kill()
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_forgotten_when_there_is_room(own: Postgres, small_disk: Path) -> None:
+    seeded = random.Random(1)  # what repeats itself would be stored in a few bytes
+
+    async def journey() -> None:
+        async with started(own.url()) as (writer, lane):
+            await lane.put("before")
+            filler = small_disk / "filler"
+            with contextlib.suppress(OSError):
+                filler.write_bytes(b"x" * 8_000_000)
+            large = sorted(seeded.randbytes(1_000).hex() for _ in range(30))
+            outcomes = await asyncio.gather(*map(lane.put, large), return_exceptions=True)
+            refused = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
+            assert len(refused) == len(large)
+            assert refused[0].detail == "The database's disk is full: nothing was stored."
+            assert (refused[0].code, writer.last_error) == ("store_full", refused[0])
+            assert await stored(own.url()) == ["before"]
+            filler.unlink()
+            await asyncio.gather(*map(lane.put, large))
+            assert writer.last_error is None
+        assert await stored(own.url()) == sorted([*large, "before"])
 
     asyncio.run(journey())
 

@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 _log = structlog.get_logger("assay.durable")
 
-#: A statement that writes nothing, and yet is refused where nothing can be written.
+#: A statement that changes nothing, and yet is refused where nothing can be written.
 PROBE: Final = "SELECT pg_current_xact_id()::text"
+_KNOCK: Final = "SELECT 1"
 
 #: For connections that keep their statements: those are planned once, perhaps when a table was still small,
 #: and must go by its key then already.
@@ -54,6 +55,11 @@ _REFUSALS: Final = {
 }
 
 
+def _is_lost(error: Exception) -> bool:
+    """Whether nobody knows what became of the statement."""
+    return isinstance(error, _LOST) or getattr(error, "sqlstate", None) in _ENDED
+
+
 class Patience(NamedTuple):
     """How long the database may take, in seconds."""
 
@@ -71,7 +77,7 @@ class Session:
     """One connection, as those see it who work on it: each statement is a transaction of its own.
 
     Attributes:
-        sent: whether a statement was sent since this was last set to False.
+        sent: whether a statement was sent, and not rolled back, since this was last set to False.
         timeout: seconds that one statement may take.
     """
 
@@ -97,8 +103,13 @@ class Session:
         if prepared is None:
             prepared = await self._connection.prepare(statement, timeout=self.timeout)
             self._statements[statement] = prepared
-        self.sent = True
-        return await prepared.fetch(*values, timeout=self.timeout), prepared
+        before, self.sent = self.sent, True
+        try:
+            return await prepared.fetch(*values, timeout=self.timeout), prepared
+        except asyncpg.PostgresError as error:
+            if not _is_lost(error):
+                self.sent = before  # it was rolled back
+            raise
 
     @property
     def open(self) -> bool:
@@ -238,6 +249,7 @@ class PostgresWriter:
         self._away = False
         self._closing = False
         self._heard = 0.0
+        self._failed_at = 0.0
         self._next_lane = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -254,7 +266,7 @@ class PostgresWriter:
         self._closing = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.patience.group):
-                while self._jobs or any(lane._entries or lane._flying for lane in self._lanes):  # noqa: SLF001
+                while self._busy():
                     self._wake()
                     await asyncio.sleep(0.005)
         self._refuse_queued(_shutting_down())
@@ -266,6 +278,11 @@ class PostgresWriter:
             if slot.session is not None:
                 await slot.session.close()
                 slot.session = None
+
+    def _busy(self) -> bool:
+        if self._jobs or self._job_running:
+            return True
+        return any(lane._entries or lane._flying for lane in self._lanes)  # noqa: SLF001
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -404,11 +421,13 @@ class PostgresWriter:
                 except _NoRoom:
                     self._give_back(work)
                     await asyncio.sleep(self.patience.connect)
+                except asyncio.CancelledError:
+                    _fail(work.entries, _unknown())
+                    raise
                 except Exception as error:  # noqa: BLE001 - everybody in the group is told
                     _fail(work.entries, error)
                 finally:
                     work.lane._flying -= 1  # noqa: SLF001
-                    _fail(work.entries, _unknown())  # none is left, unless this task was ended
 
     def _give_back(self, group: _Group) -> None:
         group.lane._entries.extendleft(reversed(group.entries))  # noqa: SLF001
@@ -428,20 +447,22 @@ class PostgresWriter:
             raise
         except _NoRoom:
             self._jobs.appendleft(job)
+            self._job_running = self._job_running and job.probe
+            self._wake()
             await asyncio.sleep(self.patience.connect)
+            return
         except (*_LOST, asyncpg.PostgresError) as error:
             failure = self._note(slot, error)
             _settle(job.future, _in_doubt(error) if failure is None else failure)
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
             _settle(job.future, error)
         else:
-            self._well()
+            self._well(wrote=False)
             if not job.future.done():
                 job.future.set_result(result)
-        finally:
-            self._job_running = self._job_running and job.probe
-            if self._jobs:
-                self._wake()
+        self._job_running = self._job_running and job.probe
+        if self._jobs:
+            self._wake()
 
     async def _carry(self, slot: _Slot, group: _Group) -> None:
         """Write a group, as often as it takes, and answer everybody in it; or raise what to answer."""
@@ -456,10 +477,11 @@ class PostgresWriter:
             except (*_LOST, asyncpg.PostgresError) as error:
                 tries += 1
                 failure = self._note(slot, error)
+                group = group._replace(doubt=group.doubt or (group.lane._writes and slot.sent))  # noqa: SLF001
                 if failure is None:
-                    group = group._replace(doubt=group.doubt or (group.lane._writes and slot.sent))  # noqa: SLF001
                     if tries > 1:
                         self._lost(error)
+                        await asyncio.sleep(0.1)
                     continue
                 code: str = getattr(error, "sqlstate", None) or ""
                 if code in _AGAIN and tries < _TRIES:
@@ -500,7 +522,7 @@ class PostgresWriter:
                 _fail(half, error)
 
     def _committed(self, lane: Lane, entries: list[_Entry], results: Sequence[Any]) -> None:
-        self._well()
+        self._well(wrote=lane._writes)  # noqa: SLF001
         if lane._writes:  # noqa: SLF001
             self.commits += 1
             self.rows += sum(entry.rows for entry in entries)
@@ -528,7 +550,7 @@ class PostgresWriter:
         """Draw the consequences of an error; None when nobody knows what became of the statement."""
         code = getattr(error, "sqlstate", None) or ""
         session = slot.session
-        if not isinstance(error, _LOST) and code not in _ENDED:
+        if not _is_lost(error):
             failure = _refused(code, error)
             if code in {"0A000", "26000"} and session is not None:
                 session.drop()  # what it had prepared is no good any more
@@ -556,13 +578,17 @@ class PostgresWriter:
         if self.last_error is None:  # once, not for every request that meets it
             _log.error("store.failed", code=failure.code, reason=failure.detail)
         self.last_error = failure
+        self._failed_at = asyncio.get_running_loop().time()
 
-    def _well(self) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        self._away = False
-        if self.last_error is not None:
+    def _well(self, *, wrote: bool) -> None:
+        """The database has answered: that is enough where it was away, but a full disk can still be read."""
+        now = self._heard = asyncio.get_running_loop().time()
+        if self.last_error is None:
+            return
+        if self._away or wrote or now - self._failed_at > self.patience.silence:
             _log.info("store.recovered", code=self.last_error.code)
             self.last_error = None
+            self._away = False
 
     def _refuse_queued(self, failure: Unavailable) -> None:
         for lane in self._lanes:
@@ -579,7 +605,7 @@ class PostgresWriter:
         loop = asyncio.get_running_loop()
 
         async def ask(session: Session) -> None:
-            await session.fetch(self._probe)
+            await session.fetch(_KNOCK if self.last_error is None else self._probe)
 
         while True:
             await asyncio.sleep(0.2)
