@@ -8,6 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from journeys import documents
 from journeys.documents import Document, Request
 from live import Server
+from postgresql import Postgres
 
 DOCUMENTS = {document.name[:3]: document for document in documents.read()}
 pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="the reference documents are not beside the project")
@@ -245,11 +247,16 @@ class Played:
         return found
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+@pytest.fixture(scope="module", params=["embedded", "postgresql"])
+def played(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: Postgres
+) -> Iterator[Played]:
     settings = {"API_TOKEN": "one-key,another-key", "ADMIN_TOKEN": "an-admin-key", "ANONYMOUS_ROLE": "viewer"}
-    with Server(tmp_path_factory.mktemp("documents") / "data", settings) as server:
-        yield Played(server)
+    with ExitStack() as stack:
+        if request.param == "postgresql":
+            settings |= {"DATABASE_URL": stack.enter_context(postgres.database()), "ASSAY_WORKERS": "3"}
+        folder = tmp_path_factory.mktemp("documents")
+        yield Played(stack.enter_context(Server(folder / "data", settings)))
 
 
 def test_documents__every_one_is_read() -> None:
