@@ -195,7 +195,7 @@ def _verdicts(seen: Report, watch: Watch) -> list[str]:
     return [
         f"memory gains {memory:+.1f} MiB in ten minutes: {_word(memory <= _MOST_MIB)}",
         f"open files gain {files:+.1f} in ten minutes: {_word(files <= _MOST_FILES)}",
-        f"the last quarter's answers cost {cheap / dear:.2f} × the second's: {_word(cheap <= _SLOWER * dear)}",
+        f"the last quarter's cost {cheap / dear:.2f} × the second's: {_word(cheap <= _SLOWER * dear)}",
         f"p50 of the last quarter is {last / second:.2f} × the second's: {_word(last <= _SLOWER * second)}",
     ]
 
