@@ -40,6 +40,10 @@ bench *names:
 serve *arguments:
     assay serve {{ arguments }}
 
+# Check the container files; --build makes their stages in directory trees, without an engine
+containers *arguments:
+    python scripts/check_containers.py {{ arguments }}
+
 # Start with a simulated experiment to look at
 demo *arguments:
     assay demo {{ arguments }}
