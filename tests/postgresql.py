@@ -34,9 +34,12 @@ _SETTINGS = {"shared_buffers": "128MB", "max_connections": "200", "fsync": "on",
 
 
 class Postgres:
-    """One server on loopback, with a directory of its own. `settings` are those of postgresql.conf."""
+    """One server on loopback, with a directory of its own. `settings` are those of postgresql.conf.
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    With a `primary`, which must be running, it is that one's replica, fed by streaming.
+    """
+
+    def __init__(self, settings: dict[str, str] | None = None, *, primary: "Postgres | None" = None) -> None:
         self.settings = {**_SETTINGS, **(settings or {})}
         self.directory = Path(tempfile.mkdtemp(prefix="assay-postgres-"))
         self.files = self.directory / "files"
@@ -52,6 +55,10 @@ class Postgres:
             ensure_prefix_permissions(self.directory)
             owner = pwd.getpwnam(self.user)
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
+        if primary is not None:
+            source = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "--checkpoint=fast")
+            self.program("pg_basebackup", "--write-recovery-conf", "-D", str(self.files), *source)
+            return
         self.program("initdb", "-A", "trust", "-E", "utf8", "-U", "postgres", "-N", "-D", str(self.files))
 
     def program(self, name: str, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures for what every store promises about imports."""
+"""Fixtures for what every store promises."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +7,14 @@ import duckdb
 import pytest
 
 from assay.eventstore import importing
+from assay.eventstore.base import EventStore
 
 # The contracts are no test modules by name, but their assertions should explain themselves all the same.
-pytest.register_assert_rewrite("contracts.event_store", "contracts.imports")
+pytest.register_assert_rewrite(
+    "contracts.event_store", "contracts.questions", "contracts.listing", "contracts.imports"
+)
+
+from contracts.event_store import Feed  # noqa: E402 - it is to be rewritten first
 
 
 @pytest.fixture
@@ -24,3 +29,9 @@ def parquet() -> Callable[[Path, str], None]:
 @pytest.fixture
 def chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return lambda rows: monkeypatch.setattr(importing, "CHUNK", rows)
+
+
+@pytest.fixture
+def feed(store: EventStore) -> Feed:
+    """Plays the drain for `store`."""
+    return Feed(store)

@@ -13,8 +13,10 @@ import pytest
 from assay.errors import Conflict, Invalid, Unavailable
 from assay.eventstore.base import Appended, EventFilter
 from assay.eventstore.duckdb import DuckdbStore
-from contracts.event_store import EventStoreContract, Feed, event
+from contracts.event_store import Feed, KeepingContract, event
 from contracts.imports import ImportContract
+from contracts.listing import ListingContract
+from contracts.questions import QuestionContract
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def reopened(store: DuckdbStore) -> Iterator[Callable[[], DuckdbStore]]:
         again.close()
 
 
-class TestDuckdb(EventStoreContract, ImportContract):
+class TestDuckdb(KeepingContract, QuestionContract, ListingContract, ImportContract):
     """All of the contract."""
 
 

@@ -138,7 +138,8 @@ class PostgresStore:
         # Compiling a question costs more than it gives; taking rows from workers costs less than is thought.
         self._asking = (
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off; "
-            f"SET LOCAL statement_timeout = {self._timeout}; SET LOCAL work_mem = {work}"
+            f"SET LOCAL statement_timeout = {self._timeout}; SET LOCAL work_mem = {work}; "
+            "SET LOCAL parallel_tuple_cost = 0.001; SET LOCAL parallel_setup_cost = 100"
         )
         self._writing = _pool(url, connections, prepared=prepared)
         self._reading = self._writing if replica is None else _pool(replica, connections, prepared=prepared)
