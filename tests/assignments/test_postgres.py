@@ -6,13 +6,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from assay.assignments.base import Record
 from assay.assignments.postgres import PostgresAssignments
 from assay.catalog.schema import migrate
 from assay.durable.postgres import PostgresWriter
 from assay.errors import Unavailable
-from contracts.assignment_store import NOW, AssignmentStoreContract, Run
+from contracts.assignment_store import NOW, UNIT_IDS, AssignmentStoreContract, Run
 from postgresql import Postgres
 
 Open = Callable[[int], PostgresAssignments]
@@ -69,6 +70,14 @@ def reopened(small: Open) -> Callable[[], PostgresAssignments]:
 
 class TestPostgresAssignments(AssignmentStoreContract):
     """All of the contract."""
+
+    # Hypothesis wants a function of its own for each class that is run in one process.
+    @given(unit_id=UNIT_IDS)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    def test_any_unit_id_comes_back_as_it_was(self, store: Any, run: Run, unit_id: str) -> None:
+        AssignmentStoreContract.test_any_unit_id_comes_back_as_it_was.hypothesis.inner_test(  # type: ignore[attr-defined]
+            self, store, run, unit_id
+        )
 
 
 async def put_all(store: PostgresAssignments, records: list[Record]) -> list[Record]:

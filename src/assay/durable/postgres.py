@@ -11,6 +11,8 @@ A connection that breaks, or hangs for longer than `Patience` allows, is dropped
 been sent by then is *in doubt*: it may be stored. Lanes only take rows that can be repeated (insert or get),
 so a group in doubt is repeated until it is answered or its time is over. Only then do the requests in it hear
 that their rows may be stored. While the database cannot be reached, new rows are refused at once.
+
+The module is long because lanes, connections and recovery share their state, and are only right together.
 """
 
 import asyncio
