@@ -1,4 +1,4 @@
-"""The control plane put together; imported in the background, since its frameworks take a second to load."""
+"""The control plane put together; imported when it is first asked for something."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

@@ -32,17 +32,20 @@ from assay.telemetry import Telemetry, configure_logging
 _log = structlog.get_logger("assay")
 
 
-class Later:
-    """An ASGI application that is put together in the background, and answers once it is there.
+class OnDemand:
+    """An ASGI application that is put together, in a thread, when it is first asked.
 
-    The control plane takes longer to import than everything else takes to start; assignments and events need
-    not wait for it.
+    The control plane takes a second to import and a quarter of the process's memory. Assignments and events
+    need neither, and most workers of a large installation are never asked for anything else.
     """
 
     def __init__(self, build: Callable[[], Asgi]) -> None:
-        self._built = asyncio.ensure_future(asyncio.to_thread(build))
+        self._build = build
+        self._built: asyncio.Future[Asgi] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._built is None:
+            self._built = asyncio.ensure_future(asyncio.to_thread(self._build))
         application = await asyncio.shield(self._built)
         await application(scope, receive, send)
 
@@ -163,7 +166,7 @@ class Application:
         )
         return HotPath(
             routes,
-            Later(
+            OnDemand(
                 lambda: import_module("assay.control").build(settings, stores, routes, telemetry, self._uses)
             ),
             stores.published,
