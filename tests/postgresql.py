@@ -129,8 +129,13 @@ class Postgres:
         process, self._process = self._process, None
         if process is None:
             return
-        # Its processes each lead a session of their own; a signal to the group reaches the first only.
-        children = _children(process.pid) if sign == signal.SIGKILL else []
+        children: list[int] = []
+        if sign == signal.SIGKILL:
+            # Its processes each lead a session of their own, so a signal to the group reaches the first only;
+            # and while that is stopped, it makes no more of them.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGSTOP)
+            children = _children(process.pid)
         for pid in (process.pid, *children):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
