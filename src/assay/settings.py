@@ -248,7 +248,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention: Annotated[
         str,
         Meta(
-            description="How long PostgreSQL keeps events, by type, in hours, days or weeks: "
+            description="How long events are kept, by type, in hours, days or weeks: "
             "`page_view=90d,*=400d`, where `*` is every other type. Empty: for ever."
         ),
     ] = ""
@@ -411,10 +411,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if kind in kept:
                 raise Invalid.field("RETENTION", f"names {kind} twice")
             kept[kind] = int(found[1]) * _UNITS[found[2]]
-        if kept and self.events_postgres is None:
-            raise Invalid.field(
-                "RETENTION", "needs events in a PostgreSQL; with DuckDB they are kept for ever"
-            )
         return kept
 
     @property

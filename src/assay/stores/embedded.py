@@ -29,6 +29,7 @@ from assay.published import KeyRing, Published
 from assay.settings import Settings
 from assay.stores.base import Answer, Lag, Written, utc_now
 from assay.stores.keeping import keep_key
+from assay.stores.retention import Retention
 
 
 class EmbeddedStores:
@@ -38,6 +39,7 @@ class EmbeddedStores:
         self.settings = settings
         self.published = Published(Ruleset(), KeyRing(()))
         self._directory = DataDirectory(settings.data, settings.database_path)
+        self._retention = Retention(settings)
         self._closing = contextlib.ExitStack()
 
     def open(self) -> None:
@@ -107,6 +109,8 @@ class EmbeddedStores:
         if self.writer.last_error is not None:
             self.writer.run(_probe)  # nobody else may come to find out that the disk is well again
         self.database.refresh(now)  # what could not be published when it was committed
+        if self._retention.apply(self.store, now):
+            self.log.relearn()
 
     def leads(self) -> bool:
         """See `Stores`: there is nobody else."""

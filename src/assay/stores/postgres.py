@@ -24,12 +24,11 @@ from assay.bucketing.ruleset import Ruleset
 from assay.catalog import erasures, keys, leases, schema
 from assay.catalog.database import Actor, Database, ReadTx, WriteTx
 from assay.catalog.publish import Publisher
-from assay.durable.postgres import PostgresWriter
+from assay.durable.postgres import Patience, PostgresWriter
 from assay.durable.siblings import Sibling
 from assay.errors import AssayError, Invalid, Unavailable
 from assay.events.log import EventLog
 from assay.events.postgres import PostgresEventLog
-from assay.events.timestamps import micros
 from assay.eventstore.base import EventStore
 from assay.eventstore.postgres import PostgresStore
 from assay.hotpath.attributes import Attributes, PostgresAttributes
@@ -37,15 +36,15 @@ from assay.published import KeyRing, Published
 from assay.settings import PostgresUrl, Settings
 from assay.stores.base import Answer, Lag, Written, utc_now
 from assay.stores.keeping import keep_key
+from assay.stores.retention import Retention
 
 _log = structlog.get_logger("assay")
 
 #: Scheduled work is one process's, which says so again this often; gone, another takes over after the second.
 _LEASE: Final = "schedule"
 _RENEWED, _EXPIRES = 1.0, 3.0
-#: Seconds between two removals of events whose time is over, and events removed at once.
-_RETENTION_PAUSE: Final = 60.0
-_RETENTION_ROWS: Final = 50_000
+#: An outage is known to who asks next, and its end soon after it.
+_PATIENCE: Final = Patience(connect=3.0, statement=5.0, group=6.0, silence=1.0)
 #: Seconds that a report waits for the replica it is read from.
 _REPLICA_PATIENCE: Final = 10.0
 
@@ -59,9 +58,10 @@ class _SharedDatabase(Database):
         *,
         publish: Callable[[ReadTx, datetime], None],
         prepared: bool,
+        away: Callable[[], bool],
         tell: Callable[[], None],
     ) -> None:
-        super().__init__(url, publish=publish, prepared=prepared)
+        super().__init__(url, publish=publish, prepared=prepared, away=away)
         self._tell = tell
 
     @contextlib.contextmanager
@@ -85,7 +85,7 @@ class PostgresStores:
         self._leads_until = 0.0
         self._renew_at = 0.0
         self._erased = 0
-        self._expire_at = 0.0
+        self._retention = Retention(settings)
         self._tending = threading.Lock()
         self._closing = contextlib.ExitStack()
 
@@ -99,7 +99,7 @@ class PostgresStores:
             _prepare(url, self._store)
             self.store: EventStore = self._store
             self._writer = PostgresWriter(
-                url.asyncpg, prepared=prepared, connections=settings.database_pool_size
+                url.asyncpg, prepared=prepared, connections=settings.database_pool_size, patience=_PATIENCE
             )
             self._memory = PostgresAssignments(self._writer, settings.cache_max_size)
             self.assignments: AssignmentStore = self._memory
@@ -107,7 +107,7 @@ class PostgresStores:
             self.log: EventLog = PostgresEventLog(self._writer)
             self._publisher = Publisher(self.published, keys.environment_keys(settings.admin_secrets))
             self.database: Database = _SharedDatabase(
-                url.url, publish=self._publish, prepared=prepared, tell=self._tell
+                url.url, publish=self._publish, prepared=prepared, away=self._is_away, tell=self._tell
             )
             stack.callback(self.database.close)
             self.database.refresh(utc_now())
@@ -125,9 +125,10 @@ class PostgresStores:
         if self._sibling is not None:
             self._sibling.leave()
         await self._writer.close()
-        await asyncio.to_thread(self._close)
+        await asyncio.to_thread(self.close)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close what `open` has opened."""
         try:
             self._pass_notes()
             if self._leads_until:
@@ -154,7 +155,12 @@ class PostgresStores:
         self._look(now)
         self._pass_notes()
         if self.leads():
-            self._retain(now)
+            self._retention.apply(self._store, now)
+
+    def _is_away(self) -> bool:
+        """Whether the database does not answer. The writer asks all the time; nobody else need find out."""
+        error = self._writer.last_error
+        return error is not None and error.code == "store_unreachable"
 
     def _look(self, now: datetime) -> None:
         """See what other processes have changed."""
@@ -197,17 +203,6 @@ class PostgresStores:
         held = leases.hold(self.database, _LEASE, self._holder, _EXPIRES)
         self._leads_until = at + _EXPIRES if held else 0.0
         return held
-
-    def _retain(self, now: datetime) -> None:
-        """Remove events whose time is over, some at a time."""
-        kept = self.settings.retained
-        if not kept or time.monotonic() < self._expire_at:
-            return
-        before = {kind: micros(now - span) for kind, span in kept.items() if kind != "*"}
-        otherwise = micros(now - kept["*"]) if "*" in kept else None
-        removed = self._store.expire(before, otherwise, _RETENTION_ROWS)
-        if removed < _RETENTION_ROWS:  # otherwise there is more, in the next round
-            self._expire_at = time.monotonic() + _RETENTION_PAUSE
 
     def failures(self) -> dict[str, AssayError | None]:
         """See `Stores`."""
