@@ -177,24 +177,29 @@ class Postgres:
     @staticmethod
     def number(document: str, name: str, bound: Bound) -> str:
         """See `Dialect`."""
-        return f"assay_number({document}, {bound.bind(name)})"
+        return f"assay_number({_member(document, name, bound)})"
 
     @staticmethod
     def text(document: str, name: str, bound: Bound) -> str:
         """See `Dialect`."""
-        return f"assay_text({document}, {bound.bind(name)})"
+        return f"assay_text({_member(document, name, bound)})"
 
     @staticmethod
     def equal(document: str, name: str, wanted: Scalar, bound: Bound) -> str:
         """See `Dialect`."""
-        place = bound.bind(name)
+        member = _member(document, name, bound)
         if wanted is None:
-            return f"coalesce(assay_member({document}, {place}), 'null') = 'null'"
+            return f"coalesce({member}, 'null') = 'null'"
         if isinstance(wanted, bool):
-            return f"coalesce(assay_member({document}, {place}) = '{'true' if wanted else 'false'}', false)"
-        if isinstance(wanted, str):
-            return f"coalesce(assay_text({document}, {place}) = {bound.bind(wanted)}, false)"
-        return f"coalesce(assay_number({document}, {place}) = {bound.bind(float(wanted))}, false)"
+            return f"coalesce({member} = '{'true' if wanted else 'false'}', false)"
+        if isinstance(wanted, str):  # spelt once, as a subquery, not for each event
+            spelt = f"(SELECT CAST(to_json(CAST({bound.bind(wanted)} AS TEXT)) AS TEXT))"
+            return f"coalesce({member} = {spelt}, false)"
+        return f"coalesce(assay_number({member}) = {bound.bind(float(wanted))}, false)"
+
+
+def _member(document: str, name: str, bound: Bound) -> str:
+    return f"assay_member({document}, CAST({bound.bind(name)} AS TEXT))"
 
 
 @cache

@@ -43,8 +43,14 @@ SELECT count(*), count_if(keyed), count_if(properties IS NOT NULL AND NOT json_v
 
 -- doubles --
 -- Repetitions: within the portion all but the first in log order, and what the store has already. The hash finds
--- the few candidates by one pass over one column; user and id themselves decide.
+-- the few candidates by one pass over one column; only of these user and id are read, and decide. (In one step the
+-- engine reads all three columns throughout, in four times the time.)
 CREATE OR REPLACE TEMP TABLE doubles AS
+WITH candidates AS MATERIALIZED (
+  SELECT rowid AS place FROM events WHERE dedup_key IN (SELECT dedup_key FROM incoming WHERE keyed)
+), stored AS MATERIALIZED (
+  SELECT user_id, event_id FROM events WHERE rowid IN (SELECT place FROM candidates)
+)
 SELECT seq
 FROM (
   SELECT seq, row_number() OVER (PARTITION BY user_id, event_id ORDER BY seq) AS nth
@@ -55,9 +61,7 @@ WHERE nth > 1
 UNION
 SELECT incoming.seq
 FROM incoming
-JOIN (
-  SELECT user_id, event_id FROM events WHERE dedup_key IN (SELECT dedup_key FROM incoming WHERE keyed)
-) AS stored ON stored.user_id = incoming.user_id AND stored.event_id = incoming.event_id
+JOIN stored ON stored.user_id = incoming.user_id AND stored.event_id = incoming.event_id
 WHERE incoming.keyed;
 
 -- note_doubles --
