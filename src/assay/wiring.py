@@ -243,14 +243,19 @@ class Application:
 
     async def _do_chores(self) -> None:
         """Scheduled starts and ends, and the last use of keys, every half second at most."""
+        failing: str | None = None
         while True:
             await asyncio.sleep(self.settings.poll_seconds)
             try:
                 await asyncio.to_thread(self._chore)
             except AssayError as error:
-                _log.warning("chores.failed", reason=error.detail)
+                if error.detail != failing:  # once, not twice a second as long as it lasts
+                    _log.warning("chores.failed", reason=error.detail)
+                failing = error.detail
             except Exception:  # noqa: BLE001 - logged; the next round tries again
                 _log.exception("chores.failed")
+            else:
+                failing = None
 
     def _chore(self) -> None:
         now = utc_now()

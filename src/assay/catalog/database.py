@@ -93,14 +93,18 @@ def sqlite_url(path: str | Path) -> str:
     return f"sqlite:///{path}"
 
 
-def open_engine(url: str, *, read_only: bool, prepared: bool = True) -> Engine:
+def open_engine(
+    url: str, *, read_only: bool, prepared: bool = True, away: Callable[[], bool] | None = None
+) -> Engine:
     """Connections to the database; `prepared` says whether PostgreSQL may keep prepared statements.
+
+    While `away` says that PostgreSQL does not answer, nobody waits for it.
 
     On SQLite each transaction is begun explicitly. The driver would begin late and commit early by itself;
     a reader must see one moment and a writer must hold the lock from its first statement.
     """
     if postgres.is_url(url):
-        return postgres.open_engine(url, read_only=read_only, prepared=prepared)
+        return postgres.open_engine(url, read_only=read_only, prepared=prepared, away=away)
     sizes = {"pool_size": 8, "max_overflow": 32} if read_only else {"pool_size": 1, "max_overflow": 0}
     engine = create_engine(url, connect_args={"timeout": 10.0}, **sizes)
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
@@ -127,7 +131,7 @@ class Database:
 
     `turn` keeps other writers of a SQLite file away while a transaction is open; on PostgreSQL the database
     does. `publish(tx, now)` is called with a view of the catalog after each commit that readers must notice,
-    and by `refresh`.
+    and by `refresh`. `away` tells, at once and from any thread, whether PostgreSQL is known not to answer.
     """
 
     def __init__(
@@ -137,9 +141,10 @@ class Database:
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         publish: Callable[[ReadTx, datetime], None],
         prepared: bool = True,
+        away: Callable[[], bool] | None = None,
     ) -> None:
-        self._writer = open_engine(url, read_only=False, prepared=prepared)
-        self._reader = open_engine(url, read_only=True, prepared=prepared)
+        self._writer = open_engine(url, read_only=False, prepared=prepared, away=away)
+        self._reader = open_engine(url, read_only=True, prepared=prepared, away=away)
         self._postgres = postgres.is_url(url)
         self._turn = turn
         # One connection of this process waits for the other machines, not one for each request.

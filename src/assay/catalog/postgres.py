@@ -4,6 +4,8 @@ Everything that is set lasts one transaction, and no lock outlives it, so that a
 may give the connection to somebody else in between.
 """
 
+from collections.abc import Callable, Generator
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, text
@@ -37,24 +39,69 @@ def is_url(database: str) -> bool:
     return database.startswith("postgresql://")
 
 
-def connect(url: str, *, prepared: bool = True) -> Any:
-    """A connection of the driver, which is loaded with the first one."""
-    import psycopg  # noqa: PLC0415 - not needed where SQLite is the database
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+def _never() -> bool:
+    return False
 
+
+def connect(url: str, *, prepared: bool = True, away: Callable[[], bool] = _never) -> Any:
+    """A connection of the driver, which is loaded with the first one.
+
+    It waits for its server as long as it takes, but not when `away` says, asked ten times a second, that
+    nobody there answers.
+    """
+    kind = _watched()
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - as there
+
+    if away():
+        raise kind.silent()
     settings: dict[str, Any] = {**_CONNECTION, **conninfo_to_dict(url), "client_encoding": "UTF8"}
-    return psycopg.connect(**settings, prepare_threshold=_USES if prepared else None)
+    connection = kind.connect(**settings, prepare_threshold=_USES if prepared else None)
+    connection.away = away
+    return connection
 
 
-def open_engine(url: str, *, read_only: bool, prepared: bool) -> Engine:
+@cache
+def _watched() -> Any:
+    """The driver's class of connections, with an end to its patience: a frozen server breaks nothing off."""
+    import psycopg  # noqa: PLC0415 - not needed where SQLite is the database
+
+    class Watched(psycopg.Connection[Any]):
+        away: Callable[[], bool] = staticmethod(_never)
+
+        @staticmethod
+        def silent() -> Exception:
+            return psycopg.OperationalError("the server does not answer")
+
+        def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
+            return super().wait(self._looking(gen), *args, **options)
+
+        def _looking(self, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+            """The driver's own steps: each yields what to wait for and gets it, or 0 when nothing came."""
+            try:
+                wanted = next(steps)
+                while True:
+                    ready = yield wanted
+                    if not ready and self.away():
+                        self.close()  # whatever comes later belongs to a statement that was given up
+                        raise self.silent()
+                    wanted = steps.send(ready)
+            except StopIteration as done:
+                return done.value
+
+    return Watched
+
+
+def open_engine(
+    url: str, *, read_only: bool, prepared: bool, away: Callable[[], bool] | None = None
+) -> Engine:
     """Connections that are tried before each use, so that a database that was restarted does no harm.
 
     A reader sees one moment. A writer sees what was committed before each statement: it waits for its turn
-    first, and must see what those before it did.
+    first, and must see what those before it did. For `away` see `connect`.
     """
 
     def made() -> Any:
-        connection = connect(url, prepared=prepared)
+        connection = connect(url, prepared=prepared, away=away or _never)
         connection.read_only = read_only
         return connection
 

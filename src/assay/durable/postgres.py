@@ -39,7 +39,15 @@ _KNOCK: Final = "SELECT 1"
 #: and must go by its key then already.
 _PLANNING: Final = {"jit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 
-_LOST: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+# An internal error is what the driver raises for a connection whose server has said why it ends it, and has
+# not ended it yet.
+_LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+)
 #: Rolled back by the server, and worth trying again: deadlock, serialisation, a plan that became outdated.
 _AGAIN: Final = ("40P01", "40001", "0A000", "26000")
 #: Classes of errors for which one row is to blame: bad data, broken constraint, too large for an index.
