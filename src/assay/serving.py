@@ -14,6 +14,7 @@ import uvicorn
 from assay import __version__
 from assay.durable.siblings import Sibling, Siblings
 from assay.errors import AssayError, Unavailable
+from assay.hotpath.protocol import Front
 from assay.settings import Settings
 from assay.wiring import Application
 from assay.workers import Workers, listening
@@ -113,8 +114,10 @@ def _run(
     sibling: Sibling | None,
     parent: int | None = None,
 ) -> int:
+    front = Front(lambda: application._hot, lambda: application.draining)  # noqa: SLF001 - for nobody else
     config = uvicorn.Config(
         application,
+        http=front.protocol,  # type: ignore[arg-type] # it is called, no more
         log_level="warning",
         access_log=False,
         server_header=False,

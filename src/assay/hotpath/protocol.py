@@ -1,0 +1,599 @@
+"""HTTP/1.1 for uvicorn without ASGI on the hot routes: what memory knows is answered while it is being read.
+
+A scope, two queues, a task and two writes for each request cost more than finding and writing down what is
+asked for. So the hot routes are served from here: one request of a connection at a time, one write for each
+answer, a callback where an answer hangs on a commit. Everything else takes uvicorn's own way to the same ASGI
+application; what is answered and counted is decided by `assay.hotpath.app` either way.
+
+Messages are cut apart here, by the blank line after the head and the length the head declares, and httptools
+judges every head. Heads that differ only in their first line are the rule on a kept-alive connection; one
+that was judged before, byte for byte, is not read again.
+
+Nothing a client does may grow memory or take time from others without bound: a connection has one request at
+work, a bounded stretch of unread input behind it, a number of answers before others have their turn, and a
+time for each thing it is waited for.
+"""
+
+import asyncio
+import resource
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
+
+import httptools
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from assay.errors import Unavailable
+from assay.hotpath.app import HotPath, Target, split
+from assay.hotpath.http import PROBLEM, Head, Response, Waiting, new_request_id, problem, too_large
+
+#: Bytes of a request line with its headers; browsers and proxies stay far below.
+MOST_HEAD: Final = 64 * 1024
+#: Unread input of a connection at which reading pauses. The socket may bring as much again in one piece.
+MOST_HELD: Final = 64 * 1024
+#: Requests of one connection answered in a row before others have their turn.
+TURN: Final = 32
+#: Bytes of a body that are read to the end although the answer is known: cheaper than a new connection.
+SHORT_BODY: Final = 64 * 1024
+#: Seconds a head may take to arrive: it is one packet, or two.
+HEAD_SECONDS: Final = 10
+#: Seconds a body may take to arrive: with the largest one allowed by default, 140 kB a second.
+BODY_SECONDS: Final = 60
+#: Seconds a client may leave its answers unread.
+UNREAD_SECONDS: Final = 60
+#: Seconds in which a client can still read why it was turned away before the connection goes.
+FAREWELL_SECONDS: Final = 2
+#: Heads remembered, and how long one may be; a client sends the same one again and again.
+_MOST_KNOWN: Final = 1024
+_LONGEST_KNOWN: Final = 2048
+#: File descriptors that are not for connections: databases, segments, pipes.
+_RESERVED: Final = 256
+_MOST_CONNECTIONS: Final = 50_000
+
+_FAST_METHODS: Final = {b"GET": "GET", b"POST": "POST"}
+
+
+def _refused(status: int, title: str, code: str, detail: str) -> Response:
+    document = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "errors": [],
+    }
+    return Response(status, msgspec.json.encode(document), PROBLEM)
+
+
+_HEAD_TOO_LARGE = _refused(
+    431,
+    "Request Header Fields Too Large",
+    "head_too_large",
+    f"The request line and headers have more than {MOST_HEAD} bytes.",
+)
+_TOO_SLOW = _refused(408, "Request Timeout", "too_slow", "The request did not arrive in time; send it again.")
+_CROWDED = problem(
+    Unavailable("The server has no room for another connection.", code="too_many_connections", retry_after=1)
+)
+_ENDING = Unavailable("The server is shutting down.", code="shutting_down", retry_after=1)
+
+
+def _framing(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, bool, bool]:
+    """Of a head that was let pass: the declared length, whether it is chunks, whether 100 is awaited."""
+    length, chunked, expects = 0, False, False
+    for name, value in headers:
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            chunked = True
+        elif name == b"expect":
+            expects = value.lower() == b"100-continue"
+    return length, chunked, expects
+
+
+class _Known(NamedTuple):
+    """A head that was judged before: an HTTP/1.1 GET or POST that keeps its connection."""
+
+    head: Head
+    length: int
+
+
+class Front:
+    """What the connections of one process share; `protocol` is what uvicorn makes them by.
+
+    `hot` gives the hot path, None before the application has started. While `draining` is true every answer
+    asks the client to go elsewhere, and its connection is closed.
+    """
+
+    def __init__(self, hot: Callable[[], HotPath | None], draining: Callable[[], bool]) -> None:
+        self.hot = hot
+        self.draining = draining
+        #: Whole seconds since the first connection: what waiting is measured by.
+        self.tick = 0
+        #: By everything between the request line and the blank line.
+        self.known: dict[bytes, _Known] = {}
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        allowed = _MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else soft - _RESERVED
+        self.most_connections = max(min(allowed, _MOST_CONNECTIONS), 16)
+        self._beginnings: dict[tuple[int, bytes], bytes] = {}
+        self._defaults: object = None
+        self._sweeping = False
+
+    def protocol(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> "HotProtocol":
+        """A new connection, for `uvicorn.Config(http=…)`."""
+        return HotProtocol(config, server_state, app_state, _loop, front=self)
+
+    def learn(self, block: bytes, head: Head, length: int) -> None:
+        """Remember a head, unless it is of a kind that no request has again."""
+        if len(block) <= _LONGEST_KNOWN and head.identity is None:
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[block] = _Known(head, length)
+
+    def beginning(self, status: int, kind: bytes, defaults: list[tuple[bytes, bytes]]) -> bytes:
+        """An answer up to its length; `defaults` are uvicorn's headers, a new list each second."""
+        if defaults is not self._defaults:
+            self._beginnings.clear()
+            self._defaults = defaults
+        found = self._beginnings.get((status, kind))
+        if found is None:
+            lines = b"".join([b"%s: %s\r\n" % each for each in defaults])
+            found = b"%s%scontent-type: %s\r\ncontent-length: " % (STATUS_LINE[status], lines, kind)
+            self._beginnings[status, kind] = found
+        return found
+
+    def watch(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+        """Look after these connections once a second, as long as there are any."""
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(1, self._sweep, loop, connections)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+        self.tick += 1
+        for connection in tuple(connections):
+            if isinstance(connection, HotProtocol):
+                connection.look_after(self.tick)
+        self._sweeping = bool(connections)
+        if self._sweeping:
+            loop.call_later(1, self._sweep, loop, connections)
+
+
+class HotProtocol(HttpToolsProtocol):
+    """One connection. `_held` from `_at` on is input that nobody has looked at yet."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        front: Front,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._front = front
+        self._hot = front.hot()
+        self._held = b""
+        self._at = 0
+        #: A request is being answered; the next one has to wait.
+        self._busy = False
+        #: A head was read whose body is still arriving, of which `_due` bytes are missing; -1: chunks say.
+        self._reading = False
+        self._due = 0
+        #: The parser has seen a message begin, and end; `_beyond`: another behind it, which is not looked at.
+        self._began = self._complete = self._beyond = False
+        #: No request after this one: the client has said all it had to say.
+        self._last = False
+        #: Nothing is read any more, only thrown away until the connection closes.
+        self._over = False
+        self._scheduled = False
+        #: The second in which what is waited for began.
+        self._since = front.tick
+        # Of the request at work, where it is a hot one:
+        self._target: Target | None = None
+        self._parts: list[bytes] = []
+        self._query = b""
+        self._head = Head(())
+        self._stays = True
+        self._headless = False
+        self._body: list[bytes] = []
+        self._size = 0
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        front = self._front
+        self._since = front.tick
+        front.watch(self.loop, self.connections)
+        if len(self.connections) > front.most_connections:
+            self._turn_away(_CROWDED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`. What was accepted is stored all the same."""
+        self._over = True
+        self._held, self._at = b"", 0
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client will not send any more; it may still want its answer."""
+        self._last = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        return self._busy and not self._over
+
+    def resume_writing(self) -> None:
+        """The client has read its answers: go on."""
+        super().resume_writing()
+        self._since = self._front.tick
+        self._work()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: no more until it does."""
+        super().pause_writing()
+        self._since = self._front.tick
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self._over:
+            return
+        if self._held:
+            self._held = self._held[self._at :] + data
+            self._at = 0
+        else:
+            self._held = data
+            if not self._reading or self._target is None:  # a hot body has a time for the whole of it
+                self._since = self._front.tick
+        self._work()
+
+    def shutdown(self) -> None:
+        """The server ends: close, after the answer that is being made."""
+        self._last = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        if not self._busy and not self._reading and not self._over:
+            self.transport.close()
+
+    def look_after(self, tick: int) -> None:
+        """Once a second: end what takes too long."""
+        age = tick - self._since
+        if self._over:
+            if age >= FAREWELL_SECONDS:
+                self.transport.abort()
+        elif self.flow.write_paused:
+            if age >= UNREAD_SECONDS:
+                self.transport.abort()
+        elif self._reading:
+            if age >= BODY_SECONDS:
+                if self._target is None:
+                    self.transport.close()
+                else:
+                    self._turn_away(_TOO_SLOW)
+        elif self._busy or self._scheduled:
+            pass
+        elif self._held:
+            if age >= HEAD_SECONDS:
+                self._turn_away(_TOO_SLOW)
+        elif age >= self.timeout_keep_alive:
+            self.transport.close()
+
+    # From bytes to requests.
+
+    def _work(self) -> None:
+        """Go through what is held, as far as it goes now."""
+        turns = 0
+        while self._at < len(self._held) and not self._over:
+            if self._reading:
+                self._read_on()
+            elif self._busy or self._scheduled or self.flow.write_paused:
+                break
+            elif turns == TURN:
+                self._scheduled = True
+                self.loop.call_soon(self._go_on)
+            else:
+                turns += 1
+                if not self._take():
+                    break
+        left = len(self._held) - self._at
+        if not left:
+            self._held, self._at = b"", 0
+        if left > MOST_HELD and not self._over:
+            self.flow.pause_reading()
+        elif self.flow.read_paused and not self._busy:
+            self.flow.resume_reading()
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        self._work()
+
+    def _take(self) -> bool:
+        """Take up the request that begins where we are; False when its head is not all there yet."""
+        held, at = self._held, self._at
+        end = held.find(b"\r\n\r\n", at)
+        if end < 0:
+            if len(held) - at > MOST_HEAD:
+                self._turn_away(_HEAD_TOO_LARGE)
+            return False
+        if end - at > MOST_HEAD:
+            self._turn_away(_HEAD_TOO_LARGE)
+            return False
+        first = held.find(b"\r\n", at)
+        block = held[first:end]
+        known = self._front.known.get(block)
+        if known is None or not self._take_known(held[at:first], end + 4, known):
+            self._at = end + 4
+            self._parse(held[at : end + 4], block)
+        return True
+
+    def _take_known(self, line: bytes, begin: int, known: _Known) -> bool:
+        """Serve a request whose head was judged before, if the line and the body behind it are simple."""
+        words = line.split(b" ")
+        hot, end = self._hot, begin + known.length
+        if len(words) != 3 or words[2] != b"HTTP/1.1" or hot is None or end > len(self._held):
+            return False
+        method, path = _FAST_METHODS.get(words[0]), words[1]
+        if (
+            method is None
+            or path[:1] != b"/"
+            or b"?" in path
+            or b"#" in path
+            or not path.isascii()
+            or not path.decode("ascii").isprintable()
+            or known.length > hot.max_body
+        ):
+            return False
+        parts = split(path)
+        target = hot.find(method, parts)
+        if target is None:
+            return False
+        body = self._held[begin:end] if known.length else b""
+        self._at = end
+        self._stays, self._headless = True, False
+        self._serve(hot, target, parts, b"", known.head, body)
+        return True
+
+    def _parse(self, text: bytes, block: bytes) -> None:
+        """Let the parser judge a head, and begin what it asks for."""
+        self._began = self._complete = self._beyond = False
+        self._target, self._body, self._size = None, [], 0
+        if not self._fed(text) or not self._began:
+            return
+        length, chunked, expects = _framing(self.headers)
+        if not self._complete:
+            self._reading, self._due = True, -1 if chunked else length
+        target, hot = self._target, self._hot
+        if target is None or hot is None:
+            return
+        if self._complete:
+            self._serve(hot, target, self._parts, self._query, self._head, b"")
+        elif length > hot.max_body:
+            self._turn_away(problem(too_large(hot.max_body)))
+        elif expects or chunked or length > SHORT_BODY:
+            refusal = hot.refusal(target, self._head)
+            if refusal is not None:
+                hot.count(target, refusal.status)
+                self._turn_away(refusal)
+            elif expects and self._at == len(self._held):
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        plain = self._stays and not (chunked or expects or self._headless or self.parser.should_upgrade())
+        if plain and text.startswith((b"GET ", b"POST ")):
+            self._front.learn(block, self._head, length)
+
+    def _read_on(self) -> None:
+        """Feed what is held of a body."""
+        at = self._at
+        self._at = len(self._held) if self._due < 0 else min(at + self._due, len(self._held))
+        if self._due >= 0:
+            self._due -= self._at - at
+        if not self._fed(self._held[at : self._at]):
+            return
+        target, hot = self._target, self._hot
+        if target is not None and hot is not None and self._size > hot.max_body:
+            self._turn_away(problem(too_large(hot.max_body)))
+        elif self._complete:
+            self._reading = False
+            self._last = self._last or self._beyond
+            if target is not None and hot is not None:
+                self._serve(hot, target, self._parts, self._query, self._head, b"".join(self._body))
+
+    def _fed(self, data: bytes) -> bool:
+        """Give bytes to the parser; False when they are no HTTP, which the client has been told then."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._target is None and self._should_upgrade():
+                self.handle_websocket_upgrade()
+                self._over = True
+                return False
+        except httptools.HttpParserError:
+            if not self._beyond:
+                self._over = True
+                self.send_400_response("Invalid HTTP request received.")
+                return False
+        return True
+
+    # What the parser tells.
+
+    def on_message_begin(self) -> None:
+        """See httptools. Behind a body in chunks another message may begin before its end was noticed."""
+        if self._complete:
+            self._beyond = True
+            return
+        self._began = True
+        self.url = b""
+        self.headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """See httptools."""
+        if not self._beyond:
+            self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        if not self._complete:  # else it is a trailer, or of a message beyond
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Decide who serves this request."""
+        if self._beyond:
+            return
+        parser, hot = self.parser, self._hot
+        method = parser.get_method().decode("ascii")
+        self._stays = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        if hot is not None and not (parser.should_upgrade() and self._should_upgrade()):
+            url = httptools.parse_url(self.url)
+            self._headless = method == "HEAD"
+            self._parts = split(url.path)
+            self._target = hot.find("GET" if self._headless else method, self._parts)
+            if self._target is not None:
+                self._query = url.query or b""
+                self._head = Head(self.headers)
+                return
+        given, address = self.headers, self.url
+        super().on_message_begin()  # makes the scope
+        self.url = address
+        for name, value in given:
+            super().on_header(name, value)
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self._busy = True
+            if self._last or self._front.draining():
+                self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        if self._beyond:
+            return
+        if self._target is None:
+            super().on_body(body)
+        else:
+            self._size += len(body)
+            if self._hot is not None and self._size <= self._hot.max_body:
+                self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        if self._beyond:
+            return
+        self._complete = True
+        if self._target is None:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The ASGI application has answered."""
+        self.server_state.total_requests += 1
+        self._busy = False
+        self._since = self._front.tick
+        if self.transport.is_closing():
+            self._over = True
+            return
+        if self._reading and not 0 <= self._due <= SHORT_BODY:
+            self._leave()  # it did not want the rest of the body, nor do we
+            return
+        self.flow.resume_reading()
+        if self._held and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._go_on)
+
+    # From requests to answers.
+
+    def _serve(
+        self, hot: HotPath, target: Target, parts: list[bytes], query: bytes, head: Head, body: bytes
+    ) -> None:
+        outcome = hot.begin(target, parts, query, head, body)
+        if type(outcome) is Response:
+            self._answer(hot, target, head, outcome)
+            return
+        self._busy = True
+        hot.waiting += 1
+        if type(outcome) is Waiting:
+            outcome.future.add_done_callback(partial(self._settled, hot, target, head, outcome.finish))
+        else:
+            task = self.loop.create_task(outcome)  # type: ignore[arg-type]
+            self.tasks.add(task)  # type: ignore[arg-type]
+            task.add_done_callback(self.tasks.discard)
+            task.add_done_callback(partial(self._settled, hot, target, head, None))
+
+    def _settled(
+        self,
+        hot: HotPath,
+        target: Target,
+        head: Head,
+        finish: Callable[[Any], Response] | None,
+        future: "asyncio.Future[Any]",
+    ) -> None:
+        hot.waiting -= 1
+        self._busy = False
+        try:
+            result = future.result()
+            response: Response = result if finish is None else finish(result)
+        except asyncio.CancelledError:
+            response = problem(_ENDING)
+        except Exception as error:  # noqa: BLE001 - becomes an answer
+            response = hot.failed(error, target)
+        self._answer(hot, target, head, response)
+        if self._held:
+            self._work()
+        elif self.flow.read_paused:
+            self.flow.resume_reading()
+
+    def _answer(self, hot: HotPath, target: Target, head: Head, response: Response) -> None:
+        hot.count(target, response.status)
+        self.server_state.total_requests += 1
+        front = self._front
+        self._since = front.tick
+        if self._over or self.transport.is_closing():
+            return
+        if response.headers or self._headless or self._last or not self._stays or front.draining():
+            self._write_rarely(head, response)
+            return
+        status, body, kind, _ = response
+        beginning = front.beginning(status, kind, self.server_state.default_headers)
+        identity = head.identity or new_request_id()
+        # One piece: a second write would cost as much as the answer itself.
+        self.transport.write(b"%s%d\r\nx-request-id: %s\r\n\r\n%s" % (beginning, len(body), identity, body))
+
+    def _write_rarely(self, head: Head, response: Response) -> None:
+        """An answer with headers of its own, without its body, or the last one of the connection."""
+        status, body, kind, extra = response
+        stays = self._stays and not self._last and not self._front.draining()
+        lines = [
+            self._front.beginning(status, kind, self.server_state.default_headers),
+            b"%d\r\nx-request-id: %s\r\n" % (len(body), head.identity or new_request_id()),
+            *(b"%s: %s\r\n" % each for each in extra),
+            b"\r\n" if stays else b"connection: close\r\n\r\n",
+            b"" if self._headless else body,
+        ]
+        self.transport.write(b"".join(lines))
+        if not stays:
+            self._leave()
+
+    def _turn_away(self, response: Response) -> None:
+        """Say why this request is not served, and close."""
+        if self.transport.is_closing():
+            return
+        head = self._head if self._target is not None else Head(())
+        self._last, self._headless = True, False
+        self._write_rarely(head, response)
+
+    def _leave(self) -> None:
+        """Close, so that the client can read its answer: unread input would make the system reset it."""
+        if not self._reading and self._at >= len(self._held) and not self.flow.read_paused:
+            self._over = True
+            self.transport.close()
+            return
+        self._over, self._since = True, self._front.tick
+        self._held, self._at, self._body = b"", 0, []
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()

@@ -1,0 +1,412 @@
+"""The server's own HTTP: the same answers as by ASGI, in order, whatever pieces they come in, and bounded."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+import uvicorn
+import uvloop
+
+from assay.hotpath.app import MOST_WAITING
+from assay.hotpath.protocol import (
+    BODY_SECONDS,
+    HEAD_SECONDS,
+    MOST_HEAD,
+    MOST_HELD,
+    UNREAD_SECONDS,
+    HotProtocol,
+)
+from assay.wiring import Application
+from hotpath.served import Serving, served
+from inprocess import KEY
+
+Journey = Callable[[Serving], Awaitable[Any]]
+AUTH = f"Authorization: Bearer {KEY}\r\n"
+_CHANGING = re.compile(rb"(?<=\r\ndate: )[^\r]+|(?<=\r\nx-request-id: )[0-9a-f]+-[0-9a-f]+")
+
+
+def run(tmp_path: Path, journey: Journey, **settings: Any) -> Any:
+    async def whole() -> Any:
+        async with served(tmp_path, **settings) as server:
+            try:
+                return await asyncio.wait_for(journey(server), 60)
+            finally:
+                while Wire.open:
+                    Wire.open.pop().writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(whole())
+
+
+class Wire:
+    """A connection on which anything can be said."""
+
+    open: ClassVar[list["Wire"]] = []
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def to(cls, server: Serving) -> "Wire":
+        cls.open.append(cls(*await asyncio.open_connection("127.0.0.1", server.port)))
+        return cls.open[-1]
+
+    def say(self, text: str | bytes) -> None:
+        self.writer.write(text if isinstance(text, bytes) else text.encode())
+
+    async def hear(self, *, body: bool = True) -> tuple[int, bytes, bytes]:
+        """One answer: status, head, body."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"\r\ncontent-length: (\d+)", head)
+        size = int(found[1]) if found and body else 0
+        return int(head[9:12]), head, await self.reader.readexactly(size)
+
+    async def ask(self, text: str | bytes) -> tuple[int, bytes, bytes]:
+        self.say(text)
+        return await self.hear()
+
+    async def rest(self) -> bytes:
+        """Everything up to the end of the connection."""
+        return await self.reader.read()
+
+
+def get(path: str, more: str = "") -> str:
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\n{AUTH}{more}\r\n"
+
+
+def post(path: str, document: Any, more: str = "") -> str:
+    body = document if isinstance(document, str) else json.dumps(document)
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{AUTH}Content-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n{more}\r\n{body}"
+
+
+async def prepared(server: Serving) -> Wire:
+    """A connection to a server that has one running experiment."""
+    wire = await Wire.to(server)
+    variants = [{"name": "control", "allocation": 0.5}, {"name": "blue", "allocation": 0.5}]
+    status, _, body = await wire.ask(
+        post("/api/v1/experiments", {"name": "Test", "status": "running", "variants": variants})
+    )
+    assert status == 201, body
+    return wire
+
+
+def connection(server: Serving) -> HotProtocol:
+    """The server's side of the only connection there is."""
+    (only,) = server.server_state.connections
+    return cast("HotProtocol", only)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop go round until something holds."""
+    for _ in range(100_000):
+        if holds():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never held")
+
+
+def test_both_ways_answer_to_the_byte_alike(tmp_path: Path) -> None:
+    ada = "/api/v1/experiments/1/assignment/ada"
+    event = {"event_id": "e1", "user_id": "ada", "type": "t", "timestamp": "2026-01-01T00:00:00Z"}
+    requests = [
+        get(ada),
+        get(ada, "X-Request-ID: mine\r\n"),
+        get(ada, "X-Request-ID: not/sane\r\n"),
+        get(ada + "/"),
+        get("//api/v1/experiments/1/assignment/ada"),
+        get(ada + "?device=1"),
+        get(ada + "#fragment"),
+        get("/experiments/test/assignment/%61da"),
+        get("/experiments/none/assignment/ada"),
+        get("/experiments/1/explain/ada"),
+        get(ada, "Connection: close\r\n"),
+        get(ada).replace("HTTP/1.1", "HTTP/1.0"),
+        get(ada).replace(KEY, "wrong"),
+        get(ada).replace("GET", "HEAD"),
+        get("/nowhere").replace("GET", "HEAD"),
+        get(ada).replace("GET", "DELETE"),
+        get("http://assay/health"),
+        get("/health", "Connection: Upgrade, close\r\nUpgrade: h2c\r\n"),
+        get("/api/v1/experiments/1/assignment/a\tda"),
+        "nonsense\r\n\r\n",
+        "GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        post("/api/v1/experiments/1/assign", {"user_id": "ada"}),
+        post("/api/v1/experiments/1/assign", {"user": "ada"}),
+        post("/api/v1/experiments/1/assign", "{"),
+        post("/api/v1/assignments", {"user_ids": ["ada", "bob"]}),
+        post("/api/v1/events", event),
+        post("/api/v1/events", [event, event]),
+        post("/api/v1/events", {**event, "event_id": 1}),
+        post("/api/v1/events", "x" * 2000),
+        post("/api/v1/events", event).replace("application/json", "text/plain"),
+        post("/nowhere", event),
+    ]
+
+    async def journey(server: Serving) -> list[tuple[str, bytes, bytes]]:
+        application = cast("Application", server.config.app)
+        wire = await prepared(server)
+        await wire.ask(post("/api/v1/assignments", {"user_ids": ["ada", "bob"]}))
+        await wire.ask(post("/api/v1/events", event))
+        plain = Serving(application, server.front)
+        plain.config = uvicorn.Config(
+            application,
+            lifespan="off",
+            http="httptools",
+            log_level="error",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+        )
+        running = asyncio.create_task(plain._serve([plain.socket]))
+        await plain.listening.wait()
+        seen = []
+        for request in requests:
+            answers = []
+            for one in (server, plain):
+                wire = await Wire.to(one)
+                wire.say(request)
+                if not any(word in request for word in ("nonsense", "bad header", "\t", "Upgrade")):
+                    # A second one ends the connection, and shows that the first was read to its end.
+                    wire.say(get("/health", "Connection: close\r\n"))
+                answers.append(_CHANGING.sub(b"", await wire.rest()))
+                wire.writer.close()
+            seen.append((request, *answers))
+        plain.should_exit = True
+        await running
+        return seen
+
+    for request, ours, theirs in run(tmp_path, journey):
+        assert ours == theirs, request
+        assert ours.startswith(b"HTTP/1.1 ")
+
+
+def test_a_request_in_pieces_is_the_same_request(tmp_path: Path) -> None:
+    requests = [
+        get("/experiments/1/assignment/ada"),
+        get("/api/v1/experiments/1"),
+        post("/events", {"event_id": "e1", "user_id": "ada", "type": "t", "timestamp": "2026-01-01"}),
+        post("/experiments/1/assign", {"user_id": "ada"}),
+    ]
+
+    async def journey(server: Serving) -> list[tuple[bytes, bytes]]:
+        wire = await prepared(server)
+        await wire.ask(requests[2])
+        seen = []
+        for request in requests:
+            _, _, whole = await wire.ask(request)
+            for letter in request:
+                wire.say(letter)
+                await wire.writer.drain()
+                await asyncio.sleep(0)
+            _, _, pieces = await wire.hear()
+            seen.append((whole, pieces))
+        return seen
+
+    for whole, pieces in run(tmp_path, journey):
+        assert whole == pieces
+        assert len(whole) > 60
+
+
+def test_answers_keep_the_order_of_requests(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> list[bytes]:
+        wire = await prepared(server)
+        await wire.ask(get("/experiments/1/assignment/known"))
+        wire.say(
+            get("/experiments/1/assignment/new")
+            + get("/experiments/1/assignment/known")
+            + post("/events", {"user_id": "new", "type": "bought"})
+            + get("/api/v1/experiments/1")
+            + get("/experiments/1/assignment/known")
+            + post("/assignments", {"user_ids": ["one", "two"]}).replace("/assign", "/api/v1/assign", 1)
+            + get("/health")
+        )
+        return [(await wire.hear())[2] for _ in range(7)]
+
+    bodies = run(tmp_path, journey)
+    words = [b'"new"', b'"known"', b'"bought"', b'"variants"', b'"known"', b'"total":2', b'"ok"']
+    assert [word in body for word, body in zip(words, bodies, strict=True)] == [True] * 7
+
+
+def test_a_body_in_chunks_is_read_and_the_connection_stays(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> list[int]:
+        wire = await prepared(server)
+        head = f"POST /events HTTP/1.1\r\nHost: a\r\n{AUTH}Transfer-Encoding: chunked\r\n\r\n"
+        wire.say(head + '11\r\n{"user_id":"ada",\r\n')
+        await wire.writer.drain()
+        wire.say('c\r\n"type":"t"}\n\r\n0\r\n\r\n')
+        first, _, _ = await wire.hear()
+        second, _, _ = await wire.ask(get("/health"))
+        wire.say(f"{head}2\r\n[{{\r\n0\r\n\r\n")
+        third, _, _ = await wire.hear()
+        return [first, second, third]
+
+    assert run(tmp_path, journey) == [201, 200, 400]
+
+
+def test_100_continue_comes_only_where_the_body_is_wanted(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> tuple[bytes, int, bytes]:
+        body = '{"user_id":"ada","type":"t"}'
+        head = f"POST /events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n"
+        wire = await Wire.to(server)
+        wire.say(f"{head}{AUTH}\r\n")
+        interim = await wire.reader.readuntil(b"\r\n\r\n")
+        status, _, _ = await wire.ask(body)
+        stranger = await Wire.to(server)
+        stranger.say(f"{head}\r\n")
+        return interim, status, await stranger.rest()
+
+    interim, status, refused = run(tmp_path, journey)
+    assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert status == 201
+    assert refused.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nconnection: close\r\n" in refused
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (f"POST /events HTTP/1.1\r\nHost: a\r\n{AUTH}Content-Length: 5000\r\n\r\n", 413),
+        (f"POST /events HTTP/1.1\r\n{AUTH}Transfer-Encoding: chunked\r\n\r\n7d0\r\n{'x' * 2000}\r\n", 413),
+        ("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", 413),
+        (f"GET /health HTTP/1.1\r\nX: {'x' * MOST_HEAD}\r\n\r\n", 431),
+        (f"GET /{'x' * MOST_HEAD}", 431),
+        ("GET /health HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("POST /events HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        ("\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+    ],
+)
+def test_what_is_too_large_or_no_http_is_refused_unread(tmp_path: Path, said: str, status: int) -> None:
+    async def journey(server: Serving) -> bytes:
+        wire = await Wire.to(server)
+        wire.say(said)
+        return await wire.rest()
+
+    answer = run(tmp_path, journey, max_body_bytes=1024)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close\r\n" in answer
+
+
+def test_a_client_that_never_reads_costs_a_bounded_amount_and_nobody_else_waits(tmp_path: Path) -> None:
+    many = 20_000
+
+    async def journey(server: Serving) -> tuple[list[int], int]:
+        wire = await prepared(server)
+        request = get("/experiments/1/assignment/ada")
+        await wire.ask(request)
+        greedy = connection(server)
+        for _ in range(many // 100):
+            wire.say(request * 100)
+        held = []
+        for _ in range(50):
+            other = await Wire.to(server)
+            status, _, _ = await other.ask(request)
+            assert status == 200
+            other.writer.close()
+            held.append(len(greedy._held) + greedy.transport.get_write_buffer_size())
+        answers = 0
+        for _ in range(many):
+            answers += (await wire.hear())[0] == 200
+        return held, answers
+
+    held, answers = run(tmp_path, journey)
+    assert max(held) < 2 * MOST_HELD + 512 * 1024
+    assert answers == many
+
+
+def test_a_head_or_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:
+    async def given_up(server: Serving, said: str, seconds: int) -> bytes:
+        wire = await Wire.to(server)
+        wire.say(said)
+        await until(lambda: bool(server.server_state.connections))
+        there = connection(server)
+        await until(lambda: not said or bool(there._held) or there._reading)
+        there.look_after(server.front.tick + seconds - 2)
+        assert not there.transport.is_closing()
+        assert not there._over
+        there.look_after(server.front.tick + seconds)
+        answer = await wire.rest()
+        wire.writer.close()
+        await until(lambda: not server.server_state.connections)
+        return answer
+
+    async def journey(server: Serving) -> list[bytes]:
+        head = f"POST /events HTTP/1.1\r\n{AUTH}Content-Length: 10\r\n\r\n{{"
+        return [
+            await given_up(server, "GET /hea", HEAD_SECONDS),
+            await given_up(server, head, BODY_SECONDS),
+            await given_up(server, "", server.config.timeout_keep_alive),
+        ]
+
+    slow_head, slow_body, idle = run(tmp_path, journey)
+    assert slow_head.startswith(b"HTTP/1.1 408 ")
+    assert slow_body.startswith(b"HTTP/1.1 408 ")
+    assert idle == b""
+
+
+def test_answers_left_unread_for_long_end_the_connection(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> None:
+        wire = await prepared(server)
+        await wire.ask(get("/experiments/1/assignment/ada"))
+        there = connection(server)
+        wire.writer.transport.pause_reading()
+        while not there.flow.write_paused:
+            wire.say(get("/experiments/1/assignment/ada") * 100)
+            await asyncio.sleep(0)
+        there.look_after(server.front.tick + UNREAD_SECONDS)
+        await until(lambda: not server.server_state.connections)
+
+    run(tmp_path, journey)
+
+
+def test_while_the_server_drains_every_answer_is_the_last_of_its_connection(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> list[bytes]:
+        application = cast("Application", server.config.app)
+        await prepared(server)
+        wires = [await Wire.to(server) for _ in range(3)]
+        application.draining = True
+        paths = ("/experiments/1/assignment/ada", "/health", "/api/v1/experiments")
+        for wire, path in zip(wires, paths, strict=True):
+            wire.say(get(path))
+        return [await wire.rest() for wire in wires]
+
+    for answer in run(tmp_path, journey):
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.count(b"\r\nconnection: close\r\n") == 1
+
+
+def test_a_client_that_has_said_all_still_gets_its_answer(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> bytes:
+        await prepared(server)
+        wire = await Wire.to(server)
+        wire.say(get("/experiments/1/assignment/new"))
+        wire.writer.write_eof()
+        return await wire.rest()
+
+    assert b'"user_id":"new"' in run(tmp_path, journey)
+
+
+def test_with_too_many_waiting_new_work_is_refused_and_the_known_is_served(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> list[tuple[int, bytes, bytes]]:
+        hot = server.front.hot()
+        assert hot is not None
+        wire = await prepared(server)
+        await wire.ask(get("/experiments/1/assignment/ada"))
+        hot.waiting += MOST_WAITING
+        answers = [
+            await wire.ask(get("/experiments/1/assignment/ada")),
+            await wire.ask(post("/events", {"user_id": "ada", "type": "t"})),
+            await wire.ask(get("/health")),
+        ]
+        hot.waiting -= MOST_WAITING
+        answers.append(await wire.ask(post("/events", {"user_id": "ada", "type": "t"})))
+        return answers
+
+    known, refused, health, accepted = run(tmp_path, journey)
+    assert [known[0], refused[0], health[0], accepted[0]] == [200, 503, 200, 201]
+    assert b"\r\nretry-after: 1\r\n" in refused[1]
+    assert json.loads(refused[2])["code"] == "overloaded"
