@@ -24,7 +24,7 @@ NOW = 1_790_000_000_000_000
 
 
 def event(user_id: str = "u", event_id: str | None = None, **more: Any) -> Event:
-    canonical = identity.fresh(identity.beginning(NOW)) if event_id is None else identity.canonical(event_id)
+    canonical = identity.Fresh(NOW).next() if event_id is None else identity.canonical(event_id)
     return Event(canonical, user_id, "click", NOW, NOW, o=event_id, k=event_id is not None, **more)
 
 

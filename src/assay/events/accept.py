@@ -135,7 +135,7 @@ def _check_body(body: bytes, limits: Limits) -> None:
 class _Acceptor:
     """One request being read: what is the same for all its events."""
 
-    __slots__ = ("beginning", "experiment_id", "limits", "now", "resolve", "shift")
+    __slots__ = ("experiment_id", "ids", "limits", "now", "resolve", "shift")
 
     def __init__(self, now: int, resolve: Resolve, limits: Limits, experiment_id: int | None) -> None:
         self.now = now
@@ -143,7 +143,8 @@ class _Acceptor:
         self.limits = limits
         self.experiment_id = experiment_id
         self.shift = 0
-        self.beginning = identity.beginning(now)
+        #: Made for the first event that comes without an id.
+        self.ids: identity.Fresh | None = None
 
     def one(self, raw: bytes) -> Event | Rejected:
         """A body that is one event."""
@@ -266,7 +267,10 @@ class _Acceptor:
             start, end = self._time(request.timestamp)
         event_id = request.event_id
         if event_id is None:
-            canonical = identity.fresh(self.beginning)
+            ids = self.ids
+            if ids is None:
+                ids = self.ids = identity.Fresh(self.now)
+            canonical = ids.next()
         elif not 0 < len(event_id) <= longest or "\0" in event_id:
             raise wrong_text("event_id", event_id, longest)
         else:

@@ -13,8 +13,10 @@ import uuid
 #: Fixed for ever: changing it would let every event sent before count a second time.
 NAMESPACE = uuid.UUID("6c9f4b0e-7a52-5d0b-9a58-1f2b0c6f6a3d")
 
-_CANONICAL = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_LOW = (1 << 62) - 1
+_CANONICAL = re.compile(
+    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+).fullmatch
+_LOW = (1 << 61) - 1
 _RFC_VARIANT = 0x8 << 60
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
@@ -26,20 +28,29 @@ if hasattr(os, "register_at_fork"):
 
 def canonical(event_id: str) -> str:
     """The UUID text, in lower case, that stands for a caller's event id; equal ids give equal texts."""
-    if len(event_id) == 36 and _CANONICAL.fullmatch(event_id):
+    if len(event_id) == 36 and _CANONICAL(event_id):
         return event_id.lower()
     text = hashlib.sha1(NAMESPACE.bytes + event_id.encode(), usedforsecurity=False).hexdigest()
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
-def beginning(now: int) -> str:
-    """What all ids made at `now` (µs) begin with: 48 bits of time in ms, and the version."""
-    text = f"{now // 1_000 & 0xFFFF_FFFF_FFFF:012x}"
-    return f"{text[:8]}-{text[8:]}-7"
+class Fresh:
+    """New UUIDv7s for the events of one request received at `now` (µs).
 
+    They hold its time in ms and 73 random bits, and count up from event to event.
+    """
 
-def fresh(beginning: str) -> str:
-    """A new UUIDv7: its beginning and 74 random bits."""
-    noise = _random.getrandbits(74)
-    text = f"{noise & _LOW | _RFC_VARIANT:016x}"
-    return f"{beginning}{noise >> 62:03x}-{text[:4]}-{text[4:]}"
+    __slots__ = ("_beginning", "_low")
+
+    def __init__(self, now: int) -> None:
+        noise = _random.getrandbits(73)
+        time = f"{now // 1_000 & 0xFFFF_FFFF_FFFF:012x}"
+        self._beginning = f"{time[:8]}-{time[8:]}-7{noise >> 61:03x}-"
+        # A bit is left free, into which the counting may run.
+        self._low = noise & _LOW | _RFC_VARIANT
+
+    def next(self) -> str:
+        """One that no other event has."""
+        self._low += 1
+        text = f"{self._low:016x}"
+        return f"{self._beginning}{text[:4]}-{text[4:]}"

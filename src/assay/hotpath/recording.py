@@ -10,7 +10,7 @@ from assay.errors import Invalid, NotFound, UnsupportedType
 from assay.events.accept import accept_batch
 from assay.events.event import Batch, Event, Limits, Rejected
 from assay.events.log import EventLog
-from assay.hotpath.assigner import iso
+from assay.hotpath.assigner import stamp
 from assay.hotpath.http import (
     JSON,
     NDJSON,
@@ -197,14 +197,27 @@ class RecordingRoutes:
 
     def _note_doubles(self, doubles: list[Event]) -> None:
         """Enter repetitions into the ledger of the experiment they name, or of those their user is in."""
+        known: dict[str, list[int]] = {}
         for event in doubles:
             if event.x is not None:
                 self.log.notes.double(event.x, event)
                 continue
-            for experiment in self.published.ruleset.by_id.values():
-                unit_id = event.u if experiment.unit == "user_id" else (event.m or {}).get(experiment.unit)
-                if unit_id is not None and self.assignments.peek(experiment.id, unit_id) is not None:
-                    self.log.notes.double(experiment.id, event)
+            concerned = known.get(event.u) if event.m is None else None
+            if concerned is None:
+                concerned = self._concerned(event)
+                if event.m is None:
+                    known[event.u] = concerned
+            for experiment_id in concerned:
+                self.log.notes.double(experiment_id, event)
+
+    def _concerned(self, event: Event) -> list[int]:
+        """The experiments that the event's unit is in, as far as memory knows."""
+        found = []
+        for experiment in self.published.ruleset.by_id.values():
+            unit_id = event.u if experiment.unit == "user_id" else (event.m or {}).get(experiment.unit)
+            if unit_id is not None and self.assignments.peek(experiment.id, unit_id) is not None:
+                found.append(experiment.id)
+        return found
 
     def _unit(self, event: Event, experiment_id: int) -> tuple[int, str] | None:
         """The unit of the experiment that the event is of, as the assignments know it."""
@@ -215,17 +228,31 @@ class RecordingRoutes:
         return None if unit_id is None else (experiment_id, unit_id)
 
 
+class _Shown(msgspec.Struct, gc=False):
+    """The answer to one accepted event; a struct is encoded in half the time of a dictionary."""
+
+    event_id: str
+    user_id: str
+    type: str
+    timestamp: str
+    value: float | None
+    properties: msgspec.Raw
+    experiment_id: int | None
+    variant_id: int | None
+    status: str
+
+
 def _shown(event: Event, variant_id: int | None) -> bytes:
     return _encode(
-        {
-            "event_id": event.o or event.e,
-            "user_id": event.u,
-            "type": event.t,
-            "timestamp": iso(event.s),
-            "value": event.v,
-            "properties": _EMPTY if event.p is None else msgspec.Raw(event.p.encode()),
-            "experiment_id": event.x,
-            "variant_id": variant_id,
-            "status": "accepted",
-        }
+        _Shown(
+            event.o or event.e,
+            event.u,
+            event.t,
+            stamp(event.s).decode(),
+            event.v,
+            _EMPTY if event.p is None else msgspec.Raw(event.p.encode()),
+            event.x,
+            variant_id,
+            "accepted",
+        )
     )
