@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,6 +19,8 @@ K = TypeVar("K", bound=Hashable)
 #: Most label combinations of one series, whatever callers send.
 MAX_SERIES = 1000
 OTHER = "other"
+#: Gauges of which each worker has a part. Of the others, which show what all see, the largest stands for all.
+ADDED_GAUGES = frozenset({"assay_waiting_rows", "assay_cache_entries"})
 
 
 class Counts(Generic[K]):
@@ -62,6 +65,9 @@ class Telemetry:
         self.answered: dict[tuple[str, int], int] = {}
         self.statuses: Callable[[], dict[str, int]] = dict
         self.variant_key: Callable[[int, int], str] = lambda _, variant: str(variant)
+        #: Snapshots of the other workers, each with whether it lives; None where there is only one.
+        self.others: Callable[[], Iterable[tuple[bytes, bool]]] | None = None
+        self._inherited: list[_Family] = []
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._counters: list[tuple[str, str, Callable[[], float]]] = []
         self._analysed: set[int] = set()
@@ -168,8 +174,84 @@ class Telemetry:
         return family
 
     def exposition(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self._registry)
+        """The Prometheus text format; of all workers together, where there are several."""
+        if self.others is None:
+            return generate_latest(self._registry)
+        families = _Families()
+        families.add(_read(self.snapshot()), gauges=True)
+        for snapshot, alive in self.others():
+            families.add(_read(snapshot), gauges=alive)
+        return generate_latest(families)
+
+    def snapshot(self) -> bytes:
+        """What this process has counted, with what those before it in its place had, for its siblings."""
+        families = _Families()
+        families.add(
+            [
+                (
+                    each.name,
+                    each.documentation,
+                    each.type,
+                    [(s.name, s.labels, s.value) for s in each.samples],
+                )
+                for each in self._registry.collect()
+            ],
+            gauges=True,
+        )
+        families.add(self._inherited, gauges=False)
+        return msgspec.json.encode(families.plain())
+
+    def inherit(self, snapshot: bytes) -> None:
+        """Go on counting where another process has ended: a scraper must not see its counters shrink."""
+        self._inherited = _read(snapshot)
+
+
+#: Name, text, type, and samples of name, labels and value.
+_Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
+
+
+def _read(snapshot: bytes) -> list[_Family]:
+    return msgspec.json.decode(snapshot, type=list[_Family]) if snapshot else []
+
+
+class _Families:
+    """Series of several processes added up; gauges that all of them show alike stand for all."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[str, str]] = {}
+        self._samples: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+
+    def add(self, families: Iterable[_Family], *, gauges: bool) -> None:
+        """Add one process's series; without `gauges`, what it has counted only."""
+        for name, text, kind, samples in families:
+            if kind == "gauge" and not gauges:
+                continue
+            self._kinds.setdefault(name, (text, kind))
+            known = self._samples.setdefault(name, {})
+            alike = kind == "gauge" and name not in ADDED_GAUGES
+            for sample, labels, value in samples:
+                key = (sample, tuple(sorted(labels.items())))
+                before = known.get(key)
+                known[key] = value if before is None else max(before, value) if alike else before + value
+
+    def plain(self) -> list[_Family]:
+        """All of them."""
+        return [
+            (
+                name,
+                *self._kinds[name],
+                [(sample, dict(labels), value) for (sample, labels), value in rows.items()],
+            )
+            for name, rows in self._samples.items()
+        ]
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them, as the Prometheus client wants them."""
+        for name, text, kind, samples in self.plain():
+            family = Metric(name, text, kind)
+            for sample, labels, value in samples:
+                family.add_sample(sample, labels, value)
+            yield family
 
 
 def configure_logging(level: str, form: str) -> None:

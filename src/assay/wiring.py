@@ -55,6 +55,8 @@ class Application:
 
     def __init__(self, settings: Settings, sibling: Sibling | None = None) -> None:
         self.settings = settings
+        self._sibling = sibling
+        self._telemetry = Telemetry()
         self.stores = stores_for(settings, sibling)
         #: Set when the server is about to end: `/ready` is red then.
         self.draining = False
@@ -137,6 +139,8 @@ class Application:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         self._hot = None
+        if self._sibling is not None:
+            self._sibling.say(self._telemetry.snapshot())
         if self._opened:
             try:
                 await asyncio.to_thread(self._uses.flush, self.stores.database, utc_now())
@@ -147,8 +151,11 @@ class Application:
 
     def _assemble(self) -> HotPath:
         settings, stores = self.settings, self.stores
-        telemetry = Telemetry()
+        telemetry = self._telemetry
         self._watch(telemetry)
+        if self._sibling is not None:
+            telemetry.inherit(self._sibling.inherited())
+            telemetry.others = self._sibling.others
         limits = Limits(
             body=settings.max_body_bytes,
             events=settings.max_batch_events,
@@ -259,6 +266,8 @@ class Application:
 
     def _chore(self) -> None:
         now = utc_now()
+        if self._sibling is not None:
+            self._sibling.say(self._telemetry.snapshot())
         self.stores.tend(now)
         self._seen_catalog = microseconds()
         if self.stores.leads():

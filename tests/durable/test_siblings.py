@@ -121,3 +121,21 @@ def test_all_may_tell_at_once(workers: Callable[..., list[Worker]]) -> None:
     for thread in threads:
         thread.join(10)
     assert seen == [True] * 32
+
+
+def test_what_is_left_in_a_place_is_there_when_its_worker_is_gone() -> None:
+    siblings = Siblings(3)
+    try:
+        first, second = siblings.sit(0), siblings.sit(1)
+        assert (first.inherited(), first.others()) == (b"", [])
+        second.say(b"a" * 100)
+        second.say(b"short")
+        second.mark(serving=True)
+        assert first.others() == [(b"short", True)]
+        second.mark(serving=False)
+        assert first.others() == [(b"short", False)]
+        assert siblings.sit(1).inherited() == b"short"
+        second.say(b"x" * 5_000_000)  # no room for that
+        assert first.others() == [(b"short", False)]
+    finally:
+        siblings.close()

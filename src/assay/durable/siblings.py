@@ -27,6 +27,11 @@ _ASK, _SEEN = 1, 2
 PATIENCE: Final = 1.0
 
 
+#: Room for what one worker says of itself, of which only what is written takes memory.
+_ROOM: Final = 4 * 1024 * 1024
+_HEAD: Final = struct.Struct("<QQ")  # odd while it is being written; length
+
+
 class _Place(NamedTuple):
     receiving: socket.socket
     sending: socket.socket
@@ -38,6 +43,7 @@ class Siblings:
     def __init__(self, count: int) -> None:
         self.count = count
         self._flags = mmap.mmap(-1, count)
+        self._said = mmap.mmap(-1, count * _ROOM)
         self._places = [_Place(*socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)) for _ in range(count)]
         for place in self._places:
             for end in place:
@@ -49,6 +55,7 @@ class Siblings:
             for end in place:
                 end.close()
         self._flags.close()
+        self._said.close()
 
     def serving(self, place: int) -> bool:
         """Whether the worker in this place serves."""
@@ -66,6 +73,27 @@ class Siblings:
         """Send one message; lost if the other does not read, which looks by itself before long."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
             self._places[to].sending.send(_MESSAGE.pack(kind, sender, ticket))
+
+    def say(self, place: int, what: bytes) -> None:
+        """Leave a text about the worker here for its siblings; one that is too long leaves the old one."""
+        if len(what) > _ROOM - _HEAD.size:
+            return
+        start = place * _ROOM
+        turn = _HEAD.unpack_from(self._said, start)[0] | 1
+        _HEAD.pack_into(self._said, start, turn, 0)
+        begin = start + _HEAD.size
+        self._said[begin : begin + len(what)] = what
+        _HEAD.pack_into(self._said, start, turn + 1, len(what))
+
+    def said(self, place: int) -> bytes:
+        """What was left last in this place, also by a worker that is gone; empty if nothing, or just now."""
+        start = place * _ROOM
+        for _ in range(100):
+            turn, length = _HEAD.unpack_from(self._said, start)
+            what = self._said[start + _HEAD.size : start + _HEAD.size + length]
+            if turn % 2 == 0 and _HEAD.unpack_from(self._said, start)[0] == turn:
+                return what
+        return b""
 
     def receiver(self, place: int) -> socket.socket:
         """Where messages to this place arrive."""
@@ -99,6 +127,21 @@ class Sibling:
     def mark(self, *, serving: bool) -> None:
         """Say whether this worker serves, and so must be asked."""
         self._siblings.mark(self._place, serving=serving)
+
+    def say(self, what: bytes) -> None:
+        """Leave a text about this worker."""
+        self._siblings.say(self._place, what)
+
+    def inherited(self) -> bytes:
+        """What the last worker in this place left."""
+        return self._siblings.said(self._place)
+
+    def others(self) -> list[tuple[bytes, bool]]:
+        """What the others left, each with whether it serves."""
+        places = (place for place in range(self._siblings.count) if place != self._place)
+        return [
+            (said, self._siblings.serving(place)) for place in places if (said := self._siblings.said(place))
+        ]
 
     def leave(self) -> None:
         """Listen no more. On the loop."""
