@@ -140,6 +140,8 @@ class Postgres:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
         process.wait(30)
+        # One that dies a little later still holds the memory they share, and keeps a new server from starting.
+        until(lambda: not any(map(_lives, children)), "its processes are gone")
 
     def freeze(self) -> None:
         """Let it hang: connections stay open and nothing answers."""
@@ -187,6 +189,14 @@ class Postgres:
 def _children(parent: int) -> list[int]:
     path = Path(f"/proc/{parent}/task/{parent}/children")
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 def _free_port() -> int:
