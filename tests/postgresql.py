@@ -140,7 +140,7 @@ class Postgres:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
         process.wait(30)
-        # One that dies a little later still holds the memory they share, and keeps a new server from starting.
+        # One that dies a little later still holds the memory they share; no new server starts beside it.
         until(lambda: not any(map(_lives, children)), "its processes are gone")
 
     def freeze(self) -> None:
