@@ -25,6 +25,9 @@ from assay.durable.siblings import Siblings
 Run = Callable[[Siblings, int, int], int]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+#: The code of a signal from a terminal, which sends it to the workers as well. Told a second time they would
+#: not finish what they have accepted.
+_FROM_TERMINAL: Final = 0x80
 #: Seconds: the pause before a worker that died is replaced grows from the first to the second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: A worker that lived so long was well.
@@ -95,7 +98,9 @@ class Workers:
         if found.si_signo in {signal.SIGTERM, signal.SIGINT}:
             if self._ending is None:
                 self._ending = time.monotonic()
-            self._end_all(signal.Signals(found.si_signo))
+            if found.si_code != _FROM_TERMINAL:
+                self._end_all(signal.Signals(found.si_signo))
+            self._leaving.update(self._alive)
         elif found.si_signo == signal.SIGHUP and self._ending is None:
             self._replace_all()
 
@@ -167,6 +172,8 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             code = self._run(self._siblings, place, self._pipe[0])
+        except KeyboardInterrupt:
+            code = 0  # everything is finished; the server only says by which signal
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 1
         except BaseException:  # noqa: BLE001 - said here, because nobody above this frame is this process's
