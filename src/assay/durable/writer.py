@@ -149,7 +149,9 @@ class SqliteWriter:
         self.last_error: Unavailable | None = None
         self._lanes: list[Lane] = []
         self._exclusive: deque[_Turn | _Job] = deque()
-        self._wake = threading.Event()
+        #: Free when there may be something to do. A bare lock: an event costs a request more than its answer.
+        self._wake = threading.Lock()
+        self._wake.acquire()
         self._guard = threading.Lock()
         self._waiting_rows = 0
         self._waiting_bytes = 0
@@ -170,7 +172,7 @@ class SqliteWriter:
     def close(self) -> None:
         """Refuse new work, write what is queued, and close the file."""
         self._closing = True
-        self._wake.set()
+        self._rouse()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -223,8 +225,8 @@ class SqliteWriter:
             lane._waiting.append(future)  # noqa: SLF001
             self._waiting_rows += rows
             self._waiting_bytes += size
-        if not self._wake.is_set():
-            self._wake.set()
+            if self._wake.locked():
+                self._wake.release()
         return future
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -257,7 +259,13 @@ class SqliteWriter:
             if self._closing or self._thread is None:
                 raise Unavailable("The server is shutting down.", code="shutting_down", retry_after=1)
             self._exclusive.append(place)
-        self._wake.set()
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Let the thread look whether there is something to do."""
+        with self._guard:
+            if self._wake.locked():
+                self._wake.release()
 
     def _take(self) -> list[_Group]:
         """Everything that has gathered, up to the limits of one transaction."""
@@ -285,8 +293,7 @@ class SqliteWriter:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
-            self._wake.clear()
+            self._wake.acquire()
             while True:
                 self._serve_exclusive()
                 groups = self._take()
@@ -298,7 +305,7 @@ class SqliteWriter:
                 with self._guard:
                     if not self._exclusive and not any(lane._items for lane in self._lanes):  # noqa: SLF001
                         return
-                self._wake.set()
+                self._rouse()
 
     def _serve_exclusive(self) -> None:
         """One turn or job between two groups, so that neither kind of writer starves the other."""

@@ -178,7 +178,13 @@ def refuse_doubled(data: bytes, names: tuple[bytes, ...]) -> None:
     Looked at closely only where one of `names` stands more than once in a body that is a single object: a
     count costs next to nothing. Arrays of events, where names repeat by nature, are not looked at.
     """
-    if data[:1] != b"{" or len(data) > _LARGEST_CHECKED or all(data.count(name) < 2 for name in names):
+    if data[:1] != b"{" or len(data) > _LARGEST_CHECKED:
+        return
+    count = data.count
+    for name in names:  # a loop, not a generator: this runs for every body
+        if count(name) > 1:
+            break
+    else:
         return
     with contextlib.suppress(ValueError, RecursionError):  # the decoder will say what is wrong
         json.loads(data, object_pairs_hook=_once)
