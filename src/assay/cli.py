@@ -1,5 +1,6 @@
 """The `assay` command. Each command imports what it needs when it runs, so that `--help` is quick."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,44 @@ def migrate(data: Data = None) -> None:
     from assay.stores.choice import migrate as run
 
     print(f"{run(settings)} is up to date.")
+
+
+@app.command()
+def transfer(
+    to: Annotated[
+        str,
+        typer.Option("--to", help="postgresql://user:password@host/database; postgresql: of DATABASE_URL."),
+    ],
+    from_: Annotated[
+        str, typer.Option("--from", help="What is in the data directory: sqlite+duckdb.")
+    ] = "sqlite+duckdb",
+    data: Data = None,
+) -> None:
+    """Copy the whole installation in the data directory to an empty PostgreSQL, with checks.
+
+    Interrupted and repeated, it goes on where it was.
+    """
+    if from_ != "sqlite+duckdb":
+        _fail(f"--from takes sqlite+duckdb, which is what a data directory holds; got {from_!r}.")
+    given = _settings(data_dir=data)
+    named = to.lower() in {"postgresql", "postgres"}
+    target = (given if named else _settings(data_dir=data, database_url=to)).postgres
+    if target is None:
+        where = "DATABASE_URL" if named else "--to"
+        _fail(f"{where} names no PostgreSQL: it takes a URL like postgresql://user:password@host/database.")
+    from rich.console import Console
+
+    from assay.stores.base import utc_now
+    from assay.transfer.run import source_settings
+    from assay.transfer.run import transfer as run
+    from assay.transfer.shown import Shown
+
+    with Shown(Console(stderr=True)) as shown:
+        run(source_settings(given), target, shown, utc_now)
+    start = "" if named else f"DATABASE_URL={target.shown} "
+    print(f"Next: {start}assay serve --workers {os.cpu_count() or 1}")
+    if not named:
+        print("The URL is shown without password and parameters: write it as you gave it.")
 
 
 @app.command()
