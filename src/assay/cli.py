@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from assay import __version__
+from assay.cli_offline import offline_app
 from assay.errors import AssayError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ import_app = typer.Typer(
     help="Import assignments or events from CSV, Parquet or NDJSON.", no_args_is_help=True
 )
 app.add_typer(import_app, name="import")
+app.add_typer(offline_app)
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="Data directory (DATA_DIR).", show_default="./assay-data")
