@@ -16,6 +16,7 @@ class _Pair:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
+        self.marked = False
 
     def reset(self) -> None:
         """End both at once; the client hears a reset, not an end of file."""
@@ -43,6 +44,8 @@ class Proxy:
         self._pairs: set[_Pair] = set()
         self._cut_at_request: int | None = None
         self._cut_at_answer: int | None = None
+        self._mark: bytes | None = None
+        self._marked = 0
         self._refusing = False
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
@@ -116,10 +119,22 @@ class Proxy:
 
         self._call(do)
 
+    def cut_answer_to(self, mark: bytes) -> None:
+        """Reset all connections when the next chunk from a client that has `mark` in it is answered.
+
+        The server has then done what was asked, and the client does not hear of it.
+        """
+
+        async def do() -> None:
+            self._mark = mark
+
+        self._call(do)
+
     @property
     def armed(self) -> bool:
         """Whether a cut that was ordered has yet to happen."""
-        return self._cut_at_request is not None or self._cut_at_answer is not None
+        waiting = self._cut_at_request is not None or self._cut_at_answer is not None
+        return waiting or self._mark is not None or self._marked > 0
 
     def __enter__(self) -> Self:
         return self.start()
@@ -147,6 +162,7 @@ class Proxy:
 
     def _reset_all(self) -> int:
         pairs, self._pairs = self._pairs, set()
+        self._marked = 0
         for pair in pairs:
             pair.reset()
         return len(pairs)
@@ -172,15 +188,20 @@ class Proxy:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _asked(self) -> bool:
+    def _asked(self, pair: _Pair, chunk: bytes) -> bool:
         self.requests += 1
+        if self._mark is not None and self._mark in chunk:
+            self._mark, pair.marked = None, True
+            self._marked += 1
         if self.requests != self._cut_at_request:
             return False
         self._cut_at_request = None
         return True
 
-    def _told(self) -> bool:
+    def _told(self, pair: _Pair, _chunk: bytes) -> bool:
         self.answers += 1
+        if pair.marked:
+            return True
         if self.answers != self._cut_at_answer:
             return False
         self._cut_at_answer = None
@@ -191,12 +212,12 @@ class Proxy:
         pair: _Pair,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
-        cut: Callable[[], bool],
+        cut: Callable[[_Pair, bytes], bool],
     ) -> None:
         """Carry one direction until it ends; its end is passed on, too."""
         try:
             while chunk := await source.read(_CHUNK):
-                if cut():
+                if cut(pair, chunk):
                     self._reset_all()
                     return
                 await self._flowing.wait()

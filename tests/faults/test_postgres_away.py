@@ -216,7 +216,12 @@ def test_known_users_are_served_from_memory__the_rest_is_refused_at_once__it_rec
 
         # What was acknowledged is there, once; what was refused as not stored is not there.
         with psycopg.connect(url) as connection:
-            found = [row[0] for row in connection.execute("SELECT event_id FROM events").fetchall()]
+            found = [
+                row[0]
+                for row in connection.execute(
+                    "SELECT coalesce(original_id, event_id::text) FROM events"
+                ).fetchall()
+            ]
             assigned = {row[0] for row in connection.execute("SELECT unit_id FROM assignments").fetchall()}
         assert len(set(found)) == len(found)
         for each in watcher.seen:
