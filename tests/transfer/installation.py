@@ -1,12 +1,14 @@
 """A small installation with something of everything, made through the application, and what it answers."""
 
 import asyncio
+import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx2
 
 from assay.settings import load
@@ -246,3 +248,43 @@ _ABOUT = (
     *("report", "results", "stats", "timeseries", "events/ledger", "variants", "history", "phases"),
     *("overrides", "assignments", "results?group_by=day", "report?metrics=buy,money"),
 )
+
+
+_MANY_RECORDS = """
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)
+INSERT INTO assignments (seq, experiment_id, unit_id, variant_id, phase, assigned_at)
+SELECT :last + i, 1, 'many-' || i, :variant + i % 2, 1 + i % 3, 1780000000000000 + i FROM n
+"""
+_MANY_ASSIGNMENTS = """
+INSERT INTO assignments
+SELECT $last + i, 1, 'many-' || i, $variant + i % 2, 1 + i % 3, make_timestamp(1780000000000000 + i)
+FROM range(1, $count + 1) AS r (i)
+"""
+_MANY_EVENTS = """
+INSERT INTO events
+SELECT
+  $last + i, id, CASE WHEN i % 3 = 0 THEN 'order-' || i END, i % 3 = 0,
+  CASE WHEN i % 3 = 0 THEN md5_number_lower(unit || chr(31) || CAST(id AS VARCHAR)) END, unit, NULL,
+  CASE i % 4 WHEN 0 THEN 'buy' ELSE 'page_view' END, moment, moment, moment, i % 97 / 7, i % 97 / 7,
+  '{"page":"/shop/' || i % 1000 || '","kg":' || i % 13 || '.5}', NULL, NULL
+FROM (
+  SELECT i, CAST(md5('event ' || i) AS UUID) AS id, 'many-' || (i * 7919 % $units + 1) AS unit,
+    make_timestamp(1780100000000000 + i * 1000) AS moment
+  FROM range(1, $count + 1) AS r (i)
+)
+"""
+
+
+def swell(data: Path, *, assignments: int, events: int) -> None:
+    """Put many more rows into a directory, as if they had come through the door long ago."""
+    with duckdb.connect(str(data / "events.duckdb")) as store, sqlite3.connect(data / "assay.db") as catalog:
+        [(last_event, last)] = store.execute("SELECT events, assignments FROM position").fetchall()
+        [variant] = catalog.execute("SELECT min(id) FROM variants WHERE experiment_id = 1").fetchone()
+        records = {"last": last, "variant": variant, "count": assignments}
+        catalog.execute(_MANY_RECORDS, records)
+        given = ((last_event + events) // 65_536 + 2,)
+        catalog.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'inbox'", given)
+        store.execute(_MANY_ASSIGNMENTS, records)
+        store.execute(_MANY_EVENTS, {"last": last_event, "units": assignments, "count": events})
+        position = {"events": last_event + events, "assignments": last + assignments}
+        store.execute("UPDATE position SET events = $events, assignments = $assignments", position)
