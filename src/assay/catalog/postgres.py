@@ -4,8 +4,6 @@ Everything that is set lasts one transaction, and no lock outlives it, so that a
 may give the connection to somebody else in between.
 """
 
-from collections.abc import Callable, Generator
-from functools import cache
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, text
@@ -13,6 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session
 
+from assay.durable.watched import Away, never, watched
 from assay.errors import AssayError, Invalid, Unavailable
 
 #: The lock that whoever changes the catalog or its tables holds until the end of the transaction.
@@ -39,18 +38,14 @@ def is_url(database: str) -> bool:
     return database.startswith("postgresql://")
 
 
-def _never() -> bool:
-    return False
-
-
-def connect(url: str, *, prepared: bool = True, away: Callable[[], bool] = _never) -> Any:
+def connect(url: str, *, prepared: bool = True, away: Away = never) -> Any:
     """A connection of the driver, which is loaded with the first one.
 
     It waits for its server as long as it takes, but not when `away` says, asked ten times a second, that
     nobody there answers.
     """
-    kind = _watched()
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - as there
+    kind = watched()
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - not needed where SQLite is the database
 
     if away():
         raise kind.silent()
@@ -60,40 +55,7 @@ def connect(url: str, *, prepared: bool = True, away: Callable[[], bool] = _neve
     return connection
 
 
-@cache
-def _watched() -> Any:
-    """The driver's class of connections, with an end to its patience: a frozen server breaks nothing off."""
-    import psycopg  # noqa: PLC0415 - not needed where SQLite is the database
-
-    class Watched(psycopg.Connection[Any]):
-        away: Callable[[], bool] = staticmethod(_never)
-
-        @staticmethod
-        def silent() -> Exception:
-            return psycopg.OperationalError("the server does not answer")
-
-        def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
-            return super().wait(self._looking(gen), *args, **options)
-
-        def _looking(self, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-            """The driver's own steps: each yields what to wait for and gets it, or 0 when nothing came."""
-            try:
-                wanted = next(steps)
-                while True:
-                    ready = yield wanted
-                    if not ready and self.away():
-                        self.close()  # whatever comes later belongs to a statement that was given up
-                        raise self.silent()
-                    wanted = steps.send(ready)
-            except StopIteration as done:
-                return done.value
-
-    return Watched
-
-
-def open_engine(
-    url: str, *, read_only: bool, prepared: bool, away: Callable[[], bool] | None = None
-) -> Engine:
+def open_engine(url: str, *, read_only: bool, prepared: bool, away: Away | None = None) -> Engine:
     """Connections that are tried before each use, so that a database that was restarted does no harm.
 
     A reader sees one moment. A writer sees what was committed before each statement: it waits for its turn
@@ -101,7 +63,7 @@ def open_engine(
     """
 
     def made() -> Any:
-        connection = connect(url, prepared=prepared, away=away or _never)
+        connection = connect(url, prepared=prepared, away=away or never)
         connection.read_only = read_only
         return connection
 

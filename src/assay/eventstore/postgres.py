@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 import psycopg_pool
 
+from assay.durable.watched import Away, never, watched
 from assay.errors import AssayError, Conflict, Invalid, Unavailable
 from assay.eventstore import importing, listing, questions
 from assay.eventstore.base import (
@@ -119,7 +120,8 @@ class PostgresStore:
     `url` is a libpq connection string or URL; `replica` names one that answers questions. `prepared`:
     False behind a pooler that gives each transaction another connection. `statement_timeout`: seconds that a
     question or a portion may take. `memory` bounds what one question may take, and the reading of a file, as
-    `1GiB`. `connections` bounds those for writing and those for reading, each. Connects when first used.
+    `1GiB`. `connections` bounds those for writing and those for reading, each. While `away` says that the
+    server of `url` does not answer, nobody waits for it. Connects when first used.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class PostgresStore:
         statement_timeout: float = 60.0,
         memory: str = "1GiB",
         connections: int = 4,
+        away: Away = never,
     ) -> None:
         self._memory = memory
         self._timeout = max(round(statement_timeout * 1_000), 1)
@@ -141,7 +144,8 @@ class PostgresStore:
             f"SET LOCAL statement_timeout = {self._timeout}; SET LOCAL work_mem = {work}; "
             "SET LOCAL parallel_tuple_cost = 0.001; SET LOCAL parallel_setup_cost = 100"
         )
-        self._writing = _pool(url, connections, prepared=prepared)
+        self._away = away
+        self._writing = _pool(url, connections, prepared=prepared, away=away)
         self._reading = self._writing if replica is None else _pool(replica, connections, prepared=prepared)
         self._importing = threading.Lock()
         self._moment = _Moment()
@@ -342,6 +346,7 @@ class PostgresStore:
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[Connection]:
+        self._refuse_away(self._reading)
         with _errors(), self._reading.connection() as connection:
             connection.execute(self._asking)
             try:
@@ -356,10 +361,16 @@ class PostgresStore:
 
         `storing`: what the server says of values is said of the input.
         """
+        self._refuse_away(self._writing)
         limit = self._timeout if timeout is None else timeout
         with _errors(storing=storing), self._writing.connection() as connection, connection.transaction():
             connection.execute(f"SET LOCAL statement_timeout = {limit}")
             yield connection
+
+    def _refuse_away(self, pool: psycopg_pool.ConnectionPool[Connection]) -> None:
+        if pool is self._writing and self._away():
+            sentence, code, retry_after = _LOST
+            raise Unavailable(sentence, code=code, retry_after=retry_after)
 
     def _removed(self, what: str, parameters: Mapping[str, Any]) -> Erased:
         with self._transaction(timeout=0) as connection:
@@ -447,12 +458,20 @@ def _rows(portion: Sequence[_LogRow], after: int) -> Iterator[Row]:
                 )
 
 
-def _pool(url: str, connections: int, *, prepared: bool) -> psycopg_pool.ConnectionPool[Connection]:
+def _pool(
+    url: str, connections: int, *, prepared: bool, away: Away = never
+) -> psycopg_pool.ConnectionPool[Connection]:
     kwargs: dict[str, Any] = {"autocommit": True, "connect_timeout": 5, "application_name": "assay events"}
     if not prepared:
         kwargs["prepare_threshold"] = None
+
+    def watch(connection: Any) -> None:
+        connection.away = away
+
     return psycopg_pool.ConnectionPool(
         url,
+        connection_class=watched(),
+        configure=watch,
         min_size=0,
         max_size=connections,
         open=True,

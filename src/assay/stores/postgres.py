@@ -26,6 +26,7 @@ from assay.catalog.database import Actor, Database, ReadTx, WriteTx
 from assay.catalog.publish import Publisher
 from assay.durable.postgres import Patience, PostgresWriter
 from assay.durable.siblings import Sibling
+from assay.durable.watched import Away, never
 from assay.errors import AssayError, Invalid, Unavailable
 from assay.events.log import EventLog
 from assay.events.postgres import PostgresEventLog
@@ -94,13 +95,13 @@ class PostgresStores:
         settings, url = self.settings, self._url
         prepared = settings.prepares(url)
         with contextlib.ExitStack() as stack:
-            self._store = _event_store(settings, url)
-            stack.callback(self._store.close)
-            _prepare(url, self._store)
-            self.store: EventStore = self._store
             self._writer = PostgresWriter(
                 url.asyncpg, prepared=prepared, connections=settings.database_pool_size, patience=_PATIENCE
             )
+            self._store = _event_store(settings, url, self._is_away)
+            stack.callback(self._store.close)
+            _prepare(url, self._store)
+            self.store: EventStore = self._store
             self._memory = PostgresAssignments(self._writer, settings.cache_max_size)
             self.assignments: AssignmentStore = self._memory
             self.attributes: Attributes = PostgresAttributes(self._writer)
@@ -241,7 +242,7 @@ class PostgresStores:
         """See `Stores`."""
 
 
-def _event_store(settings: Settings, url: PostgresUrl) -> PostgresStore:
+def _event_store(settings: Settings, url: PostgresUrl, away: Away = never) -> PostgresStore:
     events, reports = settings.events_postgres, settings.report_postgres
     if events != url:
         raise Invalid.field(
@@ -255,6 +256,7 @@ def _event_store(settings: Settings, url: PostgresUrl) -> PostgresStore:
         prepared=settings.prepares(url) and (replica is None or settings.prepares(replica)),
         statement_timeout=settings.statement_timeout,
         memory=settings.report_memory,
+        away=away,
     )
 
 
