@@ -45,7 +45,7 @@ BODY_SECONDS: Final = 60
 #: Seconds a client may leave its answers unread.
 UNREAD_SECONDS: Final = 60
 #: Seconds in which a client can still read why it was turned away before the connection goes.
-FAREWELL_SECONDS: Final = 2
+FAREWELL_SECONDS: Final = 10
 #: Heads remembered, and how long one may be; a client sends the same one again and again.
 _MOST_KNOWN: Final = 1024
 _LONGEST_KNOWN: Final = 2048
@@ -497,10 +497,7 @@ class HotProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._over = True
             return
-        if self._reading and not 0 <= self._due <= SHORT_BODY:
-            self._leave()  # it did not want the rest of the body, nor do we
-            return
-        self.flow.resume_reading()
+        self.flow.resume_reading()  # also where it did not want the rest of the body, which is passed over
         if self._held and not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._go_on)
