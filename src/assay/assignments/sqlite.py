@@ -78,7 +78,7 @@ class SqliteAssignments:
         #: What was removed since a filling began, which reads the table as it was then.
         self._removed_units: set[str] = set()
         self._removed_experiments: set[int] = set()
-        self._lane = writer.lane("assignments", _store, _size)
+        self._lane = writer.lane("assignments", _store, _size, self._settled)
         self._reader = open_reader(path)
         self._slow_reader = open_reader(path)
         self._slow_guard = threading.Lock()
@@ -153,18 +153,13 @@ class SqliteAssignments:
 
     def put(self, record: Record) -> asyncio.Future[Record]:
         """See `AssignmentStore`."""
-        future = self._lane.put(record)
-        future.add_done_callback(self._settled)
-        return future
+        return self._lane.put(record)
 
     async def put_many(self, records: Sequence[Record]) -> list[Record]:
         """See `AssignmentStore`."""
         if not records:
             return []
-        future = self._lane.put(list(records))
-        future.add_done_callback(self._settled_together)
-        # A caller that goes away must not take what is on disk out of memory.
-        stored: list[Record] = await asyncio.shield(future)
+        stored: list[Record] = await self._lane.put(list(records))
         return stored
 
     def page(self, experiment_id: int, after: int, limit: int) -> list[tuple[int, Record]]:
@@ -218,17 +213,14 @@ class SqliteAssignments:
     def _remember(self, record: Record) -> None:
         self._recent.put(record.experiment_id, record.unit_id, (record.variant_id, record.assigned_at))
 
-    def _settled(self, future: asyncio.Future[Record]) -> None:
-        if future.cancelled():  # the row may be on disk all the same
-            self._bypassed = True
-            self._recent.complete = False
-        elif future.exception() is None:
-            self._remember(future.result())
-
-    def _settled_together(self, future: asyncio.Future[list[Record]]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            for record in future.result():
-                self._remember(record)
+    def _settled(self, _: list[Record | list[Record]], stored: Sequence[Record | list[Record]]) -> None:
+        """A group is on disk: remember it, whether or not those who asked still wait."""
+        for each in stored:
+            if isinstance(each, Record):
+                self._remember(each)
+            else:
+                for record in each:
+                    self._remember(record)
 
     def _slowly(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._slow_guard:

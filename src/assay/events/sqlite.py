@@ -19,7 +19,8 @@ from assay.events.event import Event, encode
 from assay.events.notes import Notes
 from assay.events.recent import RecentKeys
 
-_Row = tuple[int, str]
+_Row = tuple[int, str, list[str]]
+"""How many events, their text, and the keys to remember once they are on disk."""
 
 #: A statement for each power of two, so that few serve groups of any size. Values in one statement take a
 #: quarter of the time of a statement for each row, and leave the interpreter to others meanwhile.
@@ -58,7 +59,7 @@ class SqliteEventLog:
         self.notes = Notes()
         self._path = path
         self._stored = stored
-        self._lane = writer.lane("inbox", _store, _size)
+        self._lane = writer.lane("inbox", _store, _size, self._settled)
         self._memory = memory
         self._recent = RecentKeys(memory)
 
@@ -87,20 +88,16 @@ class SqliteEventLog:
 
     def append(self, events: list[Event]) -> asyncio.Future[Sequence[Event]]:
         """See `EventLog`; one row, of which nobody can tell yet whether it is a repetition."""
-        future = self._lane.put((len(events), encode(events)))
         keys = [event.e + event.u for event in events if event.k]
-        count = len(events)
+        return self._lane.put((len(events), encode(events), keys))
 
-        def settled(done: asyncio.Future[Sequence[Event]]) -> None:
-            # Only what is on disk is known: a repetition of what may yet fail must not be waved through.
-            if done.cancelled() or done.exception() is not None:
-                return
+    def _settled(self, rows: list[_Row], _: Sequence[Sequence[Event]]) -> None:
+        # Only what is on disk is known: a repetition of what may yet fail must not be waved through.
+        remember = self._recent.remember
+        for count, _text, keys in rows:
             self.accepted += count
             for key in keys:
-                self._recent.remember(key)
-
-        future.add_done_callback(settled)
-        return future
+                remember(key)
 
     def forget(self, user_id: str) -> None:
         """See `EventLog`."""
@@ -126,6 +123,6 @@ def _store(connection: sqlite3.Connection, rows: list[_Row]) -> list[Sequence[Ev
     while start < len(rows):
         power = min((len(rows) - start).bit_length() - 1, len(_INSERTS) - 1)
         end = start + 2**power
-        connection.execute(_INSERTS[power], [value for row in rows[start:end] for value in row])
+        connection.execute(_INSERTS[power], [value for row in rows[start:end] for value in row[:2]])
         start = end
     return [()] * len(rows)
