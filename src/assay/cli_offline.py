@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from assay.errors import Invalid
+
 offline_app = typer.Typer()
 
 _Many = list[str] | None
@@ -164,3 +166,203 @@ def analyze(
 def _print_json(document: dict[str, Any]) -> None:
     json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     print()
+
+
+_Test = Annotated[str, typer.Option(help="fixed (one look), group-sequential or always-valid.")]
+_Alpha = Annotated[float, typer.Option(help="Chance of a false alarm that is accepted.")]
+_OneSided = Annotated[bool, typer.Option("--one-sided", help="Ask only whether it is better.")]
+_Looks = Annotated[int, typer.Option(help="Equally spaced looks of a sequential test.", min=1, max=1000)]
+_Where = Annotated[str | None, typer.Option(help="Keep only rows for which this SQL condition holds.")]
+
+
+@offline_app.command()
+def power(
+    baseline: Annotated[
+        float | None, typer.Option(help="Share of units that convert today, as 0.05, for a yes/no metric.")
+    ] = None,
+    mean: Annotated[
+        float | None, typer.Option(help="Mean of the metric today, for any other metric.")
+    ] = None,
+    sd: Annotated[float | None, typer.Option(help="Standard deviation of --mean over units.")] = None,
+    numerator_mean: Annotated[float | None, typer.Option(help="For a ratio: mean of the upper.")] = None,
+    numerator_sd: Annotated[float | None, typer.Option(help="Its standard deviation over units.")] = None,
+    denominator_mean: Annotated[float | None, typer.Option(help="For a ratio: mean of the lower.")] = None,
+    denominator_sd: Annotated[float | None, typer.Option(help="Its standard deviation over units.")] = None,
+    correlation: Annotated[
+        float, typer.Option(help="Correlation of numerator and denominator over units.", min=-1.0, max=1.0)
+    ] = 0.0,
+    past: Annotated[
+        str | None, typer.Option("--from", help="File of past units to take the baseline from, with --unit.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="With --from: column of the unit.")] = None,
+    metric: Annotated[str | None, typer.Option(help="With --from: column of a mean.")] = None,
+    conversion: Annotated[str | None, typer.Option(help="With --from: column of a conversion.")] = None,
+    ratio: Annotated[str | None, typer.Option(help="With --from: NUMERATOR/DENOMINATOR.")] = None,
+    covariate: Annotated[
+        _Many, typer.Option(help="With --from: column for CUPED, which makes the experiment smaller.")
+    ] = None,
+    where: _Where = None,
+    lift: Annotated[float | None, typer.Option(help="Relative effect to detect: 0.05 is +5 %.")] = None,
+    difference: Annotated[
+        float | None, typer.Option(help="Absolute effect to detect, in the metric's unit.")
+    ] = None,
+    units: Annotated[
+        int | None, typer.Option(help="Units of all arms: find the detectable effect, or the power.", min=4)
+    ] = None,
+    power: Annotated[
+        float | None, typer.Option(help="Chance to find the effect.", show_default="0.8")
+    ] = None,
+    alpha: _Alpha = 0.05,
+    one_sided: _OneSided = False,
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="With --units: look for the detectable decrease.")
+    ] = False,
+    split: Annotated[float, typer.Option(help="Treatment units for each control unit; 0.25 is 80/20.")] = 1.0,
+    treatments: Annotated[
+        int, typer.Option(help="Treatments beside the control; they share alpha.", min=1, max=20)
+    ] = 1,
+    daily: Annotated[float | None, typer.Option(help="Units that enter a day, all arms: gives days.")] = None,
+    method: _Test = "fixed",
+    looks: _Looks = 28,
+    as_json: _Json = False,
+) -> None:
+    """How many units and days an experiment needs, what it can detect, or with which power.
+
+    Give the baseline and two of effect, units and power: the third is found. Sizes are for the normal
+    approximation, sequential ones by their exact crossing probabilities. Exit code 0, or 1 with a sentence.
+    """
+    from assay.offline import design
+    from assay.offline import request as asked
+    from assay.stats import Baseline, Design
+
+    if sum(way is not None for way in (baseline, mean, numerator_mean, past)) != 1:
+        raise Invalid(
+            "Give one baseline: --baseline, or --mean with --sd, or the four numbers of a ratio, or --from."
+        )
+    proportion = baseline is not None
+    if baseline is not None:
+        known = design.rate_baseline(baseline)
+    elif mean is not None:
+        known = Baseline(mean, asked.needed("--sd", sd, "--mean") ** 2)
+    elif numerator_mean is not None:
+        above = numerator_mean, asked.needed("--numerator-sd", numerator_sd, "a ratio")
+        below = (
+            asked.needed("--denominator-mean", denominator_mean, "a ratio"),
+            asked.needed("--denominator-sd", denominator_sd, "a ratio"),
+        )
+        known = design.ratio_baseline(above, below, correlation)
+    else:
+        one = asked.metrics_of(
+            means=[metric] if metric else [],
+            conversions=[conversion] if conversion else [],
+            ratios=[ratio] if ratio else [],
+        )
+        covariates = tuple(dict.fromkeys(covariate or []))
+        column = asked.needed("--unit", unit, "--from")
+        known, proportion = design.past_baseline(
+            asked.Request(str(past), column, None, one, covariates, where=where)
+        )
+    falls = lower_is_better or ((lift or difference or 1.0) < 0.0)
+    test = asked.one_of("--method", method, tuple(asked.STATS_TESTS))
+    found = design.answer(
+        design.Question(
+            known,
+            proportion,
+            Design(
+                asked.STATS_TESTS[test],
+                alpha,
+                ("less" if falls else "greater") if one_sided else "two-sided",
+                split,
+                looks,
+            ),
+            treatments,
+            difference,
+            lift,
+            units,
+            power,
+            daily,
+        )
+    )
+    if as_json:
+        _print_json(design.document(found))
+    else:
+        from rich.console import Console
+
+        from assay.offline.plans import show_design
+
+        show_design(found, Console())
+
+
+@offline_app.command()
+def simulate(
+    file: Annotated[
+        str | None, typer.Argument(help="File of real units to deal to the arms anew; none draws units.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="With a file: column of the unit.")] = None,
+    metric: Annotated[_Many, typer.Option(help="With a file: column of a mean. Repeatable.")] = None,
+    conversion: Annotated[_Many, typer.Option(help="With a file: column of yes/no. Repeatable.")] = None,
+    where: _Where = None,
+    baseline: Annotated[float | None, typer.Option(help="No file: share of units that convert.")] = None,
+    mean: Annotated[float | None, typer.Option(help="No file: mean of a normal metric.")] = None,
+    sd: Annotated[float | None, typer.Option(help="Its standard deviation.")] = None,
+    units: Annotated[int, typer.Option(help="No file: units of both arms at the end.", min=1)] = 20_000,
+    lift: Annotated[float, typer.Option(help="Relative effect for the power: 0.1 is +10 %.")] = 0.1,
+    looks: Annotated[
+        int, typer.Option(help="Equally spaced looks; 28 is four weeks of daily peeking.", min=1, max=365)
+    ] = 28,
+    runs: Annotated[
+        int, typer.Option(help="Simulated experiments, with and without the effect.", min=1)
+    ] = 2000,
+    share: Annotated[float, typer.Option(help="Share of the units in the treatment.")] = 0.5,
+    alpha: _Alpha = 0.05,
+    one_sided: _OneSided = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same numbers, however many processes.", min=0)] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes; 0 takes all cores.", min=0)] = 0,
+    as_json: _Json = False,
+) -> None:
+    """Try a design thousands of times: false alarms without an effect, power with one, by rule.
+
+    Every rule sees the same experiments: one look at the end, peeking with the fixed test, group-sequential,
+    always-valid, and a chance to win. Exit code 0, or 1 with a sentence.
+    """
+    import os
+
+    from rich.console import Console
+
+    from assay.offline import plans
+    from assay.offline import request as asked
+    from assay.offline import simulate as simulation
+
+    trial = simulation.Trial(
+        looks,
+        runs,
+        lift,
+        alpha,
+        share,
+        ("greater" if lift > 0.0 else "less") if one_sided else "two-sided",
+        seed,
+    )
+    if file is not None:
+        if baseline is not None or mean is not None:
+            raise Invalid("With a file its units are used; leave out --baseline and --mean.")
+        wanted = asked.metrics_of(means=metric or [], conversions=conversion or [])
+        request = asked.Request(file, asked.needed("--unit", unit, "a file"), None, wanted, where=where)
+        populations = simulation.populations(request)
+    else:
+        populations = {"metric": simulation.imagined(baseline, mean, sd, units)}
+    for name, population in populations.items():
+        simulation.check(population, trial, name)
+    cores = jobs or os.cpu_count() or 1
+    with plans.progress(runs * len(populations)) as step:
+        found = {
+            name: simulation.simulate(population, trial, jobs=cores, progress=step)
+            for name, population in populations.items()
+        }
+    if as_json:
+        metrics = [
+            simulation.document(name, populations[name], trial, results) for name, results in found.items()
+        ]
+        _print_json({"schema_version": 1, "metrics": metrics})
+        return
+    for name, results in found.items():
+        plans.show_simulation(name, populations[name], trial, results, Console())

@@ -8,18 +8,27 @@ from typing import Final, Literal, TypeVar, get_args
 
 from assay.errors import Invalid
 from assay.stats.multiplicity import Correction
+from assay.stats.power import Test
 from assay.stats.tails import Alternative
 
 Method = Literal["fixed", "always-valid", "bayesian", "group-sequential"]
 Aggregate = Literal["sum", "mean", "count", "any", "max"]
+PlannedTest = Literal["fixed", "group-sequential", "always-valid"]
 Missing = Literal["zero", "exclude"]
 Format = Literal["csv", "parquet", "ndjson"]
 Word = TypeVar("Word", bound=str)
+Value = TypeVar("Value", str, float)
 
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 MISSING: Final[tuple[Missing, ...]] = get_args(Missing)
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+#: Tests that an experiment can be planned for, and what `assay.stats` calls them.
+STATS_TESTS: Final[dict[PlannedTest, Test]] = {
+    "fixed": "fixed",
+    "group-sequential": "group_sequential",
+    "always-valid": "always_valid",
+}
 CORRECTIONS: Final[tuple[Correction, ...]] = get_args(Correction)
 
 
@@ -87,11 +96,11 @@ class Judging:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One analysis of a file, or of all files that a pattern matches."""
+    """One analysis of a file, or of all files that a pattern matches; no `variant` makes one group of all."""
 
     path: str
     unit: str
-    variant: str
+    variant: str | None
     metrics: tuple[FileMetric, ...]
     covariates: tuple[str, ...] = ()
     covariate_aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
@@ -228,6 +237,13 @@ def one_of(option: str, text: str, words: Sequence[Word]) -> Word:
         if word == text:
             return word
     raise Invalid.field(option, f"{text!r} is not one of {', '.join(words)}.")
+
+
+def needed(option: str, value: Value | None, by: str) -> Value:
+    """The value of an option that another one makes necessary; raises `Invalid` when it was not given."""
+    if value is None:
+        raise Invalid.field(option, f"{by} needs it; it was not given.")
+    return value
 
 
 def shares_of(option: str, text: str | None) -> dict[str, float]:

@@ -9,10 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from assay.errors import Invalid
 from assay.offline.request import Aggregate, FileMetric, Kind, Request
 from assay.offline.source import Source, literal
 from assay.stats import Moments, QuantileArm, Reason, neighbours, quantile_arm
+
+Array = npt.NDArray[np.float64]
 
 MOST_VARIANTS: Final = 20
 MOST_SEGMENTS: Final = 50
@@ -127,6 +132,22 @@ def read(source: Source, request: Request) -> Read:
     )
 
 
+def unit_values(source: Source, request: Request) -> dict[str, Array]:
+    """Each mean, count or conversion as one number for each unit, for those who want to deal units anew."""
+    numbers = _stage(source, request)
+    _check_numbers(source, numbers)
+    _group(source, request, {each.column: each.place for each in numbers})
+    found = {}
+    for at, metric in enumerate(request.metrics):
+        if metric.kind in {Kind.RATIO, Kind.QUANTILE}:
+            raise Invalid(f"{metric.name}: only means, counts and conversions can be simulated.")
+        own, counted = _valued(request, metric, at)
+        value = _cut(own["y"], _tail(source, metric, at))
+        values = source.numbers(f"SELECT {value} AS y FROM units WHERE NOT several AND {counted}")["y"]
+        found[metric.name] = np.asarray(values, dtype=np.float64)
+    return found
+
+
 def _stage(source: Source, request: Request) -> list[_Number]:
     """Keep what is needed of the rows that `where` lets through."""
     wanted: dict[str, str] = {}
@@ -143,7 +164,7 @@ def _stage(source: Source, request: Request) -> list[_Number]:
     ]
     parts = [
         f"{source.text('--unit', request.unit)} AS unit",
-        f"{source.text('--variant', request.variant)} AS variant",
+        f"{_variant(source, request)} AS variant",
     ]
     parts += [f"{source.text('--segment', name)} AS s{at}" for at, name in enumerate(request.segments)]
     parts += [f"{each.value} AS {each.place}" for each in numbers]
@@ -161,6 +182,11 @@ def _stage(source: Source, request: Request) -> list[_Number]:
     where = "" if request.where is None else f" WHERE {source.condition('--where', request.where)}"
     source.ask(f"CREATE TEMP TABLE staged AS SELECT {', '.join(parts)} FROM {source.reader}{where}")
     return numbers
+
+
+def _variant(source: Source, request: Request) -> str:
+    """Units of the past have no variant yet: they are one group."""
+    return "'all'" if request.variant is None else source.text("--variant", request.variant)
 
 
 _OPTIONS: Final[Mapping[Kind, str]] = {
@@ -215,6 +241,10 @@ def _group(source: Source, request: Request, places: Mapping[str, str]) -> None:
 
 
 def _check_arms(source: Source, request: Request, units: Mapping[str, int]) -> None:
+    if request.variant is None:
+        if not units:
+            raise Invalid(f"{source.name} has no rows with a unit in the column {request.unit!r}.")
+        return
     names = ", ".join(repr(name) for name in list(units)[:MOST_VARIANTS])
     if len(units) < 2:
         found = f"only {names}" if units else "no variant at all"
