@@ -1,7 +1,6 @@
 """One installation, made once; each test gets a copy of its directory."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +34,3 @@ def data(made: Made, tmp_path: Path) -> Path:
 def elsewhere(postgres_url: str, tmp_path: Path) -> dict[str, str]:
     """Settings of the same installation on PostgreSQL, with another directory."""
     return {"data_dir": str(tmp_path / "elsewhere"), "database_url": postgres_url}
-
-
-Command = Callable[..., str]

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -96,8 +96,9 @@ class Known(NamedTuple):
 class Step(NamedTuple):
     """Rows that are stored together, and where the next step goes on: the key of the last of them."""
 
-    rows: Iterator[Sequence[Row]] | None
-    lines: Iterator[str] | None
+    rows: Sequence[Row]
+    lines: Iterable[str]
+    """Or, in the place of rows, pieces of what PostgreSQL's COPY reads."""
     after: list[Any]
 
 
@@ -157,12 +158,12 @@ class Source:
             yield from self._event_steps(after)
         elif not table.key:
             if not after:
-                yield Step(iter([self._short(table)]), None, [True])
+                yield Step(self._short(table), (), [True])
         else:
             while rows := self._page(table, after):
                 at = [[each.name for each in table.fields].index(name) for name in table.key]
                 after = [rows[-1][place] for place in at]
-                yield Step(iter([rows]), None, after)
+                yield Step(rows, (), after)
 
     def highest(self) -> Mapping[str, int]:
         """The last number that each table has ever given, by table."""
@@ -272,7 +273,7 @@ class Source:
         low = after[0] if after else -(2**63)
         for upto, _ in self._steps:
             if upto > low:
-                yield Step(None, self._lines(low, upto), [upto])
+                yield Step((), self._lines(low, upto), [upto])
                 low = upto
 
     def _lines(self, after: int, upto: int) -> Iterator[str]:

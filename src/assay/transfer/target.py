@@ -1,7 +1,8 @@
 """The PostgreSQL that an installation is copied to, and how far the copy is: written with every step."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -131,7 +132,7 @@ class Target:
 
     def begin(self, identity: int, fingerprint: str, now: datetime) -> None:
         """Begin, or begin anew: empty tables, none of which is done."""
-        with self._connection.transaction():
+        with self._transaction():
             self._take_turn()
             if self.state(identity) is None:
                 self._ask(_STATE)
@@ -157,32 +158,29 @@ class Target:
         found = self._ask("SELECT position, rows FROM transfer_tables WHERE name = %s", (table.name,))
         return Done(json.loads(found[0][0]), found[0][1]) if found else Done([], 0)
 
-    def store(self, table: Copied, step: Step, stored: Callable[[int], None]) -> int:
-        """Store one step and that it is done; how many rows it had. `stored` hears of rows on their way."""
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+    def store(self, table: Copied, step: Step, stored: Callable[[int], None]) -> None:
+        """Store one step and that it is done. `stored` hears of rows, some while they are on their way."""
+        with self._transaction(), self._connection.cursor() as cursor:
             # A step that a crash of the server takes back takes its position along.
             cursor.execute("SET LOCAL synchronous_commit = off")
             cursor.execute("SET LOCAL TimeZone = 'UTC'")
             if table.name in _LARGE and not self.done(table).after:
                 self._drop_indexes(table)
-            rows = 0
+            rows = len(step.rows)
             with cursor.copy(f"COPY {table.name} ({table.names}) FROM STDIN") as copy:
-                for text in step.lines or ():
+                for text in step.lines:
                     copy.write(text)
                     count = text.count("\n")
                     rows += count
                     stored(count)
-                for page in step.rows or ():
-                    for row in page:
-                        copy.write_row(row)
-                    rows += len(page)
-                    stored(len(page))
+                for row in step.rows:
+                    copy.write_row(row)
             cursor.execute(
                 "INSERT INTO transfer_tables VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE "
                 "SET position = excluded.position, rows = transfer_tables.rows + excluded.rows",
                 (table.name, json.dumps(step.after), rows),
             )
-        return rows
+        stored(len(step.rows))
 
     def count_on(self, highest: Mapping[str, int], columns: Mapping[str, str]) -> None:
         """Let every numbered table go on above these, so that no number is given twice."""
@@ -197,7 +195,8 @@ class Target:
 
     def sums(self, table: Copied) -> Known:
         """What a table holds."""
-        rows, total = self._ask(postgres_sum(table))[0]
+        with self._transaction():
+            rows, total = self._ask(postgres_sum(table))[0]
         return Known(int(rows), int(total))
 
     def missing_indexes(self) -> list[str]:
@@ -206,7 +205,7 @@ class Target:
 
     def make_index(self, name: str) -> None:
         """Make an index that was left out while rows were copied."""
-        with self._connection.transaction():
+        with self._transaction():
             self._ask(f"SET LOCAL maintenance_work_mem = '{_MEMORY}'")
             found = self._ask("DELETE FROM transfer_indexes WHERE name = %s RETURNING definition", (name,))
             self._ask(found[0][0])
@@ -230,6 +229,13 @@ class Target:
                 (name, definition),
             )
             self._ask(drop)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Kept whole, or nothing of it; it may take as long as it needs, whatever the database's settings."""
+        with self._connection.transaction():
+            self._ask("SET LOCAL statement_timeout = 0")
+            yield
 
     def _take_turn(self) -> None:
         """Let no other transfer into this database begin meanwhile."""
