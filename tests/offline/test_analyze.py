@@ -113,6 +113,16 @@ def test_mean__is_welchs_test__in_every_format(tmp_path: Path, kind: str) -> Non
     assert tuple(found.lift_interval) == pytest.approx(tuple(ours.lift.interval or ()), rel=1e-9)
 
 
+def test_mean__far_from_zero__keeps_its_digits(tmp_path: Path) -> None:
+    frame = units()
+    frame["revenue"] = 1e11 + (frame["revenue"] * 1e3).round() / 1e3
+    found = only(analyze(asked(saved(frame, tmp_path, "parquet"), means=["revenue"]))).judged.verdict
+    control, new = (stats.Moments.from_arrays({"y": arm}) for arm in arms(frame, "revenue"))
+    reference = stats.compare(control, new)
+    assert found.difference == pytest.approx(reference.estimate, rel=1e-9)
+    assert found.p_value == pytest.approx(reference.p_value, rel=1e-9)
+
+
 def test_conversion__is_the_pooled_z_test(tmp_path: Path) -> None:
     frame = units()
     analysis = analyze(asked(saved(frame, tmp_path, "parquet"), conversions=["bought"]))
@@ -421,6 +431,7 @@ RUBBISH: dict[str, tuple[bytes, str]] = {
     "twice.csv": (b"user,user,arm,revenue\nu1,u1,control,1\n", "column 'user' occurs twice"),
     "control.csv": (b"user,arm,revenue\nu1,x,1\nu2,y,2\n", "say which variant of control.csv is the control"),
     "ragged.csv": (b"user,arm,revenue\nu1,control,1\nu2,new,3,4,5\n", "line 3"),
+    "latin.csv": (b"user,arm,revenue\nu1,control,\xff\nu2,new,3\n", "line 2: Invalid unicode"),
     "huge.csv": (b"user,arm,revenue\nu1,control,1e308\nu2,control,-1e308\nu3,new,1\nu4,new,2\n", "too large"),
     "fake.parquet": (b"PAR1 this is no parquet file", "fake.parquet cannot be read"),
     "broken.ndjson": (b'{"user": "u1", "arm": \n', "broken.ndjson cannot be read"),

@@ -261,7 +261,7 @@ def _said(name: str, error: duckdb.Error) -> Invalid:
         return Invalid(f"{name}: a column has numbers too large to be squared; divide by a power of ten.")
     line = re.search(r"CSV Error on Line: (\d+)", str(error))
     if line:
-        said = r"^(Expected Number of Columns.*|Value with unterminated quote.*)$"
+        said = r"^(Expected Number of Columns.*|Value with unterminated quote.*|Invalid unicode.*)$"
         why = re.search(said, str(error), re.MULTILINE)
         what = f": {why[0].rstrip('.')}" if why else " cannot be split into the columns of the first line"
         return Invalid(f"{name}: line {line[1]}{what}.")

@@ -22,6 +22,7 @@ Array = npt.NDArray[np.float64]
 MOST_VARIANTS: Final = 20
 MOST_SEGMENTS: Final = 50
 _SHOWN: Final = 3
+_FAR: Final = 1e6
 _FOLD: Final[Mapping[Aggregate, str]] = {
     "sum": "sum({x})",
     "mean": "avg({x})",
@@ -329,14 +330,14 @@ def _summaries(
     ]
     keys = [f"s{at}" for at in range(len(request.segments))]
     select = ["variant", *(f"CASE WHEN grouping({key}) = 0 THEN {key} END" for key in keys)]
-    names: list[tuple[FileMetric, tuple[str, ...]]] = []
+    names: list[tuple[FileMetric, dict[str, float]]] = []
     for metric, at, own, counted in asked:
         cut = {"y": _cut(own["y"], tails[metric.name])}
         expressions = {**own, **cut, **dict(covariates)}
-        select += _moments(
-            list(expressions.values()), counted, f"y{at}" + (f" + d{at}" if "d" in own else "")
-        )
-        names.append((metric, tuple(expressions)))
+        anchors = _anchors(source, expressions)
+        near = [f"({place} - {anchors[name]!r}::DOUBLE)" for name, place in expressions.items()]
+        select += _moments(near, counted, f"y{at}" + (f" + d{at}" if "d" in own else ""))
+        names.append((metric, anchors))
     sets = ", ".join(["(variant)", *(f"(variant, {key})" for key in keys)])
     rows = source.ask(
         f"SELECT {', '.join(select)} FROM units WHERE NOT several "
@@ -348,9 +349,9 @@ def _summaries(
     for row in rows:
         variant, at = row[0], 1 + len(keys)
         place = next((k for k in range(len(keys)) if row[1 + k] is not None), None)
-        for metric, columns in names:
-            width = 3 + len(columns) + len(columns) * (len(columns) + 1) // 2
-            found, empty = _summary(source, metric, columns, row[at : at + width])
+        for metric, anchors in names:
+            width = 3 + len(anchors) + len(anchors) * (len(anchors) + 1) // 2
+            found, empty = _summary(source, metric, anchors, row[at : at + width])
             at += width
             if place is None:
                 without[metric.name] = without.get(metric.name, 0) + empty
@@ -359,6 +360,18 @@ def _summaries(
                 target = segmented[request.segments[place]].setdefault(str(row[1 + place]), {})
             target[metric.name] = {**target.get(metric.name, {}), variant: found}
     return whole, segmented, without
+
+
+def _anchors(source: Source, expressions: Mapping[str, str]) -> dict[str, float]:
+    """What to subtract before averaging: a mean a million times its spread has digits only for itself."""
+    looks = ", ".join(f"favg({place}), stddev_samp({place})" for place in expressions.values())
+    found = source.ask(f"SELECT {looks} FROM units WHERE NOT several")[0]
+    anchors = {}
+    for at, name in enumerate(expressions):
+        mean, spread = found[2 * at] or 0.0, found[2 * at + 1] or 0.0
+        far = spread > 0.0 and abs(mean) > _FAR * spread and abs(mean) < 2.0**53
+        anchors[name] = float(round(mean)) if far else 0.0
+    return anchors
 
 
 def _cut(place: str, tail: Tail) -> str:
@@ -385,8 +398,9 @@ def _moments(columns: Sequence[str], counted: str, value: str) -> list[str]:
 
 
 def _summary(
-    source: Source, metric: FileMetric, columns: Sequence[str], cells: Sequence[Any]
+    source: Source, metric: FileMetric, anchors: Mapping[str, float], cells: Sequence[Any]
 ) -> tuple[Summary, int]:
+    columns = tuple(anchors)
     count, empty, total = cells[:3]
     means = dict(zip(columns, cells[3:], strict=False))
     pairs = [(x, y) for at, x in enumerate(columns) for y in columns[at:]]
@@ -400,7 +414,10 @@ def _summary(
                 "squared; scale them down."
             )
     successes = round(total or 0.0) if metric.kind is Kind.CONVERSION else None
-    return Summary(count, Moments.from_centred(count, means, spread), successes), empty
+    moments = Moments.from_centred(count, means, spread)
+    if count and any(anchors.values()):
+        moments = moments.transform({name: {name: 1.0} for name in columns}, anchors)
+    return Summary(count, moments, successes), empty
 
 
 def _quantiles(
