@@ -114,7 +114,7 @@ def _run(
     sibling: Sibling | None,
     parent: int | None = None,
 ) -> int:
-    front = Front(lambda: application._hot, lambda: application.draining)  # noqa: SLF001 - for nobody else
+    front = Front(lambda: application.hot, lambda: application.draining)
     config = uvicorn.Config(
         application,
         http=front.protocol,  # type: ignore[arg-type] # it is called, no more
@@ -124,6 +124,9 @@ def _run(
         # Nothing here looks at the caller's address; the middleware would cost every request a microsecond.
         proxy_headers=False,
         lifespan="on",
+        # Longer than load balancers keep an idle connection (60 s is usual), so that they close it and not we: a
+        # request that crosses our closing would be lost.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.drain_timeout),
     )
     server = _Server(config, application, sibling)

@@ -45,7 +45,7 @@ class OnDemand:
         self._built: asyncio.Future[Asgi] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._built is None:
+        if self._built is None or (self._built.done() and self._built.exception() is not None):
             self._built = asyncio.ensure_future(asyncio.to_thread(self._build))
         application = await asyncio.shield(self._built)
         await application(scope, receive, send)
@@ -64,7 +64,8 @@ class Application:
         #: Called when the application can answer.
         self.on_startup: Callable[[], None] = lambda: None
         self._opened = False
-        self._hot: HotPath | None = None
+        #: The routes that carry the load; None before the start and after the end.
+        self.hot: HotPath | None = None
         self._chores: asyncio.Task[None] | None = None
         self._filling: asyncio.Task[None] | None = None
         self._uses = keys.KeyUse()
@@ -81,8 +82,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif self._hot is not None:
-            await self._hot(scope, receive, send)
+        elif self.hot is not None:
+            await self.hot(scope, receive, send)
         else:
             raise RuntimeError("Assay needs its lifespan events: start the server with lifespan on.")
 
@@ -126,7 +127,7 @@ class Application:
         await self.stores.start()
         if self.settings.anonymous_role:
             _log.warning("anonymous.allowed", role=self.settings.anonymous_role)
-        self._hot = self._assemble()
+        self.hot = self._assemble()
         self._seen_catalog = time.monotonic()
         self._chores = asyncio.create_task(self._do_chores())
         self._filling = asyncio.create_task(self._fill())
@@ -140,7 +141,7 @@ class Application:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        self._hot = None
+        self.hot = None
         if self._sibling is not None:
             self._sibling.say(self._telemetry.snapshot())
         if self._opened:

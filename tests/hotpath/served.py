@@ -50,7 +50,7 @@ async def served(directory: Path, **settings: Any) -> AsyncIterator[Serving]:
     """An application behind the protocol of the hot path, on a loopback port of this process."""
     given = {"data_dir": str(directory / "data"), "api_token": KEY, **settings}
     application = Application(Settings(**given))
-    front = Front(lambda: application._hot, lambda: application.draining)
+    front = Front(lambda: application.hot, lambda: application.draining)
     server = Serving(application, front)
     running = asyncio.create_task(server.serve(sockets=[server.socket]))
     try:
