@@ -533,6 +533,10 @@ def test_command__wrong_words__are_one_sentence(trial: Path) -> None:
         (("--metric", "re78", "--method", "magic"), "--method: 'magic' is not one of fixed"),
         (("--metric", "re78", "--method", "always-valid"), "--planned: the method always-valid needs"),
         (("--ratio", "re78"), "--ratio: 're78' is not NUMERATOR/DENOMINATOR"),
+        (
+            ("--metric", "re78", "--cap", "re78=9", "--winsorise", "re78=1%"),
+            "--winsorise: 're78' has a limit",
+        ),
         (("--quantile", "2:re78"), "--quantile: '2:re78' is not LEVEL:COLUMN"),
     ):
         done = run(*command, *flags, cwd=trial.parent)

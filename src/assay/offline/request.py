@@ -200,6 +200,8 @@ def with_limits(
             )
             if at is None:
                 raise Invalid.field(option, f"{text!r} is not COLUMN=SIZE with the column of a --metric.")
+            if changed[at].limits is not None:
+                raise Invalid.field(option, f"{column!r} has a limit already; one for each metric.")
             changed[at] = replace(changed[at], limits=_limits(option, text, size))
     return tuple(changed)
 
