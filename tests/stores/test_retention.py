@@ -27,7 +27,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             where["database_url"] = request.getfixturevalue("postgres_url")
         stores = stores_for(Settings(**where))
         stores.open()
-        request.addfinalizer(stores.close)  # type: ignore[attr-defined]
+        request.addfinalizer(stores.close)
         return stores
 
     return opened

@@ -64,6 +64,9 @@ class Stores(Protocol):
     async def stop(self) -> None:
         """Finish what was accepted and close everything; also after an `open` without a `start`."""
 
+    def close(self) -> None:
+        """Close what `open` has opened, where nothing was started."""
+
     def flush(self) -> None:
         """Return once everything acknowledged before the call can be read from `store`."""
 

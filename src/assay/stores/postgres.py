@@ -6,6 +6,7 @@ the others have changed; those of one machine tell each other at once.
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import socket
@@ -17,6 +18,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from sqlalchemy import text
 
 from assay.assignments.base import AssignmentStore
 from assay.assignments.postgres import PostgresAssignments
@@ -27,7 +29,7 @@ from assay.catalog.publish import Publisher
 from assay.durable.postgres import Patience, PostgresWriter
 from assay.durable.siblings import Sibling
 from assay.durable.watched import Away, never
-from assay.errors import AssayError, Invalid, Unavailable
+from assay.errors import AssayError, Conflict, Invalid, Unavailable
 from assay.events.log import EventLog
 from assay.events.postgres import PostgresEventLog
 from assay.eventstore.base import EventStore
@@ -46,6 +48,8 @@ _LEASE: Final = "schedule"
 _RENEWED, _EXPIRES = 1.0, 3.0
 #: An outage is known to who asks next, and its end soon after it.
 _PATIENCE: Final = Patience(connect=3.0, statement=5.0, group=6.0, silence=1.0)
+#: Seconds that the last words to the database may take when the process ends.
+_FAREWELL: Final = 5.0
 #: Seconds that a report waits for the replica it is read from.
 _REPLICA_PATIENCE: Final = 10.0
 
@@ -86,6 +90,7 @@ class PostgresStores:
         self._leads_until = 0.0
         self._renew_at = 0.0
         self._erased = 0
+        self._give_up_at = math.inf
         self._retention = Retention(settings)
         self._tending = threading.Lock()
         self._closing = contextlib.ExitStack()
@@ -111,6 +116,7 @@ class PostgresStores:
                 url.url, publish=self._publish, prepared=prepared, away=self._is_away, tell=self._tell
             )
             stack.callback(self.database.close)
+            _expect_whole(self.database)
             self.database.refresh(utc_now())
             self._erased = max((number for number, _ in erasures.since(self.database, 0)), default=0)
             self._closing = stack.pop_all()
@@ -126,6 +132,7 @@ class PostgresStores:
         if self._sibling is not None:
             self._sibling.leave()
         await self._writer.close()
+        self._give_up_at = time.monotonic() + _FAREWELL  # nobody asks any more whether the database answers
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
@@ -161,7 +168,8 @@ class PostgresStores:
     def _is_away(self) -> bool:
         """Whether the database does not answer. The writer asks all the time; nobody else need find out."""
         error = self._writer.last_error
-        return error is not None and error.code == "store_unreachable"
+        known = error is not None and error.code == "store_unreachable"
+        return known or time.monotonic() > self._give_up_at
 
     def _look(self, now: datetime) -> None:
         """See what other processes have changed."""
@@ -258,6 +266,20 @@ def _event_store(settings: Settings, url: PostgresUrl, away: Away = never) -> Po
         memory=settings.report_memory,
         away=away,
     )
+
+
+def _expect_whole(database: Database) -> None:
+    """Refuse a database into which a transfer was begun and not finished: half of its users would be new."""
+    with database.reading() as tx:
+        if tx.scalar(text("SELECT to_regclass('transfer')")) is None:
+            return
+        begun = tx.scalar(text("SELECT begun_at FROM transfer WHERE finished_at IS NULL"))
+    if begun is not None:
+        raise Conflict(
+            f"A transfer into this database was begun at {begun:%Y-%m-%d %H:%M} UTC and has not "
+            "finished: run assay transfer again, which goes on where it was.",
+            code="transfer_unfinished",
+        )
 
 
 def _prepare(url: PostgresUrl, store: PostgresStore) -> None:
