@@ -24,6 +24,8 @@ from benchmarks.wire import Answer, Connection, Lost, connect
 
 _NO_WRITE = frozenset({"queue_full", "shutting_down"})
 """Refusals that promise that nothing was stored."""
+_MAYBE = frozenset({"store_in_doubt", "database_in_doubt"})
+"""Refusals that say that it may be stored."""
 
 
 class _Problem(msgspec.Struct):
@@ -44,8 +46,8 @@ class Load:
     late).
 
     What got no answer is repeated with the same ids until it gets one, as is a 503 after its `Retry-After`
-    where `insist`; what is unanswered `patience` seconds after the load was told to stop is given up and
-    stays in doubt.
+    where `insist`; but what has no ids is not repeated where it may be stored. What is unanswered `patience`
+    seconds after the load was told to stop is given up and stays in doubt.
     """
 
     def __init__(
@@ -236,6 +238,9 @@ class Load:
             return None
         if answer.header(b"content-type") != b"application/problem+json" or problem.status != 503:
             self._wrong(step, answer, "application/problem+json of status 503")
+        if problem.code in _MAYBE and not step.safe:
+            self.report.given_up += 1  # it may be stored, and would be a second time
+            return None
         if self.insist:
             return float(after)
         if step.refused is not None and not again and not doubt and problem.code in _NO_WRITE:

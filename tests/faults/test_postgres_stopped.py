@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from live import Server, environment, until
+from postgresql import Postgres
 
 DRAIN = 10.0
 
@@ -31,6 +32,37 @@ def server(request: pytest.FixtureRequest, postgres_url: str, tmp_path: Path) ->
     }
     with Server(tmp_path / "data", settings) as running:
         yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_ends_although_the_database_is_away(tmp_path: Path, workers: str, how: str) -> None:
+    with Postgres() as own, own.database() as url:
+        settings = {
+            "DATABASE_URL": url,
+            "ASSAY_WORKERS": workers,
+            "ADMIN_TOKEN": "the-admin-key",
+            "SHUTDOWN_DELAY": "0",
+            "DRAIN_TIMEOUT": str(DRAIN),
+        }
+        with Server(tmp_path / "data", settings) as server:
+            # Somebody holds the lease, and would give it back.
+            name = url.rpartition("/")[2]
+            until(lambda: own.execute("SELECT holder FROM leases", name) or None, "somebody holds it", 10)
+            if how == "frozen":
+                own.freeze()
+            else:
+                own.stop()
+            began = time.monotonic()
+            try:
+                assert server.stop(60) == 0, server.output()
+                took = time.monotonic() - began
+            finally:
+                if how == "frozen":
+                    own.thaw()
+            assert took < DRAIN + 5
+            assert "Traceback" not in server.output()
 
 
 def ended(server: Server, seconds: float) -> int:

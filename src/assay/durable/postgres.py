@@ -284,10 +284,10 @@ class PostgresWriter:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        sessions = [slot.session for slot in self._slots if slot.session is not None]
+        await asyncio.gather(*(session.close() for session in sessions))
         for slot in self._slots:
-            if slot.session is not None:
-                await slot.session.close()
-                slot.session = None
+            slot.session = None
 
     def _busy(self) -> bool:
         if self._jobs or self._job_running:
