@@ -1,6 +1,7 @@
 """A TCP connection that can be cut where it hurts: between a client and a server, in a thread of its own."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -24,7 +25,8 @@ class _Pair:
             found = writer.get_extra_info("socket")
             if found is not None:
                 # A socket that lingers for no time is reset when it is closed.
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                with contextlib.suppress(OSError):  # it is closed already
+                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             writer.transport.abort()
 
 
