@@ -12,7 +12,7 @@ WORDS = """
 id key name description hypothesis owner tags status created_at start_at end_at schedule_error
 started_at ended_at traffic_allocation variants segments condition layer unit metrics primary_metric
 guardrail_metrics target_sample_size significance_level power minimum_detectable_effect analysis winner
-decision phase version
+decision phase version activation_event preregistration_hash
 """
 CANONICAL = set(WORDS.split())
 VARIANT = {

@@ -186,7 +186,11 @@ def test_a_server_without_unicode_is_refused(postgres: Postgres) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["experiments", "variants", "segments", "api_keys", "audit", "assignments", "inbox", "erasures"]
+    "table",
+    [
+        *("experiments", "variants", "segments", "api_keys", "audit", "assignments", "inbox", "erasures"),
+        *("metric_definitions", "templates"),
+    ],
 )
 def test_ids_are_never_reused(url: str, table: str) -> None:
     if url.startswith("postgresql"):

@@ -5,7 +5,19 @@ from functools import cache
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import RedirectResponse
 
-from assay.api import events, experiments, keys, openapi, problems, results, segments, users, variants
+from assay.api import (
+    events,
+    experiments,
+    keys,
+    metrics,
+    openapi,
+    planning,
+    problems,
+    results,
+    segments,
+    users,
+    variants,
+)
 from assay.api.calls import answer
 from assay.api.parts import Parts
 from assay.api.surface import Surface
@@ -14,6 +26,8 @@ from assay.api.surface import Surface
 ROUTERS: tuple[APIRouter, ...] = (
     experiments.router,
     variants.router,
+    metrics.router,
+    planning.router,
     segments.router,
     users.router,
     keys.router,

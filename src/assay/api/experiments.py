@@ -6,19 +6,44 @@ from typing import Annotated, TypedDict
 from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
-from assay.api import spellings
+from assay.api import launch, spellings
 from assay.api.bodies import Document, OptionalDocument
 from assay.api.calls import Call, Editing, Limit, Reading, Skip, answer, listing
 from assay.api.operations import operation
 from assay.bucketing.ruleset import Status
-from assay.catalog import audit, documents, experiments, lifecycle, phases
+from assay.catalog import audit, checklist, documents, experiments, lifecycle, phases, templates
 from assay.catalog.checks import Input, parse
 from assay.catalog.database import WriteTx
 from assay.catalog.editing import expect_version, find
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, StatusText, StopInput
 from assay.catalog.tables import Experiment
+from assay.catalog.templates import NewExperiment
 
 router = APIRouter(tags=["experiments"])
+
+_EXAMPLES = {
+    "two variants, by conversion": {
+        "name": "Checkout button",
+        "variants": [{"name": "control", "allocation": 0.5}, {"name": "green", "allocation": 0.5}],
+        "metrics": ["purchase"],
+    },
+    "a plan": {
+        "name": "Checkout button",
+        "hypothesis": "A green button makes more visitors buy.",
+        "traffic_allocation": 0.2,
+        "variants": [{"name": "control", "allocation": 0.5}, {"name": "green", "allocation": 0.5}],
+        "metrics": [
+            {"definition": "revenue-14d", "role": "primary"},
+            {"definition": "crashes", "margin": {"relative": 0.02}},
+            {"event_type": "purchase", "window": {"duration": "7d"}},
+        ],
+        "activation_event": "checkout_seen",
+        "target_sample_size": 20000,
+        "minimum_detectable_effect": 0.03,
+        "analysis": {"method": "group_sequential", "looks": 4, "spending": "obrien_fleming"},
+    },
+    "from a template": {"template": "checkout", "name": "Checkout button, again"},
+}
 
 
 class ExperimentPage(TypedDict):
@@ -53,6 +78,12 @@ class Removed(TypedDict):
     result: str
 
 
+class Started(documents.ExperimentDocument):
+    """An experiment that has just started, and what of its checklist is worth a look."""
+
+    warnings: list[checklist.Item]
+
+
 class Nothing(Input):
     """No field at all."""
 
@@ -64,9 +95,12 @@ def shown(call: Call, row: Experiment, status: int = 200) -> Response:
 
 
 @router.post("/experiments", status_code=201)
-@operation(takes=ExperimentCreate, answers=documents.ExperimentDocument)
+@operation(takes=NewExperiment, answers=documents.ExperimentDocument, examples=_EXAMPLES)
 def create_experiment(call: Editing, body: Document) -> Response:
-    """Create an experiment."""
+    """Create an experiment, from a template if one is named."""
+    if isinstance(body, dict) and "template" in body:
+        with call.parts.database.reading() as read:
+            body = templates.filled(read, body)
     given = parse(ExperimentCreate, body)
     status = Status.RUNNING if call.short else Status.DRAFT
     with call.parts.database.writing(call.actor, call.now) as tx:
@@ -147,7 +181,20 @@ def _step(action: str, step: Callable[[WriteTx, Experiment], None], summary: str
     router.post(f"/experiments/{{experiment}}/{action}")(handler)
 
 
-_step("start", lifecycle.start, "Start a draft.")
+@router.post("/experiments/{experiment}/start")
+@operation(takes=Nothing, answers=Started, body_required=False)
+def start_experiment(call: Editing, experiment: str, body: OptionalDocument) -> Response:
+    """Start a draft: its plan is frozen; `warnings` says what of the checklist is worth a look."""
+    parse(Nothing, body)
+    with call.parts.database.writing(call.actor, call.now) as tx:
+        row = find(tx, experiment)
+        expect_version(row.version, call.expected)
+        lifecycle.start(tx, row)
+    shown_as = spellings.experiment(documents.experiment(row), short=call.short)
+    found = checklist.warnings(launch.examined(call, row.id))
+    return answer({**shown_as, "warnings": found}, version=row.version)
+
+
 _step("pause", lifecycle.pause, "Let nobody new in.")
 _step("resume", lifecycle.resume, "Let units in again.")
 _step("archive", lifecycle.archive, "Put a stopped experiment away.")

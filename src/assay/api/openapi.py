@@ -58,7 +58,7 @@ def openapi_document(
             if noted.takes is not None:
                 described["requestBody"] = {
                     "required": noted.body_required,
-                    "content": {"application/json": {"schema": bodies[noted.takes.__name__]}},
+                    "content": {"application/json": _content(bodies[noted.takes.__name__], noted)},
                 }
             paths.setdefault(f"/api/v1{path}", {})[method.lower()] = described
     for path, item in extra_paths.items():
@@ -85,6 +85,13 @@ def _schemas(routes: Iterable[APIRoute]) -> tuple[dict[str, Any], dict[str, Any]
     schemas, components = msgspec.json.schema_components(types.values(), ref_template=_REF)
     answers = dict(zip(types, schemas, strict=True))
     return bodies, answers, {**definitions.get("$defs", {}), **components}
+
+
+def _content(schema: Mapping[str, Any], noted: Operation) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": schema}
+    if noted.examples:
+        content["examples"] = {name: {"value": value} for name, value in noted.examples.items()}
+    return content
 
 
 def _responses(route: APIRoute, noted: Operation, answers: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,9 +134,12 @@ def _described(method: str, path: str, described: Mapping[str, Any]) -> str:
     )
     if parameters:
         parts.append(f"<table>{parameters}</table>")
-    takes = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    if takes:
-        parts.append(f"<p>Body: {_type(takes)}</p>")
+    content = described.get("requestBody", {}).get("content", {}).get("application/json", {})
+    if "schema" in content:
+        parts.append(f"<p>Body: {_type(content['schema'])}</p>")
+    for name, example in content.get("examples", {}).items():
+        body = msgspec.json.format(msgspec.json.encode(example["value"]), indent=2).decode()
+        parts.append(f"<p>{html.escape(name)}</p><pre>{html.escape(body)}</pre>")
     for status, response in described.get("responses", {}).items():
         schema = response.get("content", {}).get("application/json", {}).get("schema")
         if status[0] == "2":

@@ -21,10 +21,10 @@ class Parts:
     """The rooms the control plane speaks to, and its limits.
 
     `flush` returns once everything acknowledged before the call can be read from `store`; while `paused` is
-    held nothing is on its way there, so that what is removed stays removed. `forget` makes every process forget what it
-    remembers of a user whose traces were removed. `clock` gives microseconds UTC. `anonymous` is what calls without a key may do. `analysed` hears of each report and the
-    seconds it took. `extra_paths` and `extra_schemas` are the hot routes' part of the API page; `docs` says
-    whether there is one.
+    held nothing is on its way there, so that what is removed stays removed. `forget` makes every process
+    forget what it remembers of a user whose traces were removed. `clock` gives microseconds UTC. `anonymous`
+    is what calls without a key may do. `analysed` hears of each report and the seconds it took. `extra_paths`
+    and `extra_schemas` are the hot routes' part of the API page; `docs` says whether there is one.
     """
 
     database: Database

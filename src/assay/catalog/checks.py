@@ -154,6 +154,21 @@ def refuse(message: str, field: str | None = None) -> PydanticCustomError:
     return PydanticCustomError("refused", template, {"field": field} if field else None)
 
 
+def one(given: dict[str, Any]) -> Any:
+    """The value that differently spelled fields agree on; None if none was given.
+
+    Raises what a validator does where they do not agree.
+    """
+    names = list(given)
+    for name in names[1:]:
+        if given[name] != given[names[0]]:
+            raise refuse(
+                f"says {shown(given[name])} where {names[0]} says {shown(given[names[0]])}; give one of them",
+                name,
+            )
+    return given[names[0]] if names else None
+
+
 def storable(text: str) -> bool:
     """Whether a database can hold this text, so that it is worth looking for: PostgreSQL knows no NUL."""
     return "\x00" not in text

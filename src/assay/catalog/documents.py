@@ -2,10 +2,22 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from assay.catalog import metrics
-from assay.catalog.tables import ApiKey, AuditEntry, Experiment, Override, Phase, Segment, User, Variant
+from assay.catalog.tables import (
+    ApiKey,
+    AuditEntry,
+    Experiment,
+    MetricDefinition,
+    MetricVersion,
+    Override,
+    Phase,
+    Segment,
+    Template,
+    User,
+    Variant,
+)
 
 
 class VariantDocument(TypedDict):
@@ -60,10 +72,74 @@ class ExperimentDocument(TypedDict):
     power: float
     minimum_detectable_effect: float | None
     analysis: dict[str, Any]
+    activation_event: dict[str, Any] | None
+    preregistration_hash: str | None
     winner: str | None
     decision: dict[str, Any] | None
     phase: int
     version: int
+
+
+#: `from` is a word of Python, so that a class cannot have it.
+_Retention = TypedDict("_Retention", {"from": NotRequired[str], "to": NotRequired[str]})
+
+
+class MetricDocument(_Retention):
+    """What a metric measures; fields that its type does not read, or that say nothing, are left out."""
+
+    key: str
+    name: str
+    type: str
+    event_type: str
+    property: str | None
+    direction: str
+    role: str | None
+    description: NotRequired[str]
+    where: NotRequired[list[dict[str, Any]]]
+    fold: NotRequired[str]
+    denominator: NotRequired[dict[str, Any]]
+    quantile: NotRequired[float]
+    level: NotRequired[str]
+    zeros: NotRequired[bool]
+    steps: NotRequired[list[dict[str, Any]]]
+    at_least: NotRequired[float]
+    window: NotRequired[dict[str, str] | None]
+    complete_only: NotRequired[bool | None]
+    lookback: NotRequired[str | None]
+    cap: NotRequired[dict[str, float] | None]
+    margin: NotRequired[dict[str, float] | None]
+
+
+class DefinitionDocument(MetricDocument):
+    """A metric definition in its newest version; `experiments` are those that hold a copy of any version."""
+
+    id: int
+    version: int
+    archived: bool
+    created_at: str
+    updated_at: str
+    updated_by: str
+    experiments: list[int]
+
+
+class MetricVersionDocument(MetricDocument):
+    """What a metric definition said in one version, since when, and who made it say so."""
+
+    version: int
+    changed_at: str
+    changed_by: str
+
+
+class TemplateDocument(TypedDict):
+    """What experiments of a kind begin with: `body` holds fields of a new experiment."""
+
+    id: int
+    key: str
+    name: str
+    description: str
+    body: dict[str, Any]
+    created_at: str
+    created_by: str
 
 
 class SegmentDocument(TypedDict):
@@ -189,7 +265,7 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "condition": row.condition,
         "layer": row.layer,
         "unit": row.unit,
-        "metrics": row.metrics,
+        "metrics": _metrics(row),
         "primary_metric": metrics.primary(row.metrics),
         "guardrail_metrics": metrics.guardrails(row.metrics),
         "target_sample_size": row.target_sample_size,
@@ -197,10 +273,59 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "power": row.power,
         "minimum_detectable_effect": row.minimum_detectable_effect,
         "analysis": row.analysis,
+        "activation_event": row.activation,
+        "preregistration_hash": row.plan_hash,
         "winner": winner,
         "decision": row.decision,
         "phase": row.phase,
         "version": row.version,
+    }
+
+
+def _metrics(row: Experiment) -> list[dict[str, Any]]:
+    newest = {each.key: each.version for each in row.definitions}
+    return [
+        {**metric, "newest_version": newest.get(metric["definition"])} if "definition" in metric else metric
+        for metric in row.metrics
+    ]
+
+
+def definition(row: MetricDefinition, experiments: list[int]) -> DefinitionDocument:
+    """A metric definition in its newest version, and the ids of the experiments that hold a copy."""
+    return {
+        "id": row.id,
+        "key": row.key,
+        **row.body,  # type: ignore[typeddict-item]
+        "version": row.version,
+        "archived": row.archived_at is not None,
+        "created_at": iso(row.created_at),
+        "updated_at": iso(row.updated_at),
+        "updated_by": row.updated_by,
+        "experiments": experiments,
+    }
+
+
+def metric_version(key: str, row: MetricVersion) -> MetricVersionDocument:
+    """What a metric definition said in one version."""
+    return {
+        "key": key,
+        **row.body,  # type: ignore[typeddict-item]
+        "version": row.version,
+        "changed_at": iso(row.changed_at),
+        "changed_by": row.changed_by,
+    }
+
+
+def template(row: Template) -> TemplateDocument:
+    """A template."""
+    return {
+        "id": row.id,
+        "key": row.key,
+        "name": row.name,
+        "description": row.description,
+        "body": row.body,
+        "created_at": iso(row.created_at),
+        "created_by": row.created_by,
     }
 
 

@@ -26,6 +26,7 @@ def whole() -> tuple[ORMOption, ...]:
         selectinload(Experiment.variants),
         selectinload(Experiment.tags),
         selectinload(Experiment.segments),
+        selectinload(Experiment.definitions),
     )
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import func, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import documents, lifecycle, metrics, variants
+from assay.catalog import definitions, documents, lifecycle, metrics, preregistration, variants
 from assay.catalog.checks import expect_storable, shown
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import LIVE, as_id, changing, checked_rule, expect_version, state_forbids, whole
@@ -43,6 +44,7 @@ _READ_ONLY = {
     "winner": "winner",
     "decision": "decision",
     "schedule_error": "schedule_error",
+    "preregistration_hash": "preregistration_hash",
     "phase": "phase",
 }
 
@@ -59,7 +61,26 @@ def create(tx: WriteTx, given: ExperimentCreate, *, status: Status = Status.DRAF
         wanted = Status.DRAFT  # it is to start later
     elif given.start_at is not None and given.status is None:
         wanted = Status.RUNNING  # it is due
-    experiment = Experiment(
+    experiment = _described(tx, given)
+    tx.add(experiment)
+    tx.flush()
+    tx.refresh(experiment, ["variants", "tags", "segments"])
+    created = documents.difference({}, documents.experiment(experiment))
+    tx.record("experiment.create", "experiment", experiment.id, experiment_id=experiment.id, changes=created)
+    if wanted == Status.RUNNING:
+        lifecycle.start(tx, experiment)
+    return experiment
+
+
+def check(tx: WriteTx, given: ExperimentCreate) -> None:
+    """Refuse what `create` would refuse of an experiment's contents, and make nothing."""
+    _described(tx, given)
+
+
+def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
+    """The row of a new draft, not yet in the database."""
+    chosen = metrics.settled([], given, partial(definitions.look_up, tx), started=False)
+    return Experiment(
         key=_free_key(tx, given),
         name=given.name,
         description=given.description,
@@ -70,12 +91,13 @@ def create(tx: WriteTx, given: ExperimentCreate, *, status: Status = Status.DRAF
         coverage=given.traffic_allocation,
         condition=checked_rule(given.condition, "condition"),
         layer=given.layer.model_dump() if given.layer else None,
-        metrics=metrics.settled([], given, started=False),
+        metrics=chosen,
         target_sample_size=given.target_sample_size,
         significance_level=given.significance_level,
         power=given.power,
         minimum_detectable_effect=given.minimum_detectable_effect,
-        analysis=given.analysis.model_dump(),
+        analysis=given.analysis.normal,
+        activation=given.activation_event.normal if given.activation_event else None,
         created_at=tx.now,
         updated_at=tx.now,
         start_at=given.start_at,
@@ -85,15 +107,8 @@ def create(tx: WriteTx, given: ExperimentCreate, *, status: Status = Status.DRAF
         variants=variants.made(given.variants),
         tags=_tags(given.tags),
         segments=_segments(tx, given.segments),
+        definitions=definitions.named(tx, chosen),
     )
-    tx.add(experiment)
-    tx.flush()
-    tx.refresh(experiment, ["variants", "tags", "segments"])
-    created = documents.difference({}, documents.experiment(experiment))
-    tx.record("experiment.create", "experiment", experiment.id, experiment_id=experiment.id, changes=created)
-    if wanted == Status.RUNNING:
-        lifecycle.start(tx, experiment)
-    return experiment
 
 
 def edit(
@@ -235,11 +250,21 @@ def _edit_rules(tx: ReadTx, experiment: Experiment, given: ExperimentEdit) -> No
     if given.given("layer"):
         experiment.layer = given.layer.model_dump() if given.layer else None
     if given.given("analysis"):
-        experiment.analysis = given.analysis.model_dump()
+        experiment.analysis = given.analysis.normal
+    if given.given("activation_event"):
+        experiment.activation = given.activation_event.normal if given.activation_event else None
     if given.given("segments"):
         experiment.segments = _segments(tx, given.segments)
     if given.given("metrics") or given.given("guardrail_metrics") or given.names_primary:
-        experiment.metrics = metrics.settled(experiment.metrics, given, started=experiment.phase > 0)
+        look_up = partial(definitions.look_up, tx)
+        experiment.metrics = metrics.settled(
+            experiment.metrics,
+            given,
+            look_up,
+            started=experiment.phase > 0,
+            plan=preregistration.planned_metrics(tx, experiment),
+        )
+        experiment.definitions = definitions.named(tx, experiment.metrics)
 
 
 def _edit_schedule(tx: WriteTx, experiment: Experiment, given: ExperimentInput) -> None:

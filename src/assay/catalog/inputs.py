@@ -1,5 +1,6 @@
 """What a caller may write about an experiment, in every accepted spelling."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -17,9 +18,11 @@ from assay.catalog.checks import (
     Rule,
     Tag,
     Time,
+    one,
     refuse,
     shown,
 )
+from assay.catalog.measuring import MetricInput, Source
 
 _TOLERANCE = 1e-9
 #: Spellings of a variant's share, with the number that stands for all of the traffic.
@@ -32,18 +35,6 @@ SHARES = {
 }
 MAX_VARIANTS = 100
 MAX_METRICS = 100
-
-
-def _one(given: dict[str, Any]) -> Any:
-    """The value that differently spelled fields agree on; None if none was given."""
-    names = list(given)
-    for name in names[1:]:
-        if given[name] != given[names[0]]:
-            raise refuse(
-                f"says {shown(given[name])} where {names[0]} says {shown(given[names[0]])}; give one of them",
-                name,
-            )
-    return given[names[0]] if names else None
 
 
 class Share(Input):
@@ -99,7 +90,7 @@ class VariantInput(Share):
     @model_validator(mode="after")
     def _spellings_agree(self) -> Self:
         for names in (("id", "variant_id"), ("name", "variant_name"), ("config", "configuration_json")):
-            _one({name: getattr(self, name) for name in names if self.given(name)})
+            one({name: getattr(self, name) for name in names if self.given(name)})
         return self
 
     @property
@@ -118,49 +109,6 @@ class VariantInput(Share):
         if self.given("config"):
             return self.config
         return self.configuration_json if self.given("configuration_json") else None
-
-
-Direction = Literal["increase", "decrease"]
-MetricRole = Literal["primary", "secondary", "guardrail", "exploratory"]
-MetricType = Literal["conversion", "count", "sum", "mean", "revenue"]
-
-
-class MetricInput(Input):
-    """A measure of success. A bare string is the conversion rate of that type of event."""
-
-    key: Name | None = None
-    name: Name | None = None
-    type: MetricType = "conversion"
-    event_type: Name | None = Field(
-        default=None, description="The type of event to look at; by default `name` or `key`."
-    )
-    event: Name | None = Field(default=None, description="The same as `event_type`.")
-    property_name: Name | None = Field(
-        default=None,
-        alias="property",
-        description="Which property to add up; by default value, amount, price …",
-    )
-    direction: Direction = "increase"
-    role: MetricRole | None = None
-
-    @model_validator(mode="after")
-    def _sensible(self) -> Self:
-        _one(
-            {name: getattr(self, name) for name in ("event_type", "event") if getattr(self, name) is not None}
-        )
-        if self.event_type is None and self.event is None:
-            if self.name is None and self.key is None:
-                raise refuse("is required: the type of event that the metric looks at", "event_type")
-            if None not in {self.name, self.key} and self.name != self.key:
-                raise refuse("is required, because key and name do not agree on one", "event_type")
-        if self.property_name is not None and self.type in {"conversion", "count"}:
-            raise refuse(f"is read by sum, mean and revenue metrics, not by a {self.type} metric", "property")
-        return self
-
-    @property
-    def source(self) -> str:
-        """The event type, in either spelling; a metric that names none is called like it."""
-        return self.event_type or self.event or self.name or self.key or ""
 
 
 def _metric(value: object) -> object:
@@ -195,10 +143,94 @@ class Layer(Input):
         return self
 
 
-class Analysis(Input):
-    """How the experiment is analysed."""
+Method = Literal["fixed", "group_sequential", "always_valid", "bayesian"]
+Alternative = Literal["two-sided", "greater", "less"]
+Correction = Literal[
+    "none",
+    "bonferroni",
+    "sidak",
+    "holm",
+    "holm_sidak",
+    "hochberg",
+    "hommel",
+    "benjamini_hochberg",
+    "benjamini_yekutieli",
+]
+Spending = Literal["obrien_fleming", "pocock", "power"]
+_SPENDING_FIELDS = ("looks", "look_dates", "spending", "spending_power")
+_MAX_LOOKS = 1000
 
-    method: Literal["fixed"] = "fixed"
+
+class Analysis(Input):
+    """How the experiment is analysed, and when it may be stopped for what it shows."""
+
+    method: Method = "fixed"
+    alternative: Alternative = Field(
+        default="two-sided", description="`greater` and `less` look for an effect in one direction alone."
+    )
+    correction: Correction = Field(
+        default="holm", description="For the number of comparisons in the declared family of metrics."
+    )
+    cuped: bool = Field(
+        default=True, description="Adjust by the time before assignment, where there is some."
+    )
+    looks: Annotated[int, Field(ge=1, le=_MAX_LOOKS)] | None = Field(
+        default=None, description="group_sequential: at most so many looks, equally far apart."
+    )
+    look_dates: Annotated[list[Time], Field(min_length=1, max_length=_MAX_LOOKS)] | None = Field(
+        default=None, description="group_sequential: the looks by date, in place of `looks`."
+    )
+    spending: Spending | None = Field(
+        default=None, description="group_sequential: how the error is spent; obrien_fleming by default."
+    )
+    spending_power: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None, description="The exponent of the `power` spending function; 1 by default."
+    )
+    planned_units: Annotated[int, Field(gt=0, le=10**15)] | None = Field(
+        default=None,
+        description="Units at which a sequential test knows all; target_sample_size by default.",
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.method != "group_sequential":
+            for name in _SPENDING_FIELDS:
+                if getattr(self, name) is not None:
+                    raise refuse(f"is read by group_sequential; the method is {self.method}", name)
+        if self.planned_units is not None and self.method not in {"group_sequential", "always_valid"}:
+            raise refuse(
+                f"is read by sequential methods; the method is {self.method}: say target_sample_size",
+                "planned_units",
+            )
+        if self.alternative != "two-sided" and self.method == "bayesian":
+            raise refuse("is read by tests; the method is bayesian", "alternative")
+        if self.looks is not None and self.look_dates is not None:
+            raise refuse("and looks both say when; give one of them", "look_dates")
+        dates = self.look_dates or []
+        for at, (earlier, later) in enumerate(pairwise(dates)):
+            if earlier >= later:
+                raise refuse("must be later than the look before it", f"look_dates[{at + 1}]")
+        if self.spending_power is not None and self.spending != "power":
+            raise refuse('is read by spending "power"', "spending_power")
+        return self
+
+    @property
+    def normal(self) -> dict[str, Any]:
+        """The one form in which it is stored: what the method reads, with defaults filled in."""
+        bare: dict[str, Any] = {
+            "method": self.method,
+            "alternative": self.alternative,
+            "correction": self.correction,
+            "cuped": self.cuped,
+        }
+        if self.method == "group_sequential":
+            bare["spending"] = self.spending or "obrien_fleming"
+        if self.spending == "power":
+            bare["spending_power"] = self.spending_power or 1.0
+        if self.look_dates:
+            bare["look_dates"] = [moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for moment in self.look_dates]
+        more = {"looks": self.looks, "planned_units": self.planned_units}
+        return bare | {name: number for name, number in more.items() if number is not None}
 
 
 Metric = Annotated[MetricInput, BeforeValidator(_metric)]
@@ -235,13 +267,19 @@ class ExperimentInput(Input):
     target_sample_size: Annotated[int, Field(gt=0, le=10**15)] | None = None
     significance_level: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     power: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    minimum_detectable_effect: Annotated[float, Field(gt=0)] | None = None
+    minimum_detectable_effect: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Relative to the control: 0.05 is 5 %."
+    )
     analysis: Analysis = Analysis()
+    activation_event: Source | None = Field(
+        default=None,
+        description="Analyse only units that have such an event, from it on; an event type will do.",
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         names = ("primary_metric", "primary_metric_name")
-        _one({name: getattr(self, name) for name in names if self.given(name)})
+        one({name: getattr(self, name) for name in names if self.given(name)})
         if self.start_at is not None and self.end_at is not None and self.start_at >= self.end_at:
             raise refuse("must be later than start_at", "end_at")
         return self
@@ -287,7 +325,9 @@ class ExperimentEdit(ExperimentInput):
     winner: Any = None
     decision: Any = None
     schedule_error: Any = None
+    preregistration_hash: Any = None
     phase: Any = None
+    warnings: Any = Field(default=None, description="Shown by a start; not read.")
 
 
 class StopInput(Input):

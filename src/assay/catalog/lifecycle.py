@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import and_, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import phases
+from assay.catalog import phases, preregistration
 from assay.catalog.database import Actor, Database, WriteTx
 from assay.catalog.documents import iso
 from assay.catalog.editing import LIVE, changing, complete_split, find, find_variant, state_forbids
@@ -19,7 +19,7 @@ SCHEDULE = Actor("schedule")
 
 
 def start(tx: WriteTx, experiment: Experiment) -> None:
-    """Let units in. The variants must share out all of the traffic."""
+    """Let units in, and freeze the plan. The variants must share out all of the traffic."""
     if experiment.status != Status.DRAFT:
         raise state_forbids(experiment, "only a draft can be started" + _hint(experiment))
     complete_split(experiment)
@@ -29,6 +29,7 @@ def start(tx: WriteTx, experiment: Experiment) -> None:
         experiment.schedule_error = None
         if experiment.start_at is not None and experiment.start_at > tx.now:
             experiment.start_at = None  # somebody was quicker than the plan
+        preregistration.freeze(tx, experiment)
         phases.open_next(tx, experiment)
 
 

@@ -84,8 +84,8 @@ class Experiment(Table):
 
     `coverage` is the share of eligible units that enter. `phase` counts stretches of unchanged
     allocation, 0 before the first start. `start_at` and `end_at` are plans; `started_at` and
-    `ended_at` are what happened. `schedule_error` says why a planned start did not happen. `version`
-    grows with every change.
+    `ended_at` are what happened. `schedule_error` says why a planned start did not happen. `plan_hash` is
+    that of the plan which was frozen at the start. `version` grows with every change.
     """
 
     __tablename__ = "experiments"
@@ -108,6 +108,8 @@ class Experiment(Table):
     power: Mapped[float] = mapped_column(Float(53))
     minimum_detectable_effect: Mapped[float | None] = mapped_column(Float(53))
     analysis: Mapped[dict[str, Any]] = mapped_column(Json)
+    activation: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    plan_hash: Mapped[str | None] = mapped_column(Bytewise(64))
     created_at: Mapped[datetime] = mapped_column(Moment)
     updated_at: Mapped[datetime] = mapped_column(Moment)
     start_at: Mapped[datetime | None] = mapped_column(Moment)
@@ -131,6 +133,12 @@ class Experiment(Table):
     )
     segments: Mapped[list["Segment"]] = relationship(
         lazy="raise", secondary="experiment_segments", order_by="Segment.id", passive_deletes=True
+    )
+    definitions: Mapped[list["MetricDefinition"]] = relationship(
+        lazy="raise",
+        secondary="experiment_definitions",
+        order_by="MetricDefinition.id",
+        passive_deletes=True,
     )
 
 
@@ -224,6 +232,83 @@ class ExperimentSegment(Table):
         ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
     )
     segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True)
+
+
+class MetricDefinition(Table):
+    """A metric that experiments refer to: `body` is its newest version, in the form experiments store.
+
+    `archived_at` is when it was put away: experiments that have it keep it, no other may take it.
+    """
+
+    __tablename__ = "metric_definitions"
+    __table_args__ = (_COUNTED,)
+
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    key: Mapped[str] = mapped_column(Bytewise(200), unique=True)
+    name: Mapped[str] = mapped_column(Bytewise(200))
+    body: Mapped[dict[str, Any]] = mapped_column(Json)
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+    updated_by: Mapped[str] = mapped_column(Bytewise(200))
+    archived_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class MetricVersion(Table):
+    """What a metric definition said in one of its versions, since when, and who made it say so."""
+
+    __tablename__ = "metric_versions"
+
+    definition_id: Mapped[int] = mapped_column(
+        ForeignKey("metric_definitions.id", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    body: Mapped[dict[str, Any]] = mapped_column(Json)
+    changed_at: Mapped[datetime] = mapped_column(Moment)
+    changed_by: Mapped[str] = mapped_column(Bytewise(200))
+
+
+class ExperimentDefinition(Table):
+    """A metric definition that an experiment holds a copy of."""
+
+    __tablename__ = "experiment_definitions"
+    __table_args__ = (Index(None, "definition_id"),)
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    definition_id: Mapped[int] = mapped_column(
+        ForeignKey("metric_definitions.id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+class Preregistration(Table):
+    """What an experiment set out to show, as it stood at its start. Written once, never changed."""
+
+    __tablename__ = "preregistrations"
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    frozen_at: Mapped[datetime] = mapped_column(Moment)
+    frozen_by: Mapped[str] = mapped_column(Bytewise(200))
+    plan: Mapped[dict[str, Any]] = mapped_column(Json)
+    hash: Mapped[str] = mapped_column(Bytewise(64))
+
+
+class Template(Table):
+    """The beginning of an experiment, for more of its kind: `body` is what a caller would write."""
+
+    __tablename__ = "templates"
+    __table_args__ = (_COUNTED,)
+
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    key: Mapped[str] = mapped_column(Bytewise(200), unique=True)
+    name: Mapped[str] = mapped_column(Bytewise(200))
+    description: Mapped[str] = mapped_column(Bytewise())
+    body: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    created_by: Mapped[str] = mapped_column(Bytewise(200))
 
 
 class Override(Table):

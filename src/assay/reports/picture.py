@@ -1,14 +1,32 @@
 """The catalog's rows of one experiment as the frozen picture that reports read."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 
 from assay.catalog import editing, phases
 from assay.catalog.database import ReadTx
+from assay.catalog.durations import microseconds
 from assay.catalog.tables import Experiment, Override, Phase
-from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, MetricType, PhaseSpec, Role, VariantSpec
+from assay.reports.spec import (
+    AnalysisSpec,
+    CapSpec,
+    Direction,
+    ExperimentSpec,
+    FilterSpec,
+    MarginSpec,
+    MetricSpec,
+    MetricType,
+    PhaseSpec,
+    Role,
+    SourceSpec,
+    VariantSpec,
+)
+
+#: What the moments of one measure answer.
+_BY_MOMENTS = {MetricType.CONVERSION, MetricType.COUNT, MetricType.SUM, MetricType.REVENUE, MetricType.MEAN}
 
 
 def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
@@ -20,6 +38,7 @@ def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
 
 def spec_of(experiment: Experiment, history: Sequence[Phase], overridden: Iterable[str]) -> ExperimentSpec:
     """The picture that these rows make."""
+    declared = tuple(_metric(metric) for metric in experiment.metrics)
     return ExperimentSpec(
         id=experiment.id,
         key=experiment.key,
@@ -35,7 +54,7 @@ def spec_of(experiment: Experiment, history: Sequence[Phase], overridden: Iterab
         phases=tuple(_phase(row) for row in history),
         started_at=experiment.started_at,
         ended_at=experiment.ended_at,
-        metrics=tuple(_metric(metric) for metric in experiment.metrics),
+        metrics=tuple(metric for metric in declared if _is_plain(metric)),
         target_sample_size=experiment.target_sample_size,
         significance_level=experiment.significance_level,
         power=experiment.power,
@@ -43,6 +62,11 @@ def spec_of(experiment: Experiment, history: Sequence[Phase], overridden: Iterab
         method=experiment.analysis.get("method", "fixed"),
         winner_id=experiment.winner_id,
         excluded_units=frozenset(overridden),
+        declared=declared,
+        analysis=_analysis(experiment.analysis),
+        activation=_source(experiment.activation) if experiment.activation else None,
+        hypothesis=experiment.hypothesis,
+        plan_hash=experiment.plan_hash,
     )
 
 
@@ -51,7 +75,16 @@ def _phase(row: Phase) -> PhaseSpec:
     return PhaseSpec(row.number, row.started_at, row.ended_at, tuple(dealt))
 
 
+def _is_plain(metric: MetricSpec) -> bool:
+    """Whether the moments of one measure over all of a unit's events are the whole answer."""
+    timed = metric.opens or metric.closes is not None or metric.complete_only
+    return metric.type in _BY_MOMENTS and not (metric.where or timed or metric.cap)
+
+
 def _metric(stored: Mapping[str, Any]) -> MetricSpec:
+    window = stored.get("window") or {}
+    opens = microseconds(window.get("delay") or stored.get("from")) or 0
+    length = microseconds(window.get("duration"))
     return MetricSpec(
         key=stored["key"],
         name=stored["name"],
@@ -60,4 +93,68 @@ def _metric(stored: Mapping[str, Any]) -> MetricSpec:
         prop=stored["property"],
         direction=Direction(stored["direction"]),
         role=Role(stored["role"]),
+        description=stored.get("description") or "",
+        where=_filters(stored),
+        fold=stored.get("fold"),
+        denominator=_source(stored["denominator"]) if stored.get("denominator") else None,
+        quantile=stored.get("quantile"),
+        by_event=stored.get("level") == "event",
+        zeros=bool(stored.get("zeros")),
+        steps=tuple(_source(each) for each in stored.get("steps", ())),
+        at_least=stored.get("at_least"),
+        opens=opens,
+        closes=microseconds(stored.get("to")) if length is None else opens + length,
+        complete_only=bool(stored.get("complete_only")),
+        lookback=microseconds(stored.get("lookback")),
+        cap=_cap(stored["cap"]) if stored.get("cap") else None,
+        margin=_margin(stored["margin"]) if stored.get("margin") else None,
+        definition=stored.get("definition"),
+        definition_version=stored.get("definition_version"),
+        registered=stored.get("registered", True),
+    )
+
+
+def _source(stored: Mapping[str, Any]) -> SourceSpec:
+    return SourceSpec(
+        stored["event_type"], _filters(stored), stored.get("fold", "count"), stored.get("property")
+    )
+
+
+def _filters(stored: Mapping[str, Any]) -> tuple[FilterSpec, ...]:
+    return tuple(_filter(each) for each in stored.get("where", ()))
+
+
+def _filter(stored: Mapping[str, Any]) -> FilterSpec:
+    if "value" not in stored:
+        return FilterSpec(stored["property"], stored["op"])
+    value = stored["value"]
+    values = tuple(value) if isinstance(value, list) else (value,)
+    return FilterSpec(stored["property"], stored["op"], values)
+
+
+def _cap(stored: Mapping[str, Any]) -> CapSpec:
+    low = stored.get("lower")
+    if "value" in stored:
+        return CapSpec(stored["value"], low)
+    return CapSpec(stored["percentile"] / 100, None if low is None else low / 100, is_quantile=True)
+
+
+def _margin(stored: Mapping[str, Any]) -> MarginSpec:
+    relative = "relative" in stored
+    return MarginSpec(stored["relative" if relative else "absolute"], is_relative=relative)
+
+
+def _analysis(stored: Mapping[str, Any]) -> AnalysisSpec:
+    dates = tuple(datetime.fromisoformat(each) for each in stored.get("look_dates", ()))
+    usual = AnalysisSpec()
+    return AnalysisSpec(
+        method=stored.get("method", usual.method),
+        alternative=stored.get("alternative", usual.alternative),
+        correction=stored.get("correction", usual.correction),
+        cuped=stored.get("cuped", usual.cuped),
+        looks=len(dates) or stored.get("looks"),
+        look_dates=dates,
+        spending=stored.get("spending", usual.spending),
+        spending_power=stored.get("spending_power", usual.spending_power),
+        planned_units=stored.get("planned_units"),
     )

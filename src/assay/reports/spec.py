@@ -13,6 +13,11 @@ class MetricType(StrEnum):
     SUM = "sum"  # total amount per unit
     REVENUE = "revenue"  # the same, in money
     MEAN = "mean"  # average amount of one event
+    RATIO = "ratio"  # what the numerator folds to, by what the denominator does
+    QUANTILE = "quantile"  # of units' totals, or of single events
+    RETENTION = "retention"  # share of units that come back in a stretch after their assignment
+    FUNNEL = "funnel"  # share of units that do all steps in order
+    THRESHOLD = "threshold"  # share of units whose count or sum reaches so much
 
 
 class Direction(StrEnum):
@@ -33,11 +38,57 @@ class Role(StrEnum):
     AD_HOC = "ad_hoc"
 
 
+#: What may be compared with a property of an event.
+Value = str | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class FilterSpec:
+    """A test on a property: `op` is eq, ne, lt, le, gt, ge, in, not_in, exists or not_exists.
+
+    `values` holds one value, those of a list, or none.
+    """
+
+    prop: str
+    op: str
+    values: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """Events of one type that pass all filters, folded over a unit to a count, a sum or any (0 or 1)."""
+
+    event_type: str
+    where: tuple[FilterSpec, ...] = ()
+    fold: str = "count"
+    prop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CapSpec:
+    """Where units' totals end: `high` and `low` are values, or fractions in (0, 1) of all arms' totals."""
+
+    high: float
+    low: float | None = None
+    is_quantile: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarginSpec:
+    """How much worse a guardrail may be: a share of the control's value, or so much in the metric's unit."""
+
+    size: float
+    is_relative: bool
+
+
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One metric. `event_type` None means any event.
+    """One metric. `event_type` None means any event; a funnel's is that of its last step.
 
-    `prop` names the property that holds the amount; None stands for the amount as it was recorded.
+    `prop` names the property that holds the amount; None stands for the amount as it was recorded. `opens`
+    and `closes` bound the events that count, in microseconds after the unit's assignment: window, or a
+    retention's stretch; `closes` None is no bound. `lookback` is the microseconds before it that make the
+    covariate. `registered` is false for what was not in the plan frozen at the start.
     """
 
     key: str
@@ -47,6 +98,44 @@ class MetricSpec:
     prop: str | None = None
     direction: Direction = Direction.INCREASE
     role: Role = Role.SECONDARY
+    description: str = ""
+    where: tuple[FilterSpec, ...] = ()
+    fold: str | None = None
+    denominator: SourceSpec | None = None
+    quantile: float | None = None
+    by_event: bool = False
+    zeros: bool = False
+    steps: tuple[SourceSpec, ...] = ()
+    at_least: float | None = None
+    opens: int = 0
+    closes: int | None = None
+    complete_only: bool = False
+    lookback: int | None = None
+    cap: CapSpec | None = None
+    margin: MarginSpec | None = None
+    definition: str | None = None
+    definition_version: int | None = None
+    registered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisSpec:
+    """How the experiment is judged.
+
+    `looks` is how many there will be at most, `look_dates` when, where they were planned by date; both
+    belong to a group-sequential test, as do `spending` and `spending_power`. `planned_units` is the number
+    of units at which all information is in.
+    """
+
+    method: str = "fixed"
+    alternative: str = "two-sided"
+    correction: str = "holm"
+    cuped: bool = True
+    looks: int | None = None
+    look_dates: tuple[datetime, ...] = ()
+    spending: str = "obrien_fleming"
+    spending_power: float = 1.0
+    planned_units: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +168,11 @@ class PhaseSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentSpec:
-    """An experiment as the report sees it. `variants` holds every arm that ever was, in display order."""
+    """An experiment as the report sees it. `variants` holds every arm that ever was, in display order.
+
+    `declared` are all metrics of the experiment, `metrics` those of the kinds that moments alone can answer.
+    `activation` is the event a unit must have to be analysed. `plan_hash` is that of the frozen plan.
+    """
 
     id: int
     key: str
@@ -100,6 +193,11 @@ class ExperimentSpec:
     method: str = "fixed"
     winner_id: int | None = None
     excluded_units: frozenset[str] = frozenset()
+    declared: tuple[MetricSpec, ...] = ()
+    analysis: AnalysisSpec = AnalysisSpec()
+    activation: SourceSpec | None = None
+    hypothesis: str = ""
+    plan_hash: str | None = None
 
     @property
     def control(self) -> VariantSpec | None:

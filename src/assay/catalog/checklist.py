@@ -1,0 +1,306 @@
+"""What is worth a look before an experiment starts: warnings, never walls.
+
+Only the control plane loads this room: it computes with `assay.stats`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, TypedDict, cast
+
+from sqlalchemy import select
+
+from assay.catalog import metrics
+from assay.catalog.database import ReadTx
+from assay.catalog.editing import LIVE, whole
+from assay.catalog.metrics import StoredMetric
+from assay.catalog.tables import Experiment, Segment
+from assay.errors import Unavailable
+from assay.stats import Baseline, Design, detectable
+
+#: How far back "lately" reaches.
+LATELY = timedelta(days=7)
+#: The share of the traffic that gets something new at first.
+FIRST_SHARE = 0.2
+_MOST_TYPES = 20
+_AMOUNTS = {"sum", "revenue", "mean", "quantile"}
+_SHARES = {"conversion", "retention", "funnel", "threshold"}
+
+
+class Item(TypedDict):
+    """One thing that was looked at; `ok` is null where it could not be."""
+
+    name: str
+    ok: bool | None
+    sentence: str
+    inputs: dict[str, Any]
+
+
+class Arrived(NamedTuple):
+    """The latest events of one type: how many, which properties any of them has, how many have an amount."""
+
+    events: int
+    properties: frozenset[str]
+    amounts: int
+
+
+#: The latest events of a type in the last days; may raise `Unavailable`.
+Arrivals = Callable[[str], Arrived]
+
+
+def examine(tx: ReadTx, experiment: Experiment, arrivals: Arrivals) -> list[Item]:
+    """Every item of the checklist, the most important first."""
+    return [
+        _primary(experiment),
+        _power(experiment),
+        _metric(experiment, arrivals),
+        _margins(experiment),
+        _targeting(tx, experiment),
+        _layer(tx, experiment),
+        _first_share(experiment),
+    ]
+
+
+def warnings(items: Iterable[Item]) -> list[Item]:
+    """The items that somebody should look at."""
+    return [each for each in items if not each["ok"]]
+
+
+def _primary(experiment: Experiment) -> Item:
+    key = metrics.primary(experiment.metrics)
+    inputs = {"primary_metric": key, "hypothesis": bool(experiment.hypothesis)}
+    if key is None:
+        return _warning("plan", "No primary metric: say which number decides before anybody sees it.", inputs)
+    if not experiment.hypothesis:
+        return _warning(
+            "plan", f"{key} decides; write down in hypothesis what is expected of it, and why.", inputs
+        )
+    return _fine("plan", f"{key} decides.", inputs)
+
+
+def _power(experiment: Experiment) -> Item:
+    """What the metric must be like for the planned sample to show the planned effect."""
+    planned = experiment.analysis.get("planned_units") or experiment.target_sample_size
+    effect = experiment.minimum_detectable_effect
+    inputs: dict[str, Any] = {
+        "planned_units": planned,
+        "minimum_detectable_effect": effect,
+        "power": experiment.power,
+    }
+    if planned is None or effect is None:
+        missing = " and ".join(
+            name
+            for name, value in (("target_sample_size", planned), ("minimum_detectable_effect", effect))
+            if value is None
+        )
+        return _warning(
+            "power", f"Without {missing} nobody can tell how long the experiment has to run.", inputs
+        )
+    shares = [each.allocation for each in experiment.variants if not each.removed and each.allocation > 0]
+    control = next(
+        (each.allocation for each in experiment.variants if each.is_control and not each.removed), 0.0
+    )
+    others = sorted(shares)
+    if control in others:
+        others.remove(control)
+    if not others or not control:
+        return _warning("power", "There is nothing to compare: one variant gets all of the traffic.", inputs)
+    pair = planned * (control + others[0])
+    design = _design(experiment, ratio=others[0] / control)
+    smallest = detectable(Baseline(1.0, 1.0), pair, power=experiment.power, design=design).difference or 0.0
+    return _judged(experiment, effect / smallest, inputs)
+
+
+def _judged(experiment: Experiment, spread: float, inputs: dict[str, Any]) -> Item:
+    """`spread` is the largest ratio of standard deviation to mean at which the sample suffices."""
+    key = metrics.primary(experiment.metrics)
+    kind = next((each["type"] for each in experiment.metrics if each["key"] == key), "conversion")
+    planned, effect, power = (
+        inputs[name] for name in ("planned_units", "minimum_detectable_effect", "power")
+    )
+    says = f"{planned:,} units show a relative change of {effect:.3g} with a chance of {power:.0%} if"
+    if kind in _SHARES:
+        least = 1 / (1 + spread * spread)
+        inputs["least_share"] = least
+        sentence = f"{says} at least {least:.2%} of the control's units convert."
+        return _warning("power", sentence, inputs) if least > 0.5 else _fine("power", sentence, inputs)
+    inputs["largest_spread"] = spread
+    sentence = f"{says} the standard deviation over units is at most {spread:.3g} times the mean."
+    return _warning("power", sentence, inputs) if spread < 1 else _fine("power", sentence, inputs)
+
+
+def _design(experiment: Experiment, *, ratio: float) -> Design:
+    analysis = experiment.analysis
+    method = analysis.get("method", "fixed")
+    looks = analysis.get("looks") or len(analysis.get("look_dates", ()))
+    return Design(
+        test=method if method in {"group_sequential", "always_valid"} else "fixed",
+        alpha=experiment.significance_level,
+        alternative=analysis.get("alternative", "two-sided"),
+        ratio=ratio,
+        looks=min(looks, 50) or 28,
+        spending=analysis.get("spending", "obrien_fleming"),
+        spending_power=analysis.get("spending_power", 1.0),
+    )
+
+
+def _metric(experiment: Experiment, arrivals: Arrivals) -> Item:
+    """Whether events of every metric came lately, with the property that is added up."""
+    wanted = _read(experiment.metrics)
+    types = list(dict.fromkeys(each.event_type for each in wanted))[:_MOST_TYPES]
+    inputs: dict[str, Any] = {"event_types": types, "days": LATELY.days}
+    try:
+        seen = {event_type: arrivals(event_type) for event_type in types}
+    except Unavailable as error:
+        return {
+            "name": "metric",
+            "ok": None,
+            "sentence": f"Whether events arrive could not be looked at. {error.detail}",
+            "inputs": inputs,
+        }
+    silent = [event_type for event_type in types if not seen[event_type].events]
+    here = [(each, seen[each.event_type]) for each in wanted if each.event_type in seen]
+    bare = [
+        f"{each.event_type}.{each.prop}"
+        for each, found in here
+        if each.prop and found.events and each.prop not in found.properties
+    ]
+    worthless = [each.event_type for each, found in here if each.adds and found.events and not found.amounts]
+    inputs |= {"without_events": silent, "without_property": bare, "without_amount": worthless}
+    said = []
+    if silent:
+        said.append(f"No event of type {', '.join(silent)} has arrived in the last {LATELY.days} days.")
+    if bare:
+        said.append(f"The latest events do not have {', '.join(bare)}.")
+    if worthless:
+        said.append(f"The latest events of type {', '.join(worthless)} carry no amount to add up.")
+    if not types:
+        return _warning("metric", "No metric: nothing will be measured.", inputs)
+    if said:
+        return _warning("metric", " ".join([*said, "Check that the application sends them."]), inputs)
+    return _fine("metric", "Events of every metric have arrived lately.", inputs)
+
+
+class _Read(NamedTuple):
+    event_type: str
+    prop: str | None = None
+    adds: bool = False
+    """Whether the amount as it was recorded is added up."""
+
+
+def _read(found: Sequence[StoredMetric]) -> list[_Read]:
+    """What the metrics read of events."""
+    read: list[_Read] = []
+    for metric in found:
+        steps = metric.get("steps")
+        if steps:
+            read += [_Read(each["event_type"]) for each in steps]
+        else:
+            adds = metric["type"] in _AMOUNTS or metric.get("fold") == "sum"
+            read.append(_Read(metric["event_type"], metric["property"], adds and not metric["property"]))
+        below = metric.get("denominator")
+        if below:
+            prop = below.get("property")
+            read.append(_Read(below["event_type"], prop, below["fold"] == "sum" and not prop))
+    return read
+
+
+def _margins(experiment: Experiment) -> Item:
+    guards = metrics.guardrails(experiment.metrics)
+    without = [each["key"] for each in experiment.metrics if each["key"] in guards and not each.get("margin")]
+    inputs = {"guardrails": guards, "without_margin": without}
+    if without:
+        return _warning(
+            "guardrails",
+            f"{', '.join(without)} has no margin: say how much worse is still tolerable, or the guardrail "
+            "can only show harm, never its absence.",
+            inputs,
+        )
+    return _fine("guardrails", "Every guardrail has a margin." if guards else "No guardrail.", inputs)
+
+
+def _targeting(tx: ReadTx, experiment: Experiment) -> Item:
+    ids = [each.id for each in experiment.segments]
+    rows = list(tx.scalars(select(Segment).where(Segment.id.in_(ids)))) if ids else []
+    empty = [each.name for each in rows if not each.member_count and not each.rules]
+    inputs = {
+        "traffic_allocation": experiment.coverage,
+        "segments": ids,
+        "empty_segments": empty,
+        "condition": experiment.condition is not None,
+    }
+    if experiment.coverage == 0:
+        return _warning("targeting", "traffic_allocation is 0: nobody can enter.", inputs)
+    if rows and len(empty) == len(rows):
+        return _warning("targeting", f"Nobody is in {', '.join(empty)}: nobody can enter.", inputs)
+    if experiment.condition is not None or rows:
+        return _fine("targeting", "Only those who meet the conditions and segments can enter.", inputs)
+    return _fine("targeting", "Everybody can enter.", inputs)
+
+
+def _layer(tx: ReadTx, experiment: Experiment) -> Item:
+    """Experiments under way that share units with this one, and look at the same primary metric."""
+    others = tx.scalars(
+        select(Experiment)
+        .where(
+            Experiment.status.in_(LIVE), Experiment.id != experiment.id, Experiment.unit == experiment.unit
+        )
+        .order_by(Experiment.id)
+        .options(*whole())
+    )
+    mine = _deciding(experiment)
+    shared, same_slot = [], []
+    for other in others:
+        if _apart(experiment.layer, other.layer):
+            continue
+        if experiment.layer and other.layer and experiment.layer["key"] == other.layer["key"]:
+            same_slot.append(other.key)
+        elif mine is not None and mine == _deciding(other):
+            shared.append(other.key)
+    inputs = {"layer": experiment.layer, "same_layer": same_slot, "same_metric": shared}
+    if same_slot:
+        return _warning(
+            "layer",
+            f"{', '.join(same_slot)} has part of the same range of the layer: they share units.",
+            inputs,
+        )
+    if shared:
+        return _warning(
+            "layer",
+            f"{', '.join(shared[:5])} is under way, shares units and moves the same metric: put them into "
+            "one layer if they could get into each other's way.",
+            inputs,
+        )
+    return _fine("layer", "No experiment under way shares both units and the primary metric.", inputs)
+
+
+def _apart(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
+    if not one or not other or one["key"] != other["key"]:
+        return False
+    return cast("bool", one["high"] <= other["low"] or other["high"] <= one["low"])
+
+
+def _deciding(experiment: Experiment) -> str | None:
+    key = metrics.primary(experiment.metrics)
+    return next((each["event_type"] for each in experiment.metrics if each["key"] == key), None)
+
+
+def _first_share(experiment: Experiment) -> Item:
+    present = [each for each in experiment.variants if not each.removed and each.enabled]
+    new = experiment.coverage * sum(each.allocation for each in present if not each.is_control)
+    inputs = {"share_with_something_new": new}
+    if new > FIRST_SHARE + 1e-9:
+        return _warning(
+            "first_share",
+            f"{new:.0%} of the eligible units get something new at once: start with 10–20 % "
+            "(traffic_allocation), look for faults for a day, then open it.",
+            inputs,
+        )
+    return _fine("first_share", f"{new:.0%} of the eligible units get something new.", inputs)
+
+
+def _warning(name: str, sentence: str, inputs: dict[str, Any]) -> Item:
+    return {"name": name, "ok": False, "sentence": sentence, "inputs": inputs}
+
+
+def _fine(name: str, sentence: str, inputs: dict[str, Any]) -> Item:
+    return {"name": name, "ok": True, "sentence": sentence, "inputs": inputs}

@@ -1,0 +1,148 @@
+"""The checklist: warnings with their numbers, and nothing that stops anybody."""
+
+from typing import Any
+
+import pytest
+
+from assay.catalog import checklist, segments
+from assay.catalog.checklist import Arrived
+from assay.catalog.checks import parse
+from assay.catalog.editing import find
+from assay.errors import Unavailable
+from assay.stats import Baseline, Design, power_of
+from catalog.conftest import HALVES, Catalog
+
+SOME = Arrived(20, frozenset({"eur"}), 20)
+GOOD: dict[str, Any] = {
+    "hypothesis": "Green sells.",
+    "metrics": ["buy"],
+    "minimum_detectable_effect": 0.05,
+    "target_sample_size": 100_000,
+    "traffic_allocation": 0.2,
+    "variants": HALVES,
+}
+
+
+def examined(
+    catalog: Catalog, experiment: int, seen: dict[str, Arrived] | None = None
+) -> dict[str, checklist.Item]:
+    def arrivals(event_type: str) -> Arrived:
+        return SOME if seen is None else seen.get(event_type, Arrived(0, frozenset(), 0))
+
+    with catalog.read() as tx:
+        items = checklist.examine(tx, find(tx, experiment), arrivals)
+    return {each["name"]: each for each in items}
+
+
+def test_a_good_plan_has_no_warning(catalog: Catalog) -> None:
+    items = examined(catalog, catalog.create(**GOOD))
+    assert list(items) == ["plan", "power", "metric", "guardrails", "targeting", "layer", "first_share"]
+    assert checklist.warnings(items.values()) == []
+
+
+def test_the_power_is_that_of_the_statistics(catalog: Catalog) -> None:
+    item = examined(catalog, catalog.create(**GOOD))["power"]
+    least = item["inputs"]["least_share"]
+    assert least == pytest.approx(0.112, abs=0.001)
+    assert f"at least {least:.2%}" in item["sentence"]
+    found = power_of(Baseline(least, least * (1 - least)), 0.05 * least, 100_000, Design())
+    assert found == pytest.approx(0.8, abs=1e-6)
+    uneven = [{"name": "control", "allocation": 0.8}, {"name": "b", "allocation": 0.2}]
+    wide = examined(catalog, catalog.create(**{**GOOD, "variants": uneven}))["power"]
+    assert wide["inputs"]["least_share"] > least
+    money = {"metrics": [{"event_type": "buy", "type": "sum"}]}
+    spread = examined(catalog, catalog.create(**{**GOOD, **money}))["power"]["inputs"]["largest_spread"]
+    assert power_of(Baseline(1.0, spread**2), 0.05, 100_000, Design()) == pytest.approx(0.8, abs=1e-6)
+    sequential = {"analysis": {"method": "group_sequential", "looks": 5, "planned_units": 100_000}}
+    dearer = examined(catalog, catalog.create(**{**GOOD, **sequential}))["power"]["inputs"]["least_share"]
+    assert least < dearer < 1.05 * least
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "words"),
+    [
+        ({"metrics": []}, "plan", "No primary metric"),
+        ({"metrics": []}, "metric", "nothing will be measured"),
+        ({"hypothesis": ""}, "plan", "write down in hypothesis"),
+        ({"target_sample_size": None}, "power", "Without target_sample_size nobody"),
+        (
+            {"target_sample_size": None, "minimum_detectable_effect": None},
+            "power",
+            "Without target_sample_size and minimum_detectable_effect",
+        ),
+        ({"target_sample_size": 1000}, "power", "of the control's units convert"),
+        ({"target_sample_size": 1}, "power", "of the control's units convert"),
+        ({"variants": [{"name": "control", "allocation": 1}]}, "power", "nothing to compare"),
+        (
+            {"metrics": [{"event_type": "buy", "type": "sum"}], "target_sample_size": 1000},
+            "power",
+            "the standard deviation over units",
+        ),
+        (
+            {"metrics": ["buy"], "guardrail_metrics": ["buy"], "primary_metric": None},
+            "guardrails",
+            "no margin",
+        ),
+        ({"traffic_allocation": 0.0}, "targeting", "nobody can enter"),
+        ({"traffic_allocation": 1.0}, "first_share", "50% of the eligible units"),
+    ],
+)
+def test_warnings(catalog: Catalog, fields: dict[str, Any], name: str, words: str) -> None:
+    item = examined(catalog, catalog.create(**{**GOOD, **fields}))[name]
+    assert item["ok"] is False
+    assert words in item["sentence"]
+
+
+def test_metrics_without_events_properties_or_amounts(catalog: Catalog) -> None:
+    metrics = [
+        {"event_type": "buy", "type": "sum", "property": "usd"},
+        {"event_type": "pay", "type": "revenue"},
+        {"name": "steps", "type": "funnel", "steps": ["seen", "buy"]},
+        {"event_type": "buy", "type": "ratio", "denominator": {"event_type": "visit", "property": "n"}},
+    ]
+    experiment = catalog.create(**{**GOOD, "metrics": metrics})
+    bare = Arrived(3, frozenset({"usd"}), 0)
+    item = examined(catalog, experiment, {"buy": bare, "pay": bare, "visit": bare})["metric"]
+    assert item["ok"] is False
+    assert item["inputs"] == {
+        "event_types": ["buy", "pay", "seen", "visit"],
+        "days": 7,
+        "without_events": ["seen"],
+        "without_property": ["visit.n"],
+        "without_amount": ["pay"],
+    }
+    assert "No event of type seen has arrived in the last 7 days." in item["sentence"]
+
+
+def test_a_store_that_is_away_is_no_wall(catalog: Catalog) -> None:
+    def away(_event_type: str) -> Arrived:
+        raise Unavailable("The disk is full.")
+
+    experiment = catalog.create(**GOOD)
+    with catalog.read() as tx:
+        item = next(
+            each for each in checklist.examine(tx, find(tx, experiment), away) if each["name"] == "metric"
+        )
+    assert (item["ok"], "The disk is full." in item["sentence"]) == (None, True)
+
+
+def test_segments_that_hold_nobody(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        empty = segments.create(tx, parse(segments.SegmentInput, {"name": "beta"})).id
+        ruled = segments.create(tx, parse(segments.SegmentInput, {"name": "us", "rules": {"c": "US"}})).id
+    alone = examined(catalog, catalog.create(**{**GOOD, "segments": [empty]}))["targeting"]
+    assert (alone["ok"], alone["sentence"]) == (False, "Nobody is in beta: nobody can enter.")
+    assert examined(catalog, catalog.create(**{**GOOD, "segments": [empty, ruled]}))["targeting"]["ok"]
+
+
+def test_experiments_that_share_units(catalog: Catalog) -> None:
+    catalog.running(**{**GOOD, "key": "first", "layer": {"key": "l", "low": 0, "high": 0.5}})
+    same = examined(catalog, catalog.create(**GOOD))["layer"]
+    assert (same["ok"], same["inputs"]["same_metric"]) == (False, ["first"])
+    apart = {"layer": {"key": "l", "low": 0.5, "high": 1}}
+    assert examined(catalog, catalog.create(**{**GOOD, **apart}))["layer"]["ok"]
+    overlapping = {"layer": {"key": "l", "low": 0.4, "high": 1}, "metrics": ["other"]}
+    item = examined(catalog, catalog.create(**{**GOOD, **overlapping}))["layer"]
+    assert (item["ok"], item["inputs"]["same_layer"]) == (False, ["first"])
+    assert examined(catalog, catalog.create(**{**GOOD, "metrics": ["other"]}))["layer"]["ok"]
+    assert examined(catalog, catalog.create(**{**GOOD, "unit": "account_id"}))["layer"]["ok"]
