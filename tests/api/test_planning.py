@@ -9,6 +9,7 @@ import pytest
 from api.conftest import House
 from assay.api import experiments, planning
 from assay.api.operations import OPERATIONS
+from assay.errors import Unavailable
 
 BASE = "/api/v1/experiments"
 HALVES = [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.5}]
@@ -74,6 +75,21 @@ def test_events_that_arrived_lately_are_seen(house: House) -> None:
     again.append({**events[1], "e": events[0]["e"][:-1] + "8", "p": {"eur": 5}})
     house.parts.store.append((2 * 65_536 + 2, 0), json.dumps([{"q": 2, "i": 0, "b": again}]))
     assert metric()["ok"] is True
+
+
+def test_a_store_that_is_away_stops_no_start(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.made({**PLAN, "activation_event": "open"})
+
+    def away(*_: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(house.parts.store, "events", away)
+    response = house.ask("POST", f"{BASE}/x/start")
+    assert (response.status_code, response.json()["status"]) == (200, "running")
+    (warning,) = response.json()["warnings"]
+    assert (warning["name"], warning["ok"]) == ("metric", None)
+    assert warning["sentence"] == "Whether events arrive could not be looked at. The disk is full."
+    assert warning["inputs"]["event_types"] == ["open", "buy", "pay"]
 
 
 def test_the_frozen_plan(house: House) -> None:

@@ -3,8 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from api.conftest import House
+from assay.api.metrics import _EXAMPLES
 from assay.catalog.tables import Experiment, Variant
-from assay.reports.picture import spec_of
+from assay.reports.picture import read_spec, spec_of
 from assay.reports.spec import (
     AnalysisSpec,
     CapSpec,
@@ -152,3 +154,26 @@ def test_the_analysis_is_carried() -> None:
     assert found.activation == SourceSpec("open", (FilterSpec("a", "eq", (True,)),))
     assert found.plan_hash == "ab"
     assert spec(analysis={"method": "always_valid", "looks": 5}).analysis.looks == 5
+
+
+def test_deviations_from_the_frozen_plan_are_carried(house: House) -> None:
+    house.made({"name": "x", "key": "x", "metrics": ["a"], "status": "running"}, "/api/v1")
+    changed = house.ask("PATCH", "/api/v1/experiments/x", {"power": 0.9, "description": "d"}).json()
+    with house.parts.database.reading() as tx:
+        found = read_spec(tx, "x")
+    assert found.plan_hash == changed["preregistration_hash"]
+    (only,) = found.deviations
+    assert (only.field, only.change, only.before, only.after) == ("power", "changed", 0.8, 0.9)
+    assert only.by == "admin key"
+    assert isinstance(hash(found), int)
+
+
+def test_reports_of_metrics_of_every_kind_answer(house: House) -> None:
+    metrics = [{**body, "role": None, "margin": None} for body in _EXAMPLES.values()]
+    house.made({"name": "x", "key": "x", "metrics": metrics, "status": "running"}, "/api/v1")
+    house.made({"name": "y", "key": "y", "metrics": metrics[2:], "status": "running"}, "/api/v1")
+    for key in ("x", "y"):
+        for path in ("report", "results", "results?group_by=day", "stats", "timeseries", "export?format=csv"):
+            response = house.ask("GET", f"/api/v1/experiments/{key}/{path}")
+            assert response.status_code == 200, (path, response.text)
+        assert house.ask("POST", f"/api/v1/experiments/{key}/results", {}).status_code == 200

@@ -191,8 +191,7 @@ def start_experiment(call: Editing, experiment: str, body: OptionalDocument) -> 
         expect_version(row.version, call.expected)
         lifecycle.start(tx, row)
     shown_as = spellings.experiment(documents.experiment(row), short=call.short)
-    found = checklist.warnings(launch.examined(call, row.id))
-    return answer({**shown_as, "warnings": found}, version=row.version)
+    return answer({**shown_as, "warnings": launch.warnings(call, row.id)}, version=row.version)
 
 
 _step("pause", lifecycle.pause, "Let nobody new in.")

@@ -5,6 +5,7 @@ import json
 from assay.api.calls import Call
 from assay.catalog import checklist
 from assay.catalog.editing import find
+from assay.errors import Unavailable
 from assay.events.timestamps import micros
 from assay.eventstore.base import EventFilter
 
@@ -14,16 +15,41 @@ _LATEST = 20
 
 def examined(call: Call, reference: int | str) -> list[checklist.Item]:
     """Every item of the checklist of this experiment. Raises `NotFound`."""
-    since = micros(call.now - checklist.LATELY)
+    with call.parts.database.reading() as tx:
+        types = checklist.event_types(find(tx, reference))
+    seen: dict[str, checklist.Arrived | Unavailable] = {}
+    # No transaction of the catalog waits for the event store, nor the rest of the types for one that failed.
+    for event_type in types:
+        try:
+            seen[event_type] = _arrived(call, event_type)
+        except Unavailable as error:
+            seen = dict.fromkeys(types, error)
+            break
 
-    def arrived(event_type: str) -> checklist.Arrived:
-        latest, _ = call.parts.store.events(EventFilter(types=(event_type,), start=since), _LATEST)
-        properties = [json.loads(each.properties) for each in latest if each.properties]
-        return checklist.Arrived(
-            len(latest),
-            frozenset(name for each in properties for name, value in each.items() if value is not None),
-            sum(each.amount is not None for each in latest),
-        )
+    def arrivals(event_type: str) -> checklist.Arrived:
+        found = seen[event_type]
+        if isinstance(found, Unavailable):
+            raise found
+        return found
 
     with call.parts.database.reading() as tx:
-        return checklist.examine(tx, find(tx, reference), arrived)
+        return checklist.examine(tx, find(tx, reference), arrivals)
+
+
+def warnings(call: Call, reference: int | str) -> list[checklist.Item]:
+    """What is worth a look, for an experiment that has started: that stands, whatever happens here."""
+    try:
+        return checklist.warnings(examined(call, reference))
+    except Unavailable as error:
+        return [checklist.unknown("checklist", "The checklist could not be made.", error, {})]
+
+
+def _arrived(call: Call, event_type: str) -> checklist.Arrived:
+    since = micros(call.now - checklist.LATELY)
+    latest, _ = call.parts.store.events(EventFilter(types=(event_type,), start=since), _LATEST)
+    properties = [json.loads(each.properties) for each in latest if each.properties]
+    return checklist.Arrived(
+        len(latest),
+        frozenset(name for each in properties for name, value in each.items() if value is not None),
+        sum(each.amount is not None for each in latest),
+    )

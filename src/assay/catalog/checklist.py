@@ -60,6 +60,18 @@ def examine(tx: ReadTx, experiment: Experiment, arrivals: Arrivals) -> list[Item
     ]
 
 
+def event_types(experiment: Experiment) -> list[str]:
+    """The types of events that are looked for: the first of those that the metrics read."""
+    read = [each.event_type for each in _read(experiment.metrics)]
+    activation = experiment.activation
+    return list(dict.fromkeys([*([activation["event_type"]] if activation else []), *read]))[:_MOST_TYPES]
+
+
+def unknown(name: str, sentence: str, error: Unavailable, inputs: dict[str, Any]) -> Item:
+    """An item that could not be looked at."""
+    return {"name": name, "ok": None, "sentence": f"{sentence} {error.detail}", "inputs": inputs}
+
+
 def warnings(items: Iterable[Item]) -> list[Item]:
     """The items that somebody should look at."""
     return [each for each in items if not each["ok"]]
@@ -146,17 +158,12 @@ def _design(experiment: Experiment, *, ratio: float) -> Design:
 def _metric(experiment: Experiment, arrivals: Arrivals) -> Item:
     """Whether events of every metric came lately, with the property that is added up."""
     wanted = _read(experiment.metrics)
-    types = list(dict.fromkeys(each.event_type for each in wanted))[:_MOST_TYPES]
+    types = event_types(experiment)
     inputs: dict[str, Any] = {"event_types": types, "days": LATELY.days}
     try:
         seen = {event_type: arrivals(event_type) for event_type in types}
     except Unavailable as error:
-        return {
-            "name": "metric",
-            "ok": None,
-            "sentence": f"Whether events arrive could not be looked at. {error.detail}",
-            "inputs": inputs,
-        }
+        return unknown("metric", "Whether events arrive could not be looked at.", error, inputs)
     silent = [event_type for event_type in types if not seen[event_type].events]
     here = [(each, seen[each.event_type]) for each in wanted if each.event_type in seen]
     bare = [

@@ -6,13 +6,14 @@ from typing import Any
 
 from sqlalchemy import select
 
-from assay.catalog import editing, phases
+from assay.catalog import editing, phases, preregistration
 from assay.catalog.database import ReadTx
 from assay.catalog.durations import microseconds
 from assay.catalog.tables import Experiment, Override, Phase
 from assay.reports.spec import (
     AnalysisSpec,
     CapSpec,
+    DeviationSpec,
     Direction,
     ExperimentSpec,
     FilterSpec,
@@ -33,10 +34,16 @@ def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
     """The picture of the experiment with this id or key. Raises `NotFound`."""
     experiment = editing.find(tx, reference)
     overridden = tx.scalars(select(Override.unit_id).where(Override.experiment_id == experiment.id))
-    return spec_of(experiment, phases.listed(tx, experiment.id), overridden)
+    found = preregistration.deviations(tx, experiment) if experiment.plan_hash is not None else []
+    return spec_of(experiment, phases.listed(tx, experiment.id), overridden, found)
 
 
-def spec_of(experiment: Experiment, history: Sequence[Phase], overridden: Iterable[str]) -> ExperimentSpec:
+def spec_of(
+    experiment: Experiment,
+    history: Sequence[Phase],
+    overridden: Iterable[str],
+    deviations: Iterable[Mapping[str, Any]] = (),
+) -> ExperimentSpec:
     """The picture that these rows make."""
     declared = tuple(_metric(metric) for metric in experiment.metrics)
     return ExperimentSpec(
@@ -67,6 +74,10 @@ def spec_of(experiment: Experiment, history: Sequence[Phase], overridden: Iterab
         activation=_source(experiment.activation) if experiment.activation else None,
         hypothesis=experiment.hypothesis,
         plan_hash=experiment.plan_hash,
+        deviations=tuple(
+            DeviationSpec(each["field"], each["change"], each["from"], each["to"], each["at"], each["by"])
+            for each in deviations
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """What a report needs to know of an experiment: a frozen picture, free of tables and sessions."""
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -139,6 +140,21 @@ class AnalysisSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviationSpec:
+    """Something done otherwise than the plan frozen at the start says: what, when, and by whom.
+
+    `field` is `metrics.<key>` for a metric; `change` is added, removed or changed.
+    """
+
+    field: str
+    change: str
+    before: object = dataclasses.field(hash=False)
+    after: object = dataclasses.field(hash=False)
+    at: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class VariantSpec:
     """One arm as it is now; `removed` arms stay in the report while units have them."""
 
@@ -171,7 +187,8 @@ class ExperimentSpec:
     """An experiment as the report sees it. `variants` holds every arm that ever was, in display order.
 
     `declared` are all metrics of the experiment, `metrics` those of the kinds that moments alone can answer.
-    `activation` is the event a unit must have to be analysed. `plan_hash` is that of the frozen plan.
+    `activation` is the event a unit must have to be analysed. `plan_hash` is that of the frozen plan,
+    `deviations` are what was done otherwise since.
     """
 
     id: int
@@ -198,6 +215,7 @@ class ExperimentSpec:
     activation: SourceSpec | None = None
     hypothesis: str = ""
     plan_hash: str | None = None
+    deviations: tuple[DeviationSpec, ...] = ()
 
     @property
     def control(self) -> VariantSpec | None:
