@@ -11,9 +11,14 @@ from assay.eventstore.base import EventStore
 
 # The contracts are no test modules by name, but their assertions should explain themselves all the same.
 pytest.register_assert_rewrite(
-    "contracts.event_store", "contracts.questions", "contracts.listing", "contracts.imports"
+    "contracts.event_store",
+    "contracts.columns",
+    "contracts.questions",
+    "contracts.listing",
+    "contracts.imports",
 )
 
+from contracts.columns import model  # noqa: E402, F401 - to be rewritten first; a fixture
 from contracts.event_store import Feed  # noqa: E402 - it is to be rewritten first
 
 

@@ -13,6 +13,7 @@ import pytest
 from assay.errors import Conflict, Invalid, Unavailable
 from assay.eventstore.base import Appended, EventFilter
 from assay.eventstore.duckdb import DuckdbStore
+from contracts.columns import ColumnContract
 from contracts.event_store import Feed, KeepingContract, event
 from contracts.imports import ImportContract
 from contracts.listing import ListingContract
@@ -51,7 +52,7 @@ def reopened(store: DuckdbStore) -> Iterator[Callable[[], DuckdbStore]]:
         again.close()
 
 
-class TestDuckdb(KeepingContract, QuestionContract, ListingContract, ImportContract):
+class TestDuckdb(KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract):
     """All of the contract."""
 
 

@@ -15,6 +15,7 @@ from assay.errors import Conflict, Invalid, Unavailable
 from assay.eventstore import postgres as module
 from assay.eventstore.base import EventFilter, EventImport, FileFormat, Imported, LedgerReason, Scope
 from assay.eventstore.postgres import PostgresStore
+from contracts.columns import ColumnContract
 from contracts.event_store import NOW, PURCHASES, SCOPE, Feed, KeepingContract, event
 from contracts.imports import ImportContract
 from contracts.listing import ListingContract
@@ -58,7 +59,7 @@ def reopened(store: PostgresStore, postgres_url: str) -> Iterator[Callable[[], P
         yield reopened
 
 
-class TestPostgres(KeepingContract, QuestionContract, ListingContract, ImportContract):
+class TestPostgres(KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract):
     """All of the contract."""
 
 

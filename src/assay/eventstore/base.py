@@ -25,7 +25,7 @@ end of the experiment.
 Times are µs since the epoch everywhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -33,13 +33,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm, Scalar
+
 #: Numbers beyond this are no values: their squares would overflow the sums every report is made of.
 LARGEST_VALUE = 1e100
 #: The namespace of the UUIDs for callers' ids that are none. Fixed for ever, as the log's own.
 EVENT_IDS = UUID("6c9f4b0e-7a52-5d0b-9a58-1f2b0c6f6a3d")
-
-Scalar = str | float | bool | None
-"""A JSON value that is neither list nor object."""
 
 
 class Bucket(StrEnum):
@@ -354,6 +353,31 @@ class EventStore(Protocol):
 
     def moments(self, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
         """What tests and intervals are computed from, all measures in one scan; by variant, then phase."""
+
+    def columns(
+        self,
+        scope: Scope,
+        columns: Sequence[Column],
+        blocks: Sequence[Block],
+        groups: Iterable[tuple[str, str]] | None = None,
+    ) -> list[Cell]:
+        """How the columns are distributed over units, in one scan; by variant, phase, then group.
+
+        Units without events are there with what becomes of 0. `groups`: pairs of a unit and its group, the
+        last of several for one unit; other units are of the group None. A block with a key that no column
+        has is a `ValueError`.
+        """
+
+    def percentiles(
+        self, scope: Scope, columns: Sequence[Column], levels: Sequence[float]
+    ) -> dict[str, tuple[float | None, ...]]:
+        """By the column's key, its quantiles at these levels over the units of all variants with events.
+
+        The smallest value at or below which such a share lies; None: no unit has an event.
+        """
+
+    def quantiles(self, scope: Scope, asked: Sequence[Quantile]) -> list[QuantileArm]:
+        """Each quantile in each variant and phase; by variant, phase, then in the order asked."""
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """Events that count, by variant and type."""

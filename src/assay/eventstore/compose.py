@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from assay.eventstore.base import LARGEST_VALUE, Measure, Scalar, Scope, UnitMoments
+from assay.eventstore.base import LARGEST_VALUE, Measure, Scope, UnitMoments
+from assay.eventstore.columns import Scalar
 from assay.eventstore.dialects import Bound
 
 Column = tuple[float, float, float]
@@ -31,14 +32,19 @@ def units_narrowed(scope: Scope, bound: Bound) -> str:
     return _and(parts)
 
 
-def events_narrowed(scope: Scope, bound: Bound, types: Sequence[str] = ()) -> str:
-    """Conditions on events beyond those that make them count; `types`: those of interest, none for all."""
+def events_narrowed(
+    scope: Scope, bound: Bound, types: Sequence[str] = (), *, looking_back: bool = False
+) -> str:
+    """Conditions on events beyond those that make them count; `types`: those of interest, none for all.
+
+    `looking_back`: earlier events than those of the scope are of interest, too.
+    """
     parts = []
     if scope.event_type is not None:
         parts.append(f"e.type = {bound.bind(scope.event_type)}")
     if types:
         parts.append(f"e.type IN ({', '.join(bound.bind(kind) for kind in sorted(set(types)))})")
-    if scope.events_from is not None:
+    if scope.events_from is not None and not looking_back:
         parts.append(f"e.occurred_at >= {bound.time(scope.events_from)}")
     if scope.until is not None:
         parts.append(f"e.occurred_at <= {bound.time(scope.until)}")

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
-from assay.eventstore.base import Scalar
+from assay.eventstore.columns import Scalar
 from assay.eventstore.statements import statements
 
 #: Files of which PostgreSQL has some statements of its own.
 _OWN = {"questions"}
+_LONGEST = 50_000_000_000_000_000
 _PLACEHOLDER = re.compile(r"\$(\w+)")
 
 
@@ -45,6 +46,21 @@ class Dialect(Protocol):
 
     def equal(self, document: str, name: str, wanted: Scalar, bound: "Bound") -> str:
         """Whether a JSON object has this value under a name, of this type; None: absent or null."""
+
+    def shifted(self, column: str, span: int, bound: "Bound") -> str:
+        """A column of times, so many µs later (or earlier, below zero)."""
+
+    def member(self, document: str, name: str, bound: "Bound") -> str:
+        """The JSON text that a JSON object has under a name; NULL where it has none."""
+
+    def number_of(self, member: str) -> str:
+        """The number that such a JSON text is, or NULL."""
+
+    def text_of(self, member: str) -> str:
+        """The text that such a JSON text is, or NULL."""
+
+    def spelt(self, wanted: str, bound: "Bound") -> str:
+        """A text as `member` spells it."""
 
 
 @dataclass
@@ -147,6 +163,33 @@ class Duckdb:
         number = f"TRY_CAST(CASE WHEN {kind} <> 'VARCHAR' THEN {text} END AS DOUBLE)"
         return f"coalesce({number} = {bound.bind(float(wanted))}, false)"
 
+    @staticmethod
+    def shifted(column: str, span: int, bound: Bound) -> str:
+        """See `Dialect`."""
+        return f"({column} + to_microseconds(CAST({bound.bind(_span(span))} AS BIGINT)))"
+
+    @staticmethod
+    def member(document: str, name: str, bound: Bound) -> str:
+        """See `Dialect`."""
+        return f"CAST(json_extract({document}, {bound.bind(pointer(name))}) AS VARCHAR)"
+
+    @staticmethod
+    def number_of(member: str) -> str:
+        """See `Dialect`."""
+        return (
+            f"TRY_CAST({member} AS DOUBLE)"  # a text keeps its quotation marks, so that it becomes no number
+        )
+
+    @staticmethod
+    def text_of(member: str) -> str:
+        """See `Dialect`."""
+        return f"CASE WHEN starts_with({member}, '\"') THEN json_extract_string({member}, '$') END"
+
+    @staticmethod
+    def spelt(wanted: str, bound: Bound) -> str:
+        """See `Dialect`."""
+        return f"CAST(to_json(CAST({bound.bind(wanted)} AS VARCHAR)) AS VARCHAR)"
+
 
 class Postgres:
     """Times are BIGINT, µs since the epoch; JSON is read by functions of our own, which never fail."""
@@ -192,10 +235,40 @@ class Postgres:
             return f"coalesce({member}, 'null') = 'null'"
         if isinstance(wanted, bool):
             return f"coalesce({member} = '{'true' if wanted else 'false'}', false)"
-        if isinstance(wanted, str):  # spelt once, as a subquery, not for each event
-            spelt = f"(SELECT CAST(to_json(CAST({bound.bind(wanted)} AS TEXT)) AS TEXT))"
-            return f"coalesce({member} = {spelt}, false)"
+        if isinstance(wanted, str):
+            return f"coalesce({member} = {Postgres.spelt(wanted, bound)}, false)"
         return f"coalesce(assay_number({member}) = {bound.bind(float(wanted))}, false)"
+
+    @staticmethod
+    def shifted(column: str, span: int, bound: Bound) -> str:
+        """See `Dialect`."""
+        return f"({column} + CAST({bound.bind(_span(span))} AS BIGINT))"
+
+    @staticmethod
+    def member(document: str, name: str, bound: Bound) -> str:
+        """See `Dialect`."""
+        return _member(document, name, bound)
+
+    @staticmethod
+    def number_of(member: str) -> str:
+        """See `Dialect`."""
+        return f"assay_number({member})"
+
+    @staticmethod
+    def text_of(member: str) -> str:
+        """See `Dialect`."""
+        return f"assay_text({member})"
+
+    @staticmethod
+    def spelt(wanted: str, bound: Bound) -> str:
+        """See `Dialect`."""
+        # As a subquery it is found once, not for each event.
+        return f"(SELECT CAST(to_json(CAST({bound.bind(wanted)} AS TEXT)) AS TEXT))"
+
+
+def _span(span: int) -> int:
+    """Spans beyond some thousand years are cut, so that no time leaves its column's range."""
+    return min(max(span, -_LONGEST), _LONGEST)
 
 
 def _member(document: str, name: str, bound: Bound) -> str:

@@ -5,14 +5,14 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import duckdb
 
 from assay.errors import Conflict, Invalid, Unavailable
-from assay.eventstore import importing, listing, questions
+from assay.eventstore import cells, importing, listing, questions
 from assay.eventstore.base import (
     Appended,
     Arm,
@@ -35,6 +35,7 @@ from assay.eventstore.base import (
     SeriesPoint,
     StoredEvent,
 )
+from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm
 from assay.eventstore.dialects import Bound, Duckdb, Engine
 from assay.eventstore.statements import filled, statements
 
@@ -142,6 +143,29 @@ class DuckdbStore:
         """See `EventStore`."""
         with self.one_moment():
             return questions.moments(self._engine, scope, measures)
+
+    def columns(
+        self,
+        scope: Scope,
+        columns: Sequence[Column],
+        blocks: Sequence[Block],
+        groups: Iterable[tuple[str, str]] | None = None,
+    ) -> list[Cell]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.columns(self._engine, scope, columns, blocks, groups)
+
+    def percentiles(
+        self, scope: Scope, columns: Sequence[Column], levels: Sequence[float]
+    ) -> dict[str, tuple[float | None, ...]]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.percentiles(self._engine, scope, columns, levels)
+
+    def quantiles(self, scope: Scope, asked: Sequence[Quantile]) -> list[QuantileArm]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.quantiles(self._engine, scope, asked)
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""

@@ -4,7 +4,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ import psycopg_pool
 
 from assay.durable.watched import Away, never, watched
 from assay.errors import AssayError, Conflict, Invalid, Unavailable
-from assay.eventstore import importing, listing, questions
+from assay.eventstore import cells, importing, listing, questions
 from assay.eventstore.base import (
     Appended,
     Arm,
@@ -39,6 +39,7 @@ from assay.eventstore.base import (
     SeriesPoint,
     StoredEvent,
 )
+from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm
 from assay.eventstore.dialects import Engine, Postgres
 from assay.eventstore.reading import Connection as Reader
 from assay.eventstore.statements import statements
@@ -256,6 +257,29 @@ class PostgresStore:
         """See `EventStore`."""
         with self.one_moment():
             return questions.moments(self._engine, scope, measures)
+
+    def columns(
+        self,
+        scope: Scope,
+        columns: Sequence[Column],
+        blocks: Sequence[Block],
+        groups: Iterable[tuple[str, str]] | None = None,
+    ) -> list[Cell]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.columns(self._engine, scope, columns, blocks, groups)
+
+    def percentiles(
+        self, scope: Scope, columns: Sequence[Column], levels: Sequence[float]
+    ) -> dict[str, tuple[float | None, ...]]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.percentiles(self._engine, scope, columns, levels)
+
+    def quantiles(self, scope: Scope, asked: Sequence[Quantile]) -> list[QuantileArm]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.quantiles(self._engine, scope, asked)
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""

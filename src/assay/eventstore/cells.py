@@ -1,0 +1,475 @@
+"""The distributions of columns over units: asked as one statement, units without events merged in."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+from assay.eventstore import plan
+from assay.eventstore.base import Scope
+from assay.eventstore.columns import (
+    Block,
+    BlockMoments,
+    Cell,
+    Column,
+    Fold,
+    Quantile,
+    QuantileArm,
+)
+from assay.eventstore.dialects import Bound, Engine
+from assay.eventstore.plan import Done, Feature, Units
+from assay.eventstore.statements import filled
+
+Key = tuple[Any, ...]
+
+
+class _Found(NamedTuple):
+    """How columns are distributed over those units that have rows: none of the others has events."""
+
+    active: int
+    nonzero: Mapping[str, float]
+    sums: Mapping[str, float]
+    products: Mapping[tuple[str, str], float]
+    """Sums of products of deviations from the means."""
+
+
+_NOTHING = _Found(0, {}, {}, {})
+
+
+def columns(
+    engine: Engine,
+    scope: Scope,
+    wanted: Sequence[Column],
+    blocks: Sequence[Block],
+    groups: Iterable[tuple[str, str]] | None,
+) -> list[Cell]:
+    """See `EventStore.columns`."""
+    by_key = {column.key: column for column in wanted}
+    unknown = sorted({key for block in blocks for key in block} - by_key.keys())
+    if unknown:
+        raise ValueError(f"no column is called {unknown[0]!r}; there are {', '.join(by_key)}")
+    of_units = None if groups is None else dict(groups)
+    labels = sorted(set(of_units.values())) if of_units is not None else []
+    numbers = {label: number for number, label in enumerate(labels)}
+    grouping = None
+    if of_units is not None:
+        grouping = list(of_units), [numbers[label] for label in of_units.values()]
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
+    of = plan.units(engine, scope, bound, grouping)
+    text = filled(engine.statement("columns", "cells"), key=of.keyed(), units=of.text)
+    cells = engine.ask(text, bound.used_in(text))
+    asked = _Asked(engine, scope, of, bound, by_key, blocks)
+    found = asked.found() if cells else {}
+    unreadable = asked.unreadable
+    answer = []
+    for *rest, units in cells:
+        key = tuple(rest)
+        label = labels[key[2]] if len(key) > 2 and key[2] is not None else None
+        moments = {block: _moments(units, [by_key[name] for name in block], found, key) for block in blocks}
+        missed = {
+            name: unreadable.get((*key, name), 0)
+            for name in dict.fromkeys(name for block in blocks for name in block)
+            if by_key[name].property is not None
+        }
+        answer.append(Cell(key[0], key[1], label, units, moments, missed))
+    return sorted(
+        answer, key=lambda cell: (cell.variant_id, cell.phase, cell.group is None, cell.group or "")
+    )
+
+
+@dataclass
+class _Asked:
+    """One question for columns, and its answer as it comes in."""
+
+    engine: Engine
+    scope: Scope
+    of: Units
+    bound: Bound
+    by_key: Mapping[str, Column]
+    blocks: Sequence[Block]
+    unreadable: dict[Key, int] = field(default_factory=dict)
+    """By cell and column."""
+
+    def found(self) -> dict[tuple[Key, Block], _Found]:
+        """By cell and block; what is not there has no events."""
+        needed = [
+            self.by_key[name] for name in dict.fromkeys(name for block in self.blocks for name in block)
+        ]
+        features = dict.fromkeys(
+            one
+            for column in needed
+            for one in (plan.feature(column), plan.unreadable(column))
+            if one is not None
+        )
+        done = plan.done(self.engine, self.scope, self.of, self.bound, list(features))
+        if not done.text:
+            return {}
+        live = [column for column in needed if plan.feature(column) in done.slots.of]
+        together = {name for block in self.blocks if len(block) > 1 for name in block}
+        wide = [
+            column
+            for column in live
+            if column.key in together or len(done.slots.kinds[plan.feature(column)]) > 1
+        ]
+        narrow = _Narrow(self, done, [column for column in live if column not in wide])
+        across = _Wide(self, done, wide)
+        parts = [part.text() for part in (narrow, across) if part.columns]
+        if not parts:
+            return {}
+        text = filled(
+            self.engine.statement("columns", "columns"),
+            materialized="MATERIALIZED" if len(parts) > 1 else "",
+            together="\nUNION ALL\n".join(parts),
+            done=done.text,
+        )
+        found: dict[tuple[Key, Block], _Found] = {}
+        width = len(self.of.key)
+        for row in self.engine.ask(text, self.bound.used_in(text)):
+            key, kind, active, values = tuple(row[:width]), row[width], row[width + 1], row[width + 2]
+            if kind < 0:
+                across.take(key, active, values, found)
+            else:
+                narrow.take(key, kind, active, values, found)
+        return found
+
+    def statement(self, name: str, **parts: str) -> str:
+        """A statement of ours, filled in."""
+        return filled(self.engine.statement("columns", name), key=self.of.keyed(), **parts)
+
+
+class _Narrow:
+    """Columns that are distributed by themselves, each over the rows of its one kind.
+
+    Columns of different kinds share places in the answer. A place for columns that are 0 or 1 is one number
+    (how many are 1); any other is three: how many are not zero, sum, variance. Then come unreadable events.
+    """
+
+    def __init__(self, asked: _Asked, done: Done, columns: Sequence[Column]) -> None:
+        self.columns = columns
+        self._asked = asked
+        self._done = done
+        self._of_kind: dict[int, tuple[list[Column], list[Column], list[Column]]] = {}
+        for column in columns:
+            (kind,) = done.slots.kinds[plan.feature(column)]
+            binary, other, missed = self._of_kind.setdefault(kind, ([], [], []))
+            (binary if _is_binary(column) else other).append(column)
+            if plan.unreadable(column) is not None:
+                missed.append(column)
+
+    def text(self) -> str:
+        """The part of the statement."""
+        bound, slots = self._asked.bound, self._done.slots
+
+        def value(column: Column) -> str:
+            return plan.pulled_text(column, slots.of[plan.feature(column)], bound)
+
+        def missed(column: Column) -> str:
+            one = plan.unreadable(column)
+            return "0" if one is None else slots.of[one]
+
+        binary, other, unreadable = (
+            self._places(which, expression) for which, expression in ((0, value), (1, value), (2, missed))
+        )
+        numbers = [f"CAST(sum({text}) AS FLOAT8)" for text in binary]
+        for text in other:
+            numbers += [
+                f"CAST(count(*) FILTER (WHERE {text} <> 0) AS FLOAT8)",
+                f"sum({text})",
+                f"coalesce(var_samp({text}), 0)",
+            ]
+        numbers += [f"CAST(sum({text}) AS FLOAT8)" for text in unreadable]
+        kinds = ", ".join(str(kind) for kind in sorted(self._of_kind))
+        return self._asked.statement("narrow", numbers=", ".join(numbers), kinds=kinds)
+
+    def _places(self, which: int, expression: Any) -> list[str]:
+        """The expression for each place: that of the kind's column in it."""
+        texts = []
+        for at in range(self._length(which)):
+            by_text: dict[str, list[int]] = {}
+            for kind, lists in self._of_kind.items():
+                if at < len(lists[which]):
+                    by_text.setdefault(expression(lists[which][at]), []).append(kind)
+            cases = [
+                f"WHEN kind IN ({', '.join(map(str, kinds))}) THEN {text}" for text, kinds in by_text.items()
+            ]
+            texts.append(next(iter(by_text)) if len(by_text) == 1 else f"CASE {' '.join(cases)} END")
+        return texts
+
+    def _length(self, which: int) -> int:
+        return max(len(lists[which]) for lists in self._of_kind.values())
+
+    def take(
+        self,
+        key: Key,
+        kind: int,
+        active: int,
+        values: Sequence[float],
+        found: dict[tuple[Key, Block], _Found],
+    ) -> None:
+        """Take in one row of the answer."""
+        binary, other, missed = self._of_kind[kind]
+        for column, ones in zip(binary, values, strict=False):
+            name = column.key
+            within = ones * (active - ones) / active
+            found[key, (name,)] = _Found(active, {name: ones}, {name: ones}, {(name, name): within})
+        start = self._length(0)
+        for column in other:
+            name = column.key
+            nonzero, total, variance = values[start : start + 3]
+            products = {(name, name): variance * (active - 1)}
+            found[key, (name,)] = _Found(active, {name: nonzero}, {name: total}, products)
+            start += 3
+        start = self._length(0) + 3 * self._length(1)
+        for column, count in zip(missed, values[start:], strict=False):
+            self._asked.unreadable[*key, column.key] = int(count)
+
+
+class _Wide:
+    """Columns that need the unit's whole row: of several kinds of events, or in blocks of several."""
+
+    def __init__(self, asked: _Asked, done: Done, columns: Sequence[Column]) -> None:
+        self.columns = columns
+        self._asked = asked
+        self._done = done
+        self._names = [column.key for column in columns]
+        self._missed = [column for column in columns if plan.unreadable(column) is not None]
+        self._blocks = [
+            tuple(name for name in block if name in self._names)
+            for block in asked.blocks
+            if any(name in self._names for name in block)
+        ]
+        self._pairs = list(
+            dict.fromkeys(
+                (x, y)
+                for block in self._blocks
+                for x in block
+                for y in block
+                if block.index(x) <= block.index(y)
+            )
+        )
+
+    def text(self) -> str:
+        """The part of the statement."""
+        features: list[Feature] = list(dict.fromkeys(plan.feature(column) for column in self.columns))
+        for column in self._missed:
+            one = plan.unreadable(column)
+            if one is not None and one not in features:
+                features.append(one)
+        raw = {one: f"r{at}" for at, one in enumerate(features)}
+        place = {name: f"x{at}" for at, name in enumerate(self._names)}
+        values = [
+            f"{plan.pulled_text(column, raw[plan.feature(column)], self._asked.bound)} AS {place[column.key]}"
+            for column in self.columns
+        ]
+        numbers = []
+        for at in place.values():
+            numbers += [f"CAST(count(*) FILTER (WHERE {at} <> 0) AS FLOAT8)", f"sum({at})"]
+        for x, y in self._pairs:
+            spread = f"var_samp({place[x]})" if x == y else f"covar_samp({place[x]}, {place[y]})"
+            numbers.append(f"coalesce({spread}, 0)")
+        for column in self._missed:
+            one = plan.unreadable(column)
+            if one is not None:
+                numbers.append(f"CAST(sum({raw[one]}) AS FLOAT8)")
+        return self._asked.statement(
+            "wide",
+            numbers=", ".join(numbers),
+            values=", ".join(values),
+            raw=", ".join(f"{self._done.raw(one)} AS {name}" for one, name in raw.items()),
+            kinds=self._done.listed(features),
+        )
+
+    def take(
+        self, key: Key, active: int, values: Sequence[float], found: dict[tuple[Key, Block], _Found]
+    ) -> None:
+        """Take in one row of the answer."""
+        count = len(self._names)
+        nonzero = dict(zip(self._names, values[0 : 2 * count : 2], strict=True))
+        sums = dict(zip(self._names, values[1 : 2 * count : 2], strict=True))
+        spread = zip(self._pairs, values[2 * count : 2 * count + len(self._pairs)], strict=True)
+        products = {pair: value * (active - 1) for pair, value in spread}
+        products |= {(y, x): value for (x, y), value in products.items()}
+        all_of_it = _Found(active, nonzero, sums, products)
+        for block in self._asked.blocks:
+            if any(name in self._names for name in block):
+                found[key, block] = all_of_it
+        for column, missed in zip(self._missed, values[2 * count + len(self._pairs) :], strict=True):
+            self._asked.unreadable[*key, column.key] = int(missed)
+
+
+def _is_binary(column: Column) -> bool:
+    """Whether the column is 0 or 1 for every unit."""
+    if column.low is not None or column.high is not None:
+        return False
+    return column.at_least is not None or column.fold in {Fold.ANY, Fold.STEPS}
+
+
+def _moments(
+    units: int, block: Sequence[Column], found: Mapping[tuple[Key, Block], _Found], key: Key
+) -> BlockMoments:
+    """The moments over all `units`, from those of the units that have rows: the rest have what becomes of 0.
+
+    Merging by Chan, Golub and LeVeque: with k of n units active and means m over these, and z over the rest,
+    the centred sum of products of the whole is that of the active ones plus (m₁ − z₁)(m₂ − z₂)·k·(n − k)/n.
+    """
+    names = tuple(column.key for column in block)
+    here = found.get((key, names), _NOTHING)
+    rest, active = units - here.active, here.active
+    idle = [plan.pulled(column, 0.0) for column in block]
+    # A column that can have no events is in no answer, though others of its block may be.
+    totals, nonzero, gaps = [], [], []
+    for name, zero in zip(names, idle, strict=True):
+        total = here.sums.get(name, zero * active)
+        totals.append(total + zero * rest)
+        nonzero.append(int(here.nonzero.get(name, active * (zero != 0))) + rest * (zero != 0))
+        gaps.append(total / active - zero if active else 0.0)
+    weight = active * rest / units
+    matrix = tuple(
+        tuple(
+            (here.products.get((x, y), 0.0) + gap_x * gap_y * weight) / (units - 1) if units > 1 else 0.0
+            for y, gap_y in zip(names, gaps, strict=True)
+        )
+        for x, gap_x in zip(names, gaps, strict=True)
+    )
+    means = tuple(total / units for total in totals)
+    return BlockMoments(units, means, matrix, tuple(nonzero), tuple(totals))
+
+
+def percentiles(
+    engine: Engine, scope: Scope, wanted: Sequence[Column], levels: Sequence[float]
+) -> dict[str, tuple[float | None, ...]]:
+    """See `EventStore.percentiles`."""
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
+    of = plan.units(engine, scope, bound)
+    features = dict.fromkeys(one for column in wanted for one in (plan.feature(column), _active(column)))
+    done = plan.done(engine, scope, of, bound, list(features))
+    live = [column for column in wanted if plan.feature(column) in done.slots.of]
+    if not done.text or not live or not levels:
+        return {column.key: (None,) * len(levels) for column in wanted}
+    raw = {one: f"r{at}" for at, one in enumerate(one for one in features if one in done.slots.of)}
+    values, numbers = [], []
+    for at, column in enumerate(live):
+        value = plan.pulled_text(column, raw[plan.feature(column)], bound)
+        values.append(f"CASE WHEN {raw[_active(column)]} > 0 THEN {value} END AS x{at}")
+        numbers += [f"percentile_disc({level:.17g}) WITHIN GROUP (ORDER BY x{at})" for level in levels]
+    text = filled(
+        engine.statement("columns", "percentiles"),
+        key=of.keyed(),
+        numbers=", ".join(numbers),
+        values=", ".join(values),
+        raw=", ".join(f"{done.raw(one)} AS {name}" for one, name in raw.items()),
+        done=done.text,
+    )
+    [(row,)] = engine.ask(text, bound.used_in(text))
+    found = iter(row)
+    answers = {column.key: tuple(next(found) for _ in levels) for column in live}
+    return {column.key: answers.get(column.key, (None,) * len(levels)) for column in wanted}
+
+
+def _active(column: Column) -> Feature:
+    """What is above zero for the units that a column has events of."""
+    made = plan.feature(column)
+    if made.take is plan.Take.SUM:
+        return Feature(plan.Take.VALUED, made.source, made.property)
+    return made
+
+
+def quantiles(engine: Engine, scope: Scope, asked: Sequence[Quantile]) -> list[QuantileArm]:
+    """See `EventStore.quantiles`."""
+    arms = []
+    for place, one in enumerate(asked):
+        if not 0.0 < one.q < 1.0:
+            raise ValueError(f"a quantile lies strictly between 0 and 1, not at {one.q!r}")
+        block = (one.column.key,)
+        cells = columns(engine, scope, [one.column], [block], None)  # all cells, and what is unreadable
+        found = _quantile(engine, scope, one) if cells else {}
+        for cell in cells:
+            missed = cell.unreadable.get(one.column.key, 0)
+            row = found.get((cell.variant_id, cell.phase))
+            arms.append((cell.variant_id, cell.phase, place, _quantile_arm(cell, one, row, missed)))
+    return [arm for *_, arm in sorted(arms, key=lambda each: each[:3])]
+
+
+def _quantile(engine: Engine, scope: Scope, one: Quantile) -> dict[Key, tuple[Any, ...]]:
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
+    of = plan.units(engine, scope, bound)
+    observed = _observed(engine, scope, of, bound, one)
+    if not observed:
+        return {}
+    z = NormalDist().inv_cdf(1.0 - one.alpha / 2.0)
+    reach = f"{_number(z)} * sqrt({_number(one.q * (1.0 - one.q))} / events)"
+    text = filled(
+        engine.statement("columns", "quantiles"),
+        observed=observed,
+        key=of.keyed(),
+        ranked_key=of.keyed("ranked."),
+        marks_key=of.keyed("marks."),
+        same_key=_same("ranked", "marks", of),
+        same_spread=_same("spread", "marks", of),
+        q=_number(one.q),
+        lower=f"({_number(one.q)} - {reach})",
+        upper=f"({_number(one.q)} + {reach})",
+    )
+    width = len(of.key)
+    return {tuple(row[:width]): row[width:] for row in engine.ask(text, bound.used_in(text))}
+
+
+def _observed(engine: Engine, scope: Scope, of: Units, bound: Bound, one: Quantile) -> str:
+    """The selection of observations; empty where there can be none."""
+    column = one.column
+    if one.of_events:
+        reading = plan.Reading(engine, scope, of, bound, [column.source])
+        if not reading.kinds_of(column.source):
+            return ""
+        return filled(
+            engine.statement("columns", "observed_events"),
+            key=of.keyed(),
+            condition=reading.condition(column.source),
+            number=reading.number(column.source, column.property),
+            valued=reading.text(),
+        )
+    features = list(dict.fromkeys((plan.feature(column), _active(column))))
+    done = plan.done(engine, scope, of, bound, features)
+    if not done.text or not all(feature in done.slots.of for feature in features):
+        return ""
+    names = {feature: f"r{at}" for at, feature in enumerate(features)}
+    raw = names[features[0]]
+    return filled(
+        engine.statement("columns", "observed_all_units" if one.zeros else "observed_units"),
+        key=of.keyed(),
+        unit_key=of.keyed("u."),
+        units=of.text,
+        value=plan.pulled_text(column, f"coalesce({raw}, 0)", bound),
+        active=names[_active(column)],
+        raw=", ".join(f"{done.raw(feature)} AS {name}" for feature, name in names.items()),
+        done=done.text,
+    )
+
+
+def _same(left: str, right: str, of: Units) -> str:
+    return " AND ".join(f"{left}.{name} = {right}.{name}" for name in of.key)
+
+
+def _number(value: float) -> str:
+    return f"CAST({value:.17g} AS FLOAT8)"
+
+
+def _quantile_arm(cell: Cell, one: Quantile, row: tuple[Any, ...] | None, missed: int) -> QuantileArm:
+    if row is None:
+        zeros = (0.0, 0.0)
+        nothing = BlockMoments(0, zeros, (zeros, zeros), (0, 0), zeros)
+        return QuantileArm(cell.variant_id, cell.phase, one.key, 0, 0, None, None, None, nothing, missed)
+    events, value, lower, upper, units, some_below, below, own, of_below, of_own, of_both = row
+    z = NormalDist().inv_cdf(1.0 - one.alpha / 2.0)
+    if events <= z * z * max(one.q / (1.0 - one.q), (1.0 - one.q) / one.q):
+        lower = upper = None
+    clusters = BlockMoments(
+        units,
+        (below / units, own / units),
+        ((of_below, of_both), (of_both, of_own)),
+        (some_below, units),
+        (float(below), float(own)),
+    )
+    return QuantileArm(
+        cell.variant_id, cell.phase, one.key, events, units, value, lower, upper, clusters, missed
+    )
