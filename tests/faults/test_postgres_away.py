@@ -173,7 +173,6 @@ def test_known_users_are_served_from_memory__the_rest_is_refused_at_once__it_rec
                 await asyncio.to_thread(own.start if how == "stopped" else own.thaw)
 
         asyncio.run(watcher.during(outage))
-        back = time.monotonic()
 
         # Nobody in memory notices, from the first moment to the last; and it says how old what it says is.
         for each in watcher.of("known"):
@@ -215,7 +214,6 @@ def test_known_users_are_served_from_memory__the_rest_is_refused_at_once__it_rec
         until(lambda: works(f"{watcher.path}/after"), "new users are assigned again", 3)
         for path in watcher.control:
             until(lambda: works(path), f"{path} answers again", 3)  # noqa: B023 - called at once
-        assert time.monotonic() - back < 10
         until(lambda: ages(server.url, server.key) < 2, "the catalog is seen again", 3)
 
         # What was acknowledged is there, once; what was refused as not stored is not there.
