@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assay.eventstore.base import EventStore, Scope
-from assay.eventstore.columns import Block, Cell, Column, Filter, Fold, Operator, Source
+from assay.eventstore.base import Bucket, EventStore, Measure, Scope
+from assay.eventstore.columns import Block, Cell, Column, Filter, Fold, Operator, Quantile, Source
+from assay.stats.quantile import neighbours, quantile_of_values
 from contracts.event_store import DAY, HOUR, NOW, SCOPE, Feed, event
 
 PURCHASE = Source("purchase")
@@ -311,3 +312,148 @@ class ColumnContract:
         assert store.columns(SCOPE, COLUMNS, []) == [Cell(10, 0, None, 1, {}, {})]
         with pytest.raises(ValueError, match="no column is called 'x'"):
             store.columns(SCOPE, COLUMNS, [("x",)])
+
+    def test_units_may_be_told_apart_by_groups(self, store: EventStore, model: Model) -> None:
+        units = sorted(model.units)
+        groups = {unit: ("new", "ölder", "")[place % 3] for place, unit in enumerate(units) if place % 4}
+        blocks: list[Block] = [("revenue",), ("purchases", "before")]
+        cells = store.columns(SCOPE, COLUMNS, blocks, [("u1", "wrong"), ("nobody", "x"), *groups.items()])
+        frame = model.frame(COLUMNS, SCOPE)
+        named = frame["unit"].map(groups)
+        seen = set()
+        for label in [*sorted(set(groups.values())), None]:
+            part = frame[named.isna() if label is None else named == label]
+            check([cell for cell in cells if cell.group == label], part, blocks)
+            seen.add(label)
+        assert {cell.group for cell in cells} == seen
+        check(store.columns(SCOPE, COLUMNS, blocks, []), frame, blocks)
+
+    def test_what_counts_may_begin_with_an_event(self, store: EventStore, model: Model) -> None:
+        start = Source("view", (CHEAP,))
+        scope = Scope(1, activation=start, ended_at=NOW + 4 * DAY)
+        plain = replace(scope, activation=None)
+        since = {
+            unit: min(max(one["s"], model.units[unit][2]) for one in found)
+            for unit in model.units
+            if (found := model.of(unit, start, plain))
+        }
+        rows = []
+        for unit, at in since.items():
+            variant, phase, _ = model.units[unit]
+            values = {column.key: model.value(column, unit, plain, at) for column in COLUMNS}
+            rows.append({"unit": unit, "variant": variant, "phase": phase, **values})
+        assert 5 < len(rows) < len(model.units)
+        check(store.columns(scope, COLUMNS, BLOCKS), pd.DataFrame(rows), BLOCKS)
+        arms = store.moments(scope, [Measure("purchases", "purchase")])
+        cells = store.columns(scope, COLUMNS, [("purchases",)])
+        assert [(arm[:3], arm.measures["purchases"].events) for arm in arms] == [
+            ((cell.variant_id, cell.phase, cell.units), cell.blocks[("purchases",)].totals[0])
+            for cell in cells
+        ]
+        points = store.series(scope, Measure("purchases", "purchase"), Bucket.DAY)
+        assert sum(point.newly_assigned for point in points) == len(rows)
+
+    def test_only_units_observed_long_enough(self, store: EventStore, feed: Feed) -> None:
+        feed.assign(("early", 10), at=NOW)
+        feed.assign(("late", 10), at=NOW + 1)
+        for scope in (
+            Scope(1, until=NOW + DAY, observed_for=DAY),
+            Scope(1, until=NOW + 9 * DAY, ended_at=NOW + DAY, observed_for=DAY),
+        ):
+            assert [cell.units for cell in store.columns(scope, [], [])] == [1]
+        assert [cell.units for cell in store.columns(Scope(1, until=NOW + DAY), [], [])] == [2]
+        with pytest.raises(ValueError, match="observed_for needs"):
+            Scope(1, observed_for=DAY)
+
+    def test_percentiles_are_over_all_units_with_events(self, store: EventStore, model: Model) -> None:
+        levels = (0.0, 0.05, 0.5, 0.9, 0.99, 1.0)
+        found = store.percentiles(SCOPE, COLUMNS, levels)
+        for column in COLUMNS:
+            values = []
+            for unit in model.members(SCOPE):
+                events = model.of(unit, column.source, SCOPE)
+                summed = column.fold in {Fold.SUM, Fold.VALUED}
+                if model.numbers(column, events) if summed else events:
+                    values.append(model.value(column, unit, SCOPE))
+            wanted = [np.quantile(values, level, method="inverted_cdf") for level in levels if values]
+            if wanted:
+                assert list(found[column.key]) == pytest.approx(wanted, rel=1e-12), column.key
+            else:
+                assert found[column.key] == (None,) * len(levels)
+
+    @pytest.mark.parametrize("q", [0.02, 0.5, 0.9])
+    def test_quantiles_of_events_and_of_units(self, store: EventStore, model: Model, q: float) -> None:
+        revenue, price = COLUMNS[2], COLUMNS[4]
+        asked = [
+            Quantile("amounts", revenue, q, of_events=True),
+            Quantile("prices", price, q, of_events=True, alpha=0.2),
+            Quantile("revenue", revenue, q),
+            Quantile("revenue of all", revenue, q, zeros=True),
+            Quantile("nothing", COLUMNS[-1], q, of_events=True),
+        ]
+        arms = store.quantiles(SCOPE, asked)
+        assert [arm.key for arm in arms[:5]] == [one.key for one in asked]
+        for arm in arms:
+            one = next(one for one in asked if one.key == arm.key)
+            observed, labels = [], []
+            for unit, (variant, phase, _) in model.units.items():
+                if (variant, phase) == (arm.variant_id, arm.phase):
+                    numbers = model.numbers(one.column, model.of(unit, one.column.source, SCOPE))
+                    values = numbers if one.of_events else [sum(numbers)] if numbers or one.zeros else []
+                    observed += values
+                    labels += [unit] * len(values)
+            wanted = quantile_of_values(observed, q, units=labels, alpha=one.alpha)
+            assert (arm.events, arm.value) == (wanted.events, pytest.approx(wanted.value))
+            levels = neighbours(q, len(observed), alpha=one.alpha) if observed else None
+            beside = [np.quantile(observed, level, method="inverted_cdf") for level in levels or ()]
+            assert [arm.lower, arm.upper] == pytest.approx(beside or [None, None])
+            frame = pd.DataFrame(
+                {"unit": labels, "below": np.array(observed) <= (arm.value or 0) + 1e-9, "own": 1}
+            )
+            grouped = frame.groupby("unit")[["below", "own"]].sum().astype(float)
+            assert arm.units == arm.clusters.count == len(grouped)
+            if len(grouped) > 1:
+                assert arm.clusters.means == pytest.approx(tuple(grouped.mean()))
+                assert np.allclose(arm.clusters.covariance, grouped.cov(), rtol=1e-9, atol=1e-12)
+        assert {arm.unreadable > 0 for arm in arms if arm.key == "prices" and arm.events} == {True}
+        with pytest.raises(ValueError, match="strictly between"):
+            store.quantiles(SCOPE, [Quantile("all", revenue, 1.0)])
+
+    def test_funnels_go_in_the_order_of_time(self, store: EventStore, feed: Feed) -> None:
+        done = ["straight", "tied", "again", "detour"]
+        feed.assign(*((unit, 10) for unit in (*done, "backwards", "half", "twice once", "before", "idle")))
+        steps = {
+            "straight": [("view", 1), ("click", 2), ("purchase", 3)],
+            "tied": [("purchase", 1), ("click", 1), ("view", 1)],
+            "again": [("purchase", 1), ("view", 2), ("click", 2), ("purchase", 5)],
+            "detour": [("click", 1), ("view", 2), ("other", 3), ("view", 3), ("click", 4), ("purchase", 4)],
+            "backwards": [("purchase", 1), ("click", 2), ("view", 3)],
+            "half": [("view", 1), ("purchase", 2)],
+            "twice once": [("view", 1)],
+            "before": [("view", -3 * DAY), ("click", 2), ("purchase", 3)],
+        }
+        feed.events(
+            *(
+                event(unit, kind, at=NOW + after, p={"n": after})
+                for unit, path in steps.items()
+                for kind, after in path
+            )
+        )
+        click = Source("click")
+        columns = [
+            Column("funnel", VIEW, Fold.STEPS, steps=(click, PURCHASE)),
+            Column("one step", VIEW, Fold.STEPS),
+            Column("two views", VIEW, Fold.STEPS, steps=(VIEW,)),
+            Column("filtered", VIEW, Fold.STEPS, steps=(Source("click", (Filter("n", Operator.GT, 3),)),)),
+            Column("never", VIEW, Fold.STEPS, steps=(Source("no such"),)),
+            Column("anything", EVERYTHING, Fold.STEPS, steps=(PURCHASE,)),
+            Column("purchases", PURCHASE, Fold.COUNT),
+        ]
+        keys = [column.key for column in columns]
+        blocks: list[Block] = [*((key,) for key in keys), tuple(keys)]
+        [cell] = store.columns(SCOPE, columns, blocks)
+        wanted = (4, 7, 1, 1, 0, 6, 8)
+        assert cell.blocks[tuple(keys)].totals == wanted
+        assert tuple(cell.blocks[key,].totals[0] for key in keys) == wanted
+        [narrowed] = store.columns(Scope(1, event_type="view"), columns, [tuple(keys)])
+        assert narrowed.blocks[tuple(keys)].totals == (0, 7, 1, 0, 0, 0, 0)

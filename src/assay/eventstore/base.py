@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm, Scalar
+from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm, Scalar, Source
 
 #: Numbers beyond this are no values: their squares would overflow the sums every report is made of.
 LARGEST_VALUE = 1e100
@@ -80,6 +80,16 @@ class Scope:
     """Units left out, as those with a forced variant."""
     event_type: str | None = None
     """Narrows events to one type."""
+    activation: Source | None = None
+    """Narrows units to those with such an event; with the first of them begins what counts for a unit, and
+    what is said of its assignment holds of that. Windows before the assignment stay before that. The ledger
+    knows nothing of it."""
+    observed_for: int | None = None
+    """Narrows units to those assigned so long before `until`, or before the end if that was earlier."""
+
+    def __post_init__(self) -> None:
+        if self.observed_for is not None and self.until is None and self.ended_at is None:
+            raise ValueError("observed_for needs until or ended_at: the time up to which units were observed")
 
 
 @dataclass(frozen=True, slots=True)

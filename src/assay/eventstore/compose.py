@@ -21,11 +21,14 @@ def unit_id(scope_unit: str, bound: Bound) -> str:
     return bound.dialect.text("e.units", scope_unit, bound)
 
 
-def units_narrowed(scope: Scope, bound: Bound) -> str:
-    """Conditions on assignments beyond the experiment."""
+def units_narrowed(scope: Scope, bound: Bound, since: str = "a.assigned_at") -> str:
+    """Conditions on assignments beyond the experiment; `since`: the time from which a unit's events count."""
     parts = []
     if scope.until is not None:
         parts.append(f"a.assigned_at <= {bound.time(scope.until)}")
+    if scope.observed_for is not None:
+        observed_until = min(at for at in (scope.until, scope.ended_at) if at is not None)
+        parts.append(f"{since} <= {bound.time(observed_until - scope.observed_for)}")
     if scope.excluded_units:
         excluded = bound.bind(sorted(scope.excluded_units))
         parts.append(f"a.unit_id NOT IN (SELECT unnest(CAST({excluded} AS VARCHAR[])))")

@@ -1,7 +1,7 @@
 """From columns to the parts of one statement: what is read of each event, and what is kept of each unit."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -102,15 +102,26 @@ def units(
         grouping = filled(
             engine.statement("columns", "groups"), units=bound.bind(groups[0]), labels=bound.bind(groups[1])
         )
+    since = "a.assigned_at" if scope.activation is None else "a.since"
     text = filled(
         engine.statement("columns", "units"),
-        assignments="assignments",
-        since="a.assigned_at",
+        assignments=assignments(engine, scope, bound),
+        since=since,
         label="" if groups is None else ", g.label",
         groups=grouping,
-        narrowing=compose.units_narrowed(scope, bound),
+        narrowing=compose.units_narrowed(scope, bound, since),
     )
     return Units(text, ("variant_id", "phase") if groups is None else ("variant_id", "phase", "label"))
+
+
+def assignments(engine: Engine, scope: Scope, bound: Bound) -> str:
+    """The table of assignments, or those with the event from which on others count (`since`)."""
+    if scope.activation is None:
+        return "assignments"
+    before = replace(scope, activation=None, observed_for=None, event_type=None, events_from=None)
+    reading = Reading(engine, before, units(engine, before, bound), bound, [scope.activation])
+    condition = reading.condition(scope.activation)
+    return filled(engine.statement("columns", "activated"), condition=condition, valued=reading.text())
 
 
 @dataclass
@@ -371,7 +382,7 @@ def funnel(engine: Engine, scope: Scope, of: Units, bound: Bound, one: Feature, 
     matches = [_of_kinds(reading, source) for source in sources]
     if "false" in matches:
         return ""
-    step = " ".join(f"WHEN m{nth} THEN {nth}" for nth in range(1, len(sources) + 1))
+    step = " ".join(f"WHEN m{nth} THEN {nth}" for nth in range(len(sources), 0, -1))
     text = filled(
         engine.statement("columns", "funnel_events"),
         key=of.keyed(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from assay.eventstore import compose
+from assay.eventstore import compose, plan
 from assay.eventstore.base import (
     Arm,
     Bucket,
@@ -64,7 +64,7 @@ def _distributions(
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
     chosen = compose.slots(measures, bound)
     types = [measure.event_type for measure in measures if measure.event_type]
-    counted = _counted(scope, bound, types)
+    counted = _counted(engine, scope, bound, types)
     text = filled(
         engine.statement("questions", "moments"),
         values=chosen.values,
@@ -87,7 +87,7 @@ def _distributions(
 def event_counts(engine: Engine, scope: Scope) -> list[EventCount]:
     """See `EventStore.event_counts`."""
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    text = filled(engine.statement("questions", "event_counts"), counted=_counted(scope, bound))
+    text = filled(engine.statement("questions", "event_counts"), counted=_counted(engine, scope, bound))
     return [EventCount(*row) for row in engine.ask(text, bound.parameters)]
 
 
@@ -96,6 +96,7 @@ def series(engine: Engine, scope: Scope, measure: Measure, by: Bucket) -> list[S
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id, "by": by.value})
     text = filled(
         engine.statement("questions", "series_assignments"),
+        assignments=_assignments(engine, scope, bound),
         stretch=engine.dialect.stretch("$by", "a.assigned_at"),
         narrowing=compose.units_narrowed(scope, bound),
     )
@@ -112,7 +113,7 @@ def series(engine: Engine, scope: Scope, measure: Measure, by: Bucket) -> list[S
             value=compose.value(measure, bound),
             bounded=compose.bounded("number"),
             condition=compose.condition(measure, bound),
-            counted=_counted(scope, bound, [measure.event_type] if measure.event_type else ()),
+            counted=_counted(engine, scope, bound, [measure.event_type] if measure.event_type else ()),
         )
         events = {(row[0], row[1]): row[2:] for row in engine.ask(text, bound.parameters)}
     points = []
@@ -150,7 +151,9 @@ def _fates(engine: Engine, scope: Scope, types: Sequence[str]) -> list[LedgerEnt
     bound.parameters["ended_at"] = None if scope.ended_at is None else engine.dialect.time(scope.ended_at)
     text = filled(
         engine.statement("questions", "ledger_fates"),
-        narrowing=compose.units_narrowed(replace(scope, excluded_units=frozenset()), bound),
+        narrowing=compose.units_narrowed(
+            replace(scope, excluded_units=frozenset(), observed_for=None), bound
+        ),
         unit_id=compose.unit_id(scope.unit, bound),
         event_narrowing=compose.events_narrowed(scope, bound, types),
     )
@@ -199,13 +202,25 @@ def _samples(engine: Engine, seqs: Sequence[int]) -> dict[int, str]:
 
 def _arms(engine: Engine, scope: Scope) -> list[tuple[Any, ...]]:
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    text = filled(engine.statement("questions", "arms"), narrowing=compose.units_narrowed(scope, bound))
+    text = filled(
+        engine.statement("questions", "arms"),
+        assignments=_assignments(engine, scope, bound),
+        narrowing=compose.units_narrowed(scope, bound),
+    )
     return engine.ask(text, bound.parameters)
 
 
-def _counted(scope: Scope, bound: Bound, types: Sequence[str] = ()) -> str:
+def _assignments(engine: Engine, scope: Scope, bound: Bound) -> str:
+    found = plan.assignments(engine, scope, bound)
+    if scope.activation is None:
+        return found
+    return filled(engine.statement("columns", "activated_assignments"), activated=found)
+
+
+def _counted(engine: Engine, scope: Scope, bound: Bound, types: Sequence[str] = ()) -> str:
     return filled(
         _COUNTED,
+        assignments=_assignments(engine, scope, bound),
         unit_id=compose.unit_id(scope.unit, bound),
         narrowing=compose.ended(scope, bound)
         + compose.units_narrowed(scope, bound)

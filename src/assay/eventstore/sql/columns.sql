@@ -6,6 +6,23 @@ SELECT a.seq AS unit, a.unit_id, a.variant_id, a.phase, a.assigned_at, {since} A
 FROM {assignments} AS a {groups}
 WHERE a.experiment_id = $experiment_id {narrowing}
 
+-- activated --
+-- The assignments of those units that have a certain event, with the time of the first one.
+(
+  SELECT a.seq, a.experiment_id, a.unit_id, a.variant_id, a.phase, a.assigned_at, firsts.since
+  FROM assignments AS a
+  JOIN (
+    SELECT unit, min(greatest(occurred_at, assigned_at)) AS since
+    FROM ({valued}) AS valued
+    WHERE {condition}
+    GROUP BY unit
+  ) AS firsts ON firsts.unit = a.seq
+)
+
+-- activated_assignments --
+-- The same as if that were their assignment.
+(SELECT seq, experiment_id, unit_id, variant_id, phase, since AS assigned_at FROM {activated} AS activated)
+
 -- groups --
 LEFT JOIN (
   SELECT unnest(CAST({units} AS VARCHAR[])) AS unit_id, unnest(CAST({labels} AS BIGINT[])) AS label
@@ -40,16 +57,16 @@ SELECT {key}, unit, kind, {slots} FROM ({valued}) AS valued GROUP BY {key}, unit
 -- funnel --
 -- A row for each unit that has done all steps, in the form of `done`.
 -- {matches}: whether an event is one of step 1 (m1), 2 (m2), …
--- {step}: the first step it is one of; of events at the same time, those of earlier steps come first.
+-- {step}: the last step it is one of; of events at the same time, those of earlier steps come first.
 SELECT {key}, unit, {kind} AS kind, {slots}
 FROM ({steps}) AS reached
 WHERE place = {last}
 
 -- funnel_events --
-SELECT *, row_number() OVER (PARTITION BY unit ORDER BY at, step, seq) AS place
+SELECT *, row_number() OVER (PARTITION BY unit ORDER BY moment, step, seq) AS place
 FROM (
   SELECT *, {step} AS step
-  FROM (SELECT {key}, unit, seq, greatest(occurred_at, since) AS at, {matches} FROM ({valued}) AS valued) AS matched
+  FROM (SELECT {key}, unit, seq, greatest(occurred_at, since) AS moment, {matches} FROM ({valued}) AS valued) AS matched
 ) AS stepped
 WHERE step > 0
 

@@ -3,7 +3,7 @@
 SELECT
   a.seq AS unit, a.variant_id, a.phase, a.assigned_at, e.type, e.amount, e.properties, e.occurred_at
 FROM events AS e
-JOIN assignments AS a ON a.unit_id = {unit_id}
+JOIN {assignments} AS a ON a.unit_id = {unit_id}
 WHERE a.experiment_id = $experiment_id
   AND (e.experiment_id IS NULL OR e.experiment_id = $experiment_id)
   AND e.counts_until >= a.assigned_at
@@ -32,7 +32,7 @@ GROUP BY variant_id, phase, kind;
 -- arms --
 -- How many units each variant has in each phase.
 SELECT variant_id, phase, count(*)
-FROM assignments AS a
+FROM {assignments} AS a
 WHERE a.experiment_id = $experiment_id {narrowing}
 GROUP BY variant_id, phase
 ORDER BY variant_id, phase;
@@ -67,7 +67,7 @@ GROUP BY bucket, variant_id;
 
 -- series_assignments --
 SELECT {stretch} AS bucket, a.variant_id, count(*)
-FROM assignments AS a
+FROM {assignments} AS a
 WHERE a.experiment_id = $experiment_id {narrowing}
 GROUP BY bucket, a.variant_id;
 
