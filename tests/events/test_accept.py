@@ -411,7 +411,7 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
                 "event_id": TEXT,
                 "value": st.floats(-LARGEST_VALUE, LARGEST_VALUE),
                 "timestamp": st.integers(950_000_000, NOW // SECOND),
-                "properties": st.dictionaries(st.text(), JSON, max_size=4).filter(sendable),
+                "properties": st.dictionaries(st.text(max_size=50), JSON, max_size=4).filter(sendable),
                 "experiment_id": st.sampled_from([1, 2, "checkout"]),
                 "units": st.dictionaries(TEXT, TEXT, max_size=3),
             },

@@ -26,6 +26,7 @@ from assay.events.refusal import (
     wrong_text,
     wrong_value,
 )
+from assay.events.timestamps import parse
 
 #: Where the amount of an event is looked for, in this order, when it has no `value`.
 AMOUNTS: Final = ("value", "amount", "price", "order_value", "revenue", "total")
@@ -135,12 +136,14 @@ def _check_body(body: bytes, limits: Limits) -> None:
 class _Acceptor:
     """One request being read: what is the same for all its events."""
 
-    __slots__ = ("experiment_id", "ids", "limits", "now", "resolve", "shift")
+    __slots__ = ("experiment_id", "ids", "limits", "longest", "most_properties", "now", "resolve", "shift")
 
     def __init__(self, now: int, resolve: Resolve, limits: Limits, experiment_id: int | None) -> None:
         self.now = now
         self.resolve = resolve
         self.limits = limits
+        self.longest = limits.name
+        self.most_properties = limits.properties
         self.experiment_id = experiment_id
         self.shift = 0
         #: Made for the first event that comes without an id.
@@ -255,16 +258,23 @@ class _Acceptor:
         return self._rejected(wrong, index, sample, named, request.experiment_id)
 
     def _event(self, request: _Request) -> Event:
-        longest = self.limits.name
+        longest, now = self.longest, self.now
         user_id = request.user_id
         if not 0 < len(user_id) <= longest or "\0" in user_id:
             raise wrong_text("user_id", user_id, longest)
         kind = request.type
         if kind is None or request.event_name is not None or not 0 < len(kind) <= longest or "\0" in kind:
             kind = self._type(request)
-        start = end = self.now
-        if request.timestamp is not None:
-            start, end = self._time(request.timestamp)
+        written = request.timestamp
+        start = end = now
+        if written is not None:
+            moment = parse(written)
+            if moment is None:
+                raise _unreadable_time(written)
+            shift = self.shift
+            start, end = moment[0] + shift, moment[1] + shift
+            if not YEAR_2000 <= start <= now + FUTURE:
+                raise self._wrong_time(written, start)
         event_id = request.event_id
         if event_id is None:
             ids = self.ids
@@ -278,24 +288,28 @@ class _Acceptor:
         value = request.value
         if value is not None and not -LARGEST_VALUE <= value <= LARGEST_VALUE:
             raise wrong_value(value)
-        properties = amount = None
-        if request.properties is not _NO_JSON:
-            properties, amount = self._properties(request.properties)
+        properties, amount = None, value
+        raw = request.properties
+        if raw is not _NO_JSON:
+            properties, found = self._properties(raw)
+            if value is None:
+                amount = found
+        experiment_id, variant_id, units = request.experiment_id, request.variant_id, request.units
         return Event(
             canonical,
             user_id,
             kind,
             start,
-            self.now,
+            now,
             end if end != start else None,
             event_id if event_id != canonical else None,
             event_id is not None,
-            self._units(request.units) if request.units else None,
+            self._units(units) if units else None,
             value,
-            amount if value is None else value,
+            amount,
             properties,
-            self.experiment_id if request.experiment_id is None else self._experiment(request.experiment_id),
-            None if request.variant_id is None else _variant(request.variant_id),
+            self.experiment_id if experiment_id is None else self._experiment(experiment_id),
+            None if variant_id is None else _variant(variant_id),
         )
 
     def _type(self, request: _Request) -> str:
@@ -311,21 +325,14 @@ class _Acceptor:
             raise wrong_text("type", kind, self.limits.name)
         return kind
 
-    def _time(self, written: str | float) -> tuple[int, int]:
-        moment = timestamps.parse(written)
-        if moment is None:
-            expected = "an ISO 8601 time, or seconds or milliseconds since 1970"
-            message = f"timestamp must be {expected}, got {shown(written)}."
-            raise Wrong("timestamp", message, "invalid_timestamp")
-        start, end = moment.start + self.shift, moment.end + self.shift
-        if start > self.now + FUTURE:
-            clock = timestamps.iso(self.now)
-            message = f"timestamp {shown(written)} is more than 5 minutes ahead of the server's {clock}."
-            raise Wrong("timestamp", message, "timestamp_in_future")
+    def _wrong_time(self, written: str | float, start: int) -> Wrong:
+        """The refusal of a time that was read, but cannot be right."""
         if start < YEAR_2000:
             message = f"timestamp {shown(written)} is before the year 2000."
-            raise Wrong("timestamp", message, "timestamp_too_old")
-        return start, end
+            return Wrong("timestamp", message, "timestamp_too_old")
+        clock = timestamps.iso(self.now)
+        message = f"timestamp {shown(written)} is more than 5 minutes ahead of the server's {clock}."
+        return Wrong("timestamp", message, "timestamp_in_future")
 
     def _properties(self, raw: msgspec.Raw) -> tuple[str | None, float | None]:
         """The text as sent, and the amount found in it."""
@@ -336,10 +343,10 @@ class _Acceptor:
             if bytes(raw) == b"null":
                 return None, None
             raise wrong_properties(bytes(raw), reason) from None
-        if len(properties) > self.limits.properties:
+        if len(properties) > self.most_properties:
             message = f"properties has {len(properties)} entries; {self.limits.properties} are allowed."
             raise Wrong("properties", message, "too_many_properties")
-        if len(text) > self.limits.name:  # a shorter text has no longer name in it
+        if len(text) > self.longest:  # a shorter text has no longer name in it
             for name in properties:
                 if len(name) > self.limits.name:
                     raise wrong_text(f"properties.{name}", name, self.limits.name)
@@ -415,6 +422,12 @@ def _alone(outcome: Event | Rejected) -> Batch:
     batch = Batch([], [], single=True)
     _add(batch, outcome)
     return batch
+
+
+def _unreadable_time(written: str | float) -> Wrong:
+    expected = "an ISO 8601 time, or seconds or milliseconds since 1970"
+    message = f"timestamp must be {expected}, got {shown(written)}."
+    return Wrong("timestamp", message, "invalid_timestamp")
 
 
 def _variant(written: int | str) -> int:

@@ -38,6 +38,12 @@ _MOST_ROWS: Final = 100_000
 _IDLE: Final = 0.2
 _BUSY: Final = 1.0
 _REST: Final = 9
+#: While events come in a quarter as fast as they are moved, or faster, requests need the cores more than the
+#: drain: it rests so many times as long as a portion took, looking now and then (seconds) whether that is
+#: over, and no longer once so many portions wait.
+_YIELD: Final = 3
+_LOOK: Final = 0.1
+_MOST_PORTIONS: Final = 5
 #: At most so many seconds between portions, and between attempts to reach a failing store.
 _LONGEST_PAUSE: Final = 5.0
 #: What the removal of rows may take of one transaction of the writer, whom requests wait for.
@@ -149,6 +155,8 @@ class Drain:
         self._waiters: list[_Waiter] = []
         self._waiters_guard = threading.Lock()
         self._rows = _FIRST_ROWS
+        #: Whether the last portion was of a size that suits the store: then its time was well spent.
+        self._filled = False
         self._position: Tail = (-1, 0)
         self._caught_up_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="assay-drain", daemon=True)
@@ -226,13 +234,28 @@ class Drain:
                 pause = min(_LONGEST_PAUSE, max(_IDLE, 2 * pause))
             elif turn is _Turn.MORE:
                 pause = 0.0
+                self._give_way(time.monotonic() - began)
             elif closing:
                 return
             elif turn is _Turn.IDLE:
                 pause = _IDLE
             else:
                 # Whoever needs what comes in meanwhile calls `flush`, which ends the pause.
-                pause = min(_LONGEST_PAUSE, max(_BUSY, _REST * (time.monotonic() - began)))
+                rest = _YIELD if self._filled else _REST
+                pause = min(_LONGEST_PAUSE, max(_BUSY, rest * (time.monotonic() - began)))
+
+    def _give_way(self, took: float) -> None:
+        """Rest after a portion that took so many seconds, as long as many events come in and nobody waits."""
+        rests = min(_LONGEST_PAUSE, _YIELD * took)
+        with contextlib.suppress(Unavailable):  # the next portion will meet it, too
+            tail = self._tail()[0]
+            while rests > 0 and not self._closing and not self._waiters:
+                if tail - (self._position[0] >> 16) > _MOST_PORTIONS * self._rows or self._kick.wait(_LOOK):
+                    return
+                rests -= _LOOK
+                before, tail = tail, self._tail()[0]
+                if (tail - before) * took * 4 < self._rows * _LOOK:
+                    return
 
     def _attempt(self) -> _Turn:
         """Move one portion."""
@@ -270,6 +293,7 @@ class Drain:
     def _move(self) -> _Turn:
         portion = self._read()
         more = portion.full
+        self._filled = 4 * portion.rows > self._rows
         rejections = self._notes.take()
         if not portion.rows and portion.assigned == self._position[1] and not rejections:
             return _Turn.IDLE

@@ -68,11 +68,12 @@ def parse(written: str | float) -> Moment | None:
         start = _second(written[:19])
         if start is not None:
             if span == SECOND:
-                return Moment(start, start + SECOND - 1)
-            fraction = written[20:-1]
-            if written[19] == "." and fraction.isdigit():
-                start += int(fraction) * span
-                return _new(Moment, (start, start + span - 1))
+                return _new(Moment, (start, start + SECOND - 1))
+            if written[19] == ".":
+                fraction = written[20:-1]
+                if fraction.isdigit():
+                    start += int(fraction) * span
+                    return _new(Moment, (start, start + span - 1))
     return _parse_text(written)
 
 

@@ -1,6 +1,8 @@
 """Handlers that record events: one, many, newline-delimited, or by the experiment's `track`."""
 
+from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -25,6 +27,7 @@ from assay.published import Published
 from assay.telemetry import Telemetry
 
 _encode = msgspec.json.Encoder().encode
+_kind = attrgetter("x", "t")
 _EMPTY = msgspec.Raw(b"{}")
 _LINES = frozenset({NDJSON, b"application/jsonl", b"application/x-jsonlines"})
 _NAMES = (
@@ -175,8 +178,8 @@ class RecordingRoutes:
 
     def _recorded(self, batch: Batch, fresh: list[Event], doubles: list[Event]) -> Response:
         add = self.telemetry.events.add
-        for event in fresh:
-            add((event.x, None, event.t))
+        for (experiment_id, kind), number in Counter(map(_kind, fresh)).items():
+            add((experiment_id, None, kind), number)
         self._note_doubles(doubles)
         document = {
             "accepted": len(fresh),
