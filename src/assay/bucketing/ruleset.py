@@ -72,6 +72,11 @@ class Members:
         place = bisect_left(self._digests, digest)
         return place < self._size and self._digests[place] == digest
 
+    @property
+    def listed(self) -> frozenset[str] | None:
+        """The ids themselves, None for a set of which only digests are kept."""
+        return self._ids
+
     def __len__(self) -> int:
         return self._size
 
@@ -82,12 +87,13 @@ def _digest(unit_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A named part of the population, by rule, by list, or both."""
+    """A named part of the population, by rule, by list, or both; `rule` is what `condition` was made from."""
 
     id: int
     name: str
     condition: Condition | None = None
     members: Members | None = None
+    rule: Mapping[str, Any] | None = None
 
     def matches(self, user_id: str, attributes: Mapping[str, Any]) -> bool:
         """Whether the user belongs to it, by membership or by rule."""
@@ -110,7 +116,7 @@ class Experiment:
 
     `ranges` holds one stretch of [0, 1) for each variant, empty for those that are off, and `edges` the same
     in one row. `phase` numbers the stretch of unchanged allocation. Times are microseconds UTC. `overrides`
-    maps a unit id to the index of a variant, and `winner` is one.
+    maps a unit id to the index of a variant, and `winner` is one. `rule` is what `condition` was made from.
     """
 
     id: int
@@ -135,6 +141,7 @@ class Experiment:
     ended_at: int | None
     needs_attributes: bool
     by_variant_id: Mapping[int, int]
+    rule: Mapping[str, Any] | None
 
     @classmethod
     def compile(
@@ -149,6 +156,7 @@ class Experiment:
         seed: str | None = None,
         coverage: float = 1.0,
         condition: Condition | None = None,
+        rule: Mapping[str, Any] | None = None,
         segments: Iterable[Segment] = (),
         namespace: Namespace | None = None,
         overrides: Mapping[str, int] = _NO_OVERRIDES,
@@ -190,24 +198,31 @@ class Experiment:
             ended_at=ended_at,
             needs_attributes=condition is not None or any(each.condition is not None for each in attached),
             by_variant_id=MappingProxyType({each.id: at for at, each in enumerate(arms)}),
+            rule=rule,
         )
 
 
 def shares(variants: Sequence[Variant], coverage: float) -> Ranges:
     """The stretch of [0, 1) for each variant, empty for one that is off.
 
-    What switched-off variants had goes to the others in proportion. A share given to nobody stays free. With
-    all variants on and shared out in full, these are GrowthBook's own ranges.
+    With all variants on and shared out in full, these are GrowthBook's own ranges.
+    """
+    return cumulated(effective_weights(variants), coverage)
+
+
+def effective_weights(variants: Sequence[Variant]) -> list[float]:
+    """The share of the covered traffic that each variant gets, 0 for one that is off.
+
+    What switched-off variants had goes to the others in proportion. A share given to nobody stays free.
     """
     declared = math.fsum(each.allocation for each in variants if not each.removed)
     live = math.fsum(each.allocation for each in variants if each.on)
     if live <= 0:
-        return ((0.0, 0.0),) * len(variants)
+        return [0.0] * len(variants)
     # Untouched weights stay as they are, to the last bit: a range that ends at 0.3 does so in every SDK.
     untouched = live == declared and declared <= 1 + _SLACK
     scale = 1.0 if untouched else min(declared, 1.0) / live
-    weights = [each.allocation * scale if each.on else 0.0 for each in variants]
-    return cumulated(weights, coverage)
+    return [each.allocation * scale if each.on else 0.0 for each in variants]
 
 
 class Ruleset:

@@ -50,7 +50,11 @@ class Publisher:
             known = self._segments.get(row.id)
             if known is None or known[0] != row.version:
                 compiled = ruleset.Segment(
-                    row.id, row.name, _condition(row.rules, "rules"), self._list_of(tx, row)
+                    row.id,
+                    row.name,
+                    _condition(row.rules, "rules"),
+                    self._list_of(tx, row),
+                    row.rules or None,
                 )
                 self._segments[row.id] = (row.version, compiled)
         return {each: compiled for each, (_, compiled) in self._segments.items()}
@@ -128,6 +132,7 @@ def _compile(
         unit=row.unit,
         coverage=row.coverage,
         condition=_condition(row.condition, "condition"),
+        rule=row.condition or None,
         segments=[segments[each.id] for each in row.segments],
         namespace=ruleset.Namespace(layer["key"], layer["low"], layer["high"]) if layer else None,
         # An override for a variant that has since been removed would serve what is gone.

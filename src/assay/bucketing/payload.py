@@ -1,0 +1,162 @@
+"""The ruleset as GrowthBook's SDKs read it: one feature for each experiment, its rules in their language.
+
+Source: the payload of GrowthBook's SDK specification, version 0.8. Whoever evaluates it gets what `evaluate`
+and `serve` give a unit that is not on record. Three things are never in it: an experiment that nobody is
+served by, what people wrote for people (names and descriptions of experiments and segments), and a list of
+ids too long to send.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from assay.bucketing.hashing import bucket_ranges
+from assay.bucketing.ruleset import Experiment, Ruleset, Segment, Status, Variant, effective_weights
+
+#: Ids that one experiment's overrides, or one segment's list, may have in a payload.
+MOST_IDS = 10_000
+
+Definition = dict[str, Any]
+Groups = dict[str, list[str]]
+
+
+class Payload(NamedTuple):
+    """What SDKs are given.
+
+    `features` by experiment key, `groups` by the names that conditions mention with `$inGroup`. `remote` are
+    the experiments that only the server can evaluate: key, and a sentence that says why.
+    """
+
+    features: dict[str, Definition]
+    groups: Groups
+    remote: dict[str, str]
+
+
+def value_of(variant: Variant) -> Any:
+    """What a feature is worth to those with this variant: its config, or its name where that is empty."""
+    return variant.config or variant.name
+
+
+def hash_attribute(experiment: Experiment) -> str:
+    """The attribute by which an SDK knows the unit: users are `id`, as everywhere in GrowthBook."""
+    return "id" if experiment.unit == "user_id" else experiment.unit
+
+
+def served_values(experiment: Experiment) -> list[Any]:
+    """What is served to those on record with each variant, in order: for one that is off, the control's."""
+    control = experiment.variants[experiment.control]
+    return [value_of(each if each.on else control) for each in experiment.variants]
+
+
+def payload_of(ruleset: Ruleset) -> Payload:
+    """Every feature that an SDK can evaluate, in the order of the experiments' ids."""
+    payload = Payload({}, {}, {})
+    for _, experiment in sorted(ruleset.by_id.items()):
+        if not experiment.variants:
+            continue
+        if experiment.status is Status.STOPPED and experiment.winner is not None:
+            winner = experiment.variants[experiment.winner]
+            payload.features[experiment.key] = {"defaultValue": value_of(winner)}
+        elif experiment.status is Status.RUNNING:
+            why = _too_long(experiment)
+            if why is not None:
+                payload.remote[experiment.key] = why
+                continue
+            # Who is not in gets null, which an SDK replaces by what the application's code says.
+            rules = [*_forced(experiment), _rule(experiment, payload.groups)]
+            payload.features[experiment.key] = {"defaultValue": None, "rules": rules}
+    return payload
+
+
+def _too_long(experiment: Experiment) -> str | None:
+    if len(experiment.overrides) > MOST_IDS:
+        return f"{len(experiment.overrides)} overrides; at most {MOST_IDS} are sent"
+    for segment in experiment.segments:
+        if segment.members is not None and segment.members.listed is None:
+            return f"segment {segment.id} lists {len(segment.members)} users; at most {MOST_IDS} are sent"
+    return None
+
+
+def _forced(experiment: Experiment) -> list[Definition]:
+    """One rule for each variant that is forced for somebody; the ids in the order of the alphabet."""
+    forced: dict[int, list[str]] = {}
+    for unit_id, at in sorted(experiment.overrides.items()):
+        forced.setdefault(at, []).append(unit_id)
+    attribute = hash_attribute(experiment)
+    return [
+        {"condition": {attribute: {"$in": ids}}, "force": value_of(experiment.variants[at])}
+        for at, ids in sorted(forced.items())
+    ]
+
+
+def _rule(experiment: Experiment, groups: Groups) -> Definition:
+    """The experiment itself."""
+    ranges = [list(each) for each in experiment.ranges]
+    weights = effective_weights(experiment.variants)
+    values = served_values(experiment)
+    names = [each.key for each in experiment.variants]
+    if len(values) == 1:  # SDKs run no experiment with one variation: a second one that nobody gets
+        values, weights, names = values * 2, [*weights, 0.0], names * 2
+        ranges.append([1.0, 1.0])
+    rule: Definition = {
+        "key": experiment.key,
+        "seed": experiment.seed,
+        "hashAttribute": hash_attribute(experiment),
+        "hashVersion": 2,
+        "variations": values,
+        "weights": weights,
+        "coverage": experiment.coverage,
+        "meta": [{"key": each} for each in names],
+        "phase": str(experiment.phase),
+    }
+    by_weights = bucket_ranges(len(weights), experiment.coverage, weights)
+    if by_weights[: len(experiment.ranges)] != experiment.ranges:
+        rule["ranges"] = ranges
+    if experiment.namespace is not None:
+        rule["namespace"] = list(experiment.namespace)
+    condition = _condition(experiment, groups)
+    if condition:
+        rule["condition"] = condition
+    return rule
+
+
+def _condition(experiment: Experiment, groups: Groups) -> Definition | None:
+    """What must hold: any of the segments, and the experiment's own condition."""
+    own = _by_id(experiment.rule) if experiment.rule else None
+    if not experiment.segments:
+        return own
+    ways = [way for segment in experiment.segments for way in _ways(segment, groups)]
+    # An empty `$or` holds in every SDK; segments without rules and members hold for nobody.
+    somewhere = {"$or": ways} if len(ways) != 1 else ways[0]
+    if not ways:
+        somewhere = {"id": {"$in": []}}
+    return somewhere if own is None else {"$and": [somewhere, own]}
+
+
+def _ways(segment: Segment, groups: Groups) -> list[Definition]:
+    """The conditions any of which puts a user into this segment."""
+    ways: list[Definition] = []
+    if segment.members is not None and segment.members.listed is not None:
+        group = f"segment-{segment.id}"
+        if group not in groups:
+            groups[group] = sorted(segment.members.listed)
+        ways.append({"id": {"$inGroup": group}})
+    if segment.rule:
+        ways.append(_by_id(segment.rule))
+    return ways
+
+
+def _by_id(document: Mapping[str, Any]) -> Definition:
+    """A condition that asks for `id` where ours asks for `user_id`: SDKs know users by the former alone."""
+    renamed = {name: _below(name, each) for name, each in document.items() if name != "user_id"}
+    if "user_id" not in document:
+        return renamed
+    user = {"id": document["user_id"]}
+    return {"$and": [user, renamed]} if "id" in renamed else {**user, **renamed}
+
+
+def _below(name: str, given: Any) -> Any:
+    if name == "$not" and isinstance(given, Mapping):
+        return _by_id(given)
+    if name in {"$and", "$or", "$nor"} and isinstance(given, Sequence) and not isinstance(given, str):
+        return [_by_id(each) for each in given]
+    return given

@@ -1,0 +1,297 @@
+"""The payload for GrowthBook's SDKs: what is in it, what never is, and that an SDK agrees with the server."""
+
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+from growthbook import GrowthBook
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.bucketing.conditions import compile_condition
+from assay.bucketing.evaluate import evaluate, serve
+from assay.bucketing.payload import MOST_IDS, payload_of
+from assay.bucketing.ruleset import Experiment, Members, Namespace, Ruleset, Segment, Status, Variant
+
+CONTROL = Variant(10, "control", "Control", 0.5, is_control=True, config={"color": "grey"})
+RED = Variant(11, "red", "Red one", 0.5)
+
+
+def experiment(number: int = 1, **given: Any) -> Experiment:
+    rule = given.pop("rule", None)
+    return Experiment.compile(
+        **{
+            "id": number,
+            "key": f"test-{number}",
+            "name": "Raise the price for Bob",
+            "status": Status.RUNNING,
+            "variants": [CONTROL, RED],
+            "rule": rule,
+            "condition": compile_condition(rule) if rule else None,
+            **given,
+        }
+    )
+
+
+def segment(number: int, rule: dict[str, Any] | None = None, members: list[str] | None = None) -> Segment:
+    return Segment(
+        number,
+        "Friends of Bob",
+        compile_condition(rule) if rule else None,
+        Members(members) if members is not None else None,
+        rule,
+    )
+
+
+def rule_of(compiled: Experiment) -> dict[str, Any]:
+    found: dict[str, Any] = payload_of(Ruleset([compiled])).features[compiled.key]["rules"][-1]
+    return found
+
+
+def sdk(ruleset: Ruleset, **attributes: Any) -> GrowthBook:
+    payload = payload_of(ruleset)
+    sent = json.loads(json.dumps([payload.features, payload.groups]))
+    return GrowthBook(features=sent[0], saved_groups=sent[1], attributes=attributes)
+
+
+def server_value(compiled: Experiment, unit_id: str | None, user_id: str, attributes: dict[str, Any]) -> Any:
+    """The value that the server gives to a unit without a record."""
+    decision = (serve(compiled, unit_id, None) if unit_id else None) or evaluate(
+        compiled, unit_id, user_id, attributes
+    )
+    variant = decision.variant
+    return None if variant is None else variant.config or variant.name
+
+
+def test_payload__running_experiment__one_rule_in_growthbook_terms() -> None:
+    compiled = experiment(
+        coverage=0.5, phase=3, namespace=Namespace("page", 0.2, 0.7), rule={"age": {"$gt": 5}}
+    )
+    assert payload_of(Ruleset([compiled])).features == {
+        "test-1": {
+            "defaultValue": None,
+            "rules": [
+                {
+                    "key": "test-1",
+                    "seed": "test-1",
+                    "hashAttribute": "id",
+                    "hashVersion": 2,
+                    "variations": [{"color": "grey"}, "Red one"],
+                    "weights": [0.5, 0.5],
+                    "coverage": 0.5,
+                    "meta": [{"key": "control"}, {"key": "red"}],
+                    "phase": "3",
+                    "namespace": ["page", 0.2, 0.7],
+                    "condition": {"age": {"$gt": 5}},
+                }
+            ],
+        }
+    }
+
+
+@pytest.mark.parametrize("status", [each for each in Status if each is not Status.RUNNING])
+def test_payload__not_running__not_in_it(status: Status) -> None:
+    payload = payload_of(Ruleset([experiment(status=status, overrides={"qa": 1})]))
+    assert payload == ({}, {}, {})
+
+
+def test_payload__stopped_with_a_winner__everybody_gets_its_value() -> None:
+    payload = payload_of(Ruleset([experiment(status=Status.STOPPED, winner=1, overrides={"qa": 0})]))
+    assert payload.features == {"test-1": {"defaultValue": "Red one"}}
+
+
+def test_payload__names_that_people_gave__are_not_sent() -> None:
+    compiled = experiment(segments=[segment(1, {"country": "US"}, ["ada"])])
+    assert "Bob" not in json.dumps(payload_of(Ruleset([compiled])))
+
+
+def test_payload__overrides__rules_of_their_own_before_the_experiment() -> None:
+    compiled = experiment(overrides={"zoe": 1, "ada": 1, "qa": 0}, unit="account_id")
+    rules = payload_of(Ruleset([compiled])).features["test-1"]["rules"]
+    assert rules[:2] == [
+        {"condition": {"account_id": {"$in": ["qa"]}}, "force": {"color": "grey"}},
+        {"condition": {"account_id": {"$in": ["ada", "zoe"]}}, "force": "Red one"},
+    ]
+    assert rules[2]["hashAttribute"] == "account_id"
+
+
+def test_payload__segments__any_of_them_and_lists_once_for_all() -> None:
+    friends, adults = segment(7, None, ["bob", "ada"]), segment(8, {"user_id": {"$ne": "eve"}, "age": 18})
+    both = experiment(1, segments=[friends, adults], rule={"$not": {"user_id": "mallory"}})
+    one = experiment(2, segments=[friends])
+    payload = payload_of(Ruleset([one, both]))
+    assert payload.groups == {"segment-7": ["ada", "bob"]}
+    assert payload.features["test-1"]["rules"][0]["condition"] == {
+        "$and": [
+            {"$or": [{"id": {"$inGroup": "segment-7"}}, {"id": {"$ne": "eve"}, "age": 18}]},
+            {"$not": {"id": "mallory"}},
+        ]
+    }
+    assert payload.features["test-2"]["rules"][0]["condition"] == {"id": {"$inGroup": "segment-7"}}
+    assert list(payload.features) == ["test-1", "test-2"]
+
+
+def test_payload__user_id_and_id_in_one_rule__both_hold() -> None:
+    assert rule_of(experiment(rule={"id": "a", "user_id": "b"}))["condition"] == {
+        "$and": [{"id": "b"}, {"id": "a"}]
+    }
+
+
+def test_payload__segment_of_nobody__nobody_gets_in() -> None:
+    empty = Ruleset([experiment(segments=[segment(1)])])
+    assert sdk(empty, id="user-1").get_feature_value("test-1", "code") == "code"
+
+
+def test_payload__list_too_long_to_send__named_as_remote() -> None:
+    ids = [str(number) for number in range(MOST_IDS + 1)]
+    long = experiment(1, segments=[segment(3, None, ids)])
+    forced = experiment(2, overrides=dict.fromkeys(ids, 0))
+    assert payload_of(Ruleset([long, forced, experiment(3)])).remote == {
+        "test-1": "segment 3 lists 10001 users; at most 10000 are sent",
+        "test-2": "10001 overrides; at most 10000 are sent",
+    }
+
+
+def test_payload__shares_that_no_sdk_would_compute__as_ranges() -> None:
+    half = [Variant(10, "a", "a", 0.5), Variant(11, "b", "b", 0.2)]
+    assert rule_of(experiment(variants=half))["ranges"] == [[0.0, 0.5], [0.5, 0.7]]
+    assert "ranges" not in rule_of(experiment())
+
+
+def test_payload__variant_switched_off__its_place_is_kept_with_the_value_of_the_control() -> None:
+    off = [CONTROL, Variant(11, "red", "Red", 0.25, enabled=False), Variant(12, "blue", "Blue", 0.25)]
+    rule = rule_of(experiment(variants=off))
+    assert rule["variations"] == [{"color": "grey"}, {"color": "grey"}, "Blue"]
+    assert rule["weights"] == [pytest.approx(2 / 3), 0.0, pytest.approx(1 / 3)]
+
+
+def test_payload__one_variant__an_sdk_runs_it() -> None:
+    alone = Ruleset([experiment(variants=[Variant(1, "control", "Control", 1.0)], coverage=0.5)])
+    found = {sdk(alone, id=f"u{number}").get_feature_value("test-1", "code") for number in range(50)}
+    assert found == {"Control", "code"}
+
+
+conditions = st.sampled_from(
+    [
+        None,
+        {"country": "US"},
+        {"country": {"$in": ["US", "DE"]}, "age": {"$gte": 18}},
+        {"$or": [{"age": {"$lt": 18}}, {"tags": {"$elemMatch": {"$eq": "beta"}}}]},
+        {"user_id": {"$regex": "1$"}},
+        {"version": {"$vgt": "1.2.0"}},
+        {"$not": {"email": {"$exists": True}}},
+    ]
+)
+people = st.fixed_dictionaries(
+    {},
+    optional={
+        "country": st.sampled_from(["US", "DE", "FR"]),
+        "age": st.integers(0, 99),
+        "tags": st.lists(st.sampled_from(["beta", "gamma"]), max_size=2),
+        "version": st.sampled_from(["1.2.0", "1.10.0", "0.9"]),
+        "email": st.just("x@example.com"),
+        "account_id": st.integers(0, 50).map(lambda number: f"acme-{number}"),
+    },
+)
+ids = st.integers(0, 400).map(lambda number: f"user-{number}")
+
+
+@st.composite
+def arms(draw: st.DrawFn) -> list[Variant]:
+    shares = draw(st.lists(st.integers(0, 10), min_size=1, max_size=5))
+    whole = max(sum(shares), 1) if draw(st.booleans()) else 50
+    return [
+        Variant(
+            number,
+            f"v{number}",
+            f"V{number}",
+            share / whole,
+            enabled=draw(st.integers(0, 5)) > 0,
+            config={"n": number} if draw(st.booleans()) else {},
+        )
+        for number, share in enumerate(shares)
+    ]
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> Experiment:
+    variants = draw(arms())
+    low, high = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1))))
+    attached = [
+        segment(
+            draw(st.integers(1, 5)) * 10 + at, draw(conditions), draw(st.none() | st.lists(ids, max_size=5))
+        )
+        for at in range(draw(st.integers(0, 2)))
+    ]
+    return experiment(
+        draw(st.integers(1, 1000)),
+        variants=variants,
+        unit=draw(st.sampled_from(["user_id", "user_id", "account_id"])),
+        coverage=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
+        rule=draw(conditions),
+        segments=attached,
+        namespace=draw(st.none() | st.just(Namespace("layer", low, high))),
+        overrides=draw(st.dictionaries(ids, st.integers(0, len(variants) - 1), max_size=3)),
+    )
+
+
+@given(compiled=experiments(), user_id=ids, attributes=people)
+def test_payload__any_experiment_and_user__the_sdk_gives_what_the_server_gives(
+    compiled: Experiment, user_id: str, attributes: dict[str, Any]
+) -> None:
+    unit_id = user_id if compiled.unit == "user_id" else attributes.get("account_id")
+    client = sdk(Ruleset([compiled]), id=user_id, **attributes)
+    found = client.get_feature_value(compiled.key, None)
+    assert found == server_value(compiled, unit_id, user_id, attributes)
+
+
+@pytest.mark.slow
+def test_payload__100_000_users_and_50_experiments__the_sdk_gives_what_the_server_gives() -> None:
+    chance = random.Random(20260711)
+    compiled = []
+    for number in range(1, 51):
+        count = chance.randint(1, 4)
+        low = chance.random()
+        compiled.append(
+            experiment(
+                number,
+                variants=[
+                    Variant(at, f"v{at}", f"V{at}", 1 / count, enabled=at == 0 or chance.random() < 0.9)
+                    for at in range(count)
+                ],
+                coverage=chance.choice([0.2, 0.5, 1.0]),
+                rule=chance.choice([None, None, {"country": "US"}, {"age": {"$gt": 30}}]),
+                namespace=chance.choice([None, Namespace("page", low, low + 0.3)]),
+                overrides={f"user-{chance.randrange(100_000)}": 0 for _ in range(20)},
+                segments=chance.choice(
+                    [
+                        [],
+                        [segment(1, {"country": "DE"}, [f"user-{each}" for each in range(0, 100_000, 2_000)])],
+                    ]
+                ),
+            )
+        )
+    client = sdk(Ruleset(compiled))
+    in_some = 0
+    for user in range(100_000):
+        user_id = f"user-{user}"
+        attributes = {"country": chance.choice(["US", "DE", "FR"]), "age": chance.randint(10, 80)}
+        client.set_attributes({"id": user_id, **attributes})
+        for each in compiled:
+            found = client.get_feature_value(each.key, None)
+            assert found == server_value(each, user_id, user_id, attributes), (each.key, user_id, attributes)
+            in_some += found is not None
+    assert 1_000_000 < in_some < 4_000_000
+
+
+def test_payload__500_experiments__made_and_written_in_20_ms() -> None:
+    ruleset = Ruleset([experiment(number, rule={"country": {"$in": ["US", "DE"]}}) for number in range(500)])
+
+    def seconds() -> float:
+        begun = time.thread_time()
+        payload_of(ruleset)
+        return time.thread_time() - begun
+
+    assert min(seconds() for _ in range(5)) < 0.01
