@@ -70,10 +70,12 @@ def serve(
     ] = None,
 ) -> None:
     """Start the server; on an empty data directory it makes everything it needs and an admin key."""
-    settings = _settings(host=host, port=port, data_dir=data, workers=workers)
+    flags: dict[str, Any] = {"host": host, "port": port, "data_dir": data, "workers": workers}
+    settings = _settings(**flags)
     from assay.serving import serve as run
+    from assay.settings import load
 
-    raise SystemExit(run(settings))
+    raise SystemExit(run(settings, lambda: load(**flags)))
 
 
 @app.command()

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -72,8 +73,8 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(settings: Settings) -> int:
-    """Serve until told to stop; gives back the exit code.
+def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
+    """Serve until told to stop; gives back the exit code. `reread` gives the settings as they are later.
 
     Raises what keeps the server from starting, before anything listens, so that it is one sentence.
     """
@@ -88,9 +89,13 @@ def serve(settings: Settings) -> int:
         ) from error
     if settings.workers > 1 and settings.postgres is not None:
         workers = Workers(
-            lambda siblings, place, parent: _work(settings, listener, siblings, place, parent),
+            lambda siblings, place, parent: _work(
+                reread or (lambda: settings), listener, siblings, place, parent
+            ),
             settings.workers,
             grace=settings.shutdown_delay + settings.drain_timeout + 5,
+            close=listener.close,
+            delay=settings.shutdown_delay,
         )
         return workers.serve(lambda: _announce(listener))
     application = Application(settings)
@@ -98,11 +103,14 @@ def serve(settings: Settings) -> int:
     return _run(settings, application, listener, None)
 
 
-def _work(settings: Settings, listener: socket.socket, siblings: Siblings, place: int, parent: int) -> int:
-    """One worker of several."""
+def _work(
+    reread: Callable[[], Settings], listener: socket.socket, siblings: Siblings, place: int, parent: int
+) -> int:
+    """One worker of several, with the settings as they are when it is made."""
     sibling = siblings.sit(place)
-    application = Application(settings, sibling)
     try:
+        settings = reread()
+        application = Application(settings, sibling)
         application.open()
         return _run(settings, application, listener, sibling, parent)
     except AssayError as error:

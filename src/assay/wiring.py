@@ -1,10 +1,10 @@
 """The only place where parts meet: settings in, a running application out."""
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import structlog
@@ -66,8 +66,7 @@ class Application:
         self._opened = False
         #: The routes that carry the load; None before the start and after the end.
         self.hot: HotPath | None = None
-        self._chores: asyncio.Task[None] | None = None
-        self._filling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._uses = keys.KeyUse()
         #: When the catalog was last seen, by the clock that never steps.
         self._seen_catalog = 0.0
@@ -129,18 +128,19 @@ class Application:
             _log.warning("anonymous.allowed", role=self.settings.anonymous_role)
         self.hot = self._assemble()
         self._seen_catalog = time.monotonic()
-        self._chores = asyncio.create_task(self._do_chores())
-        self._filling = asyncio.create_task(self._fill())
+        self._tasks = [
+            asyncio.create_task(self._repeat(self._watch_catalog, "assay-watch")),
+            asyncio.create_task(self._repeat(self._keep_house, "assay-house")),
+            asyncio.create_task(self._fill()),
+        ]
         self.stores.listen(lambda request, say: perform(self.stores, request, say))
 
     async def shutdown(self) -> None:
         """Finish what was accepted and close everything."""
         self.stores.stop_listening()
-        for task in (self._chores, self._filling):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.hot = None
         if self._sibling is not None:
             self._sibling.say(self._telemetry.snapshot())
@@ -251,28 +251,38 @@ class Application:
         else:
             _log.debug("assignments.filled", records=filled)
 
-    async def _do_chores(self) -> None:
-        """Scheduled starts and ends, and the last use of keys, every half second at most."""
+    async def _repeat(self, chore: Callable[[], None], thread: str) -> None:
+        """Do a chore every half second at most, in a thread that nothing else can keep busy."""
         failing: str | None = None
-        while True:
-            await asyncio.sleep(self.settings.poll_seconds)
-            try:
-                await asyncio.to_thread(self._chore)
-            except AssayError as error:
-                if error.detail != failing:  # once, not twice a second as long as it lasts
-                    _log.warning("chores.failed", reason=error.detail)
-                failing = error.detail
-            except Exception:  # noqa: BLE001 - logged; the next round tries again
-                _log.exception("chores.failed")
-            else:
-                failing = None
+        executor = ThreadPoolExecutor(1, thread_name_prefix=thread)
+        try:
+            while True:
+                await asyncio.sleep(self.settings.poll_seconds)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(executor, chore)
+                except AssayError as error:
+                    if error.detail != failing:  # once, not twice a second as long as it lasts
+                        _log.warning("chores.failed", reason=error.detail)
+                    failing = error.detail
+                except Exception:  # noqa: BLE001 - logged; the next round tries again
+                    _log.exception("chores.failed")
+                else:
+                    failing = None
+        finally:
+            executor.shutdown(wait=False)
 
-    def _chore(self) -> None:
+    def _watch_catalog(self) -> None:
+        """What must happen within a second: changes of others, revoked keys, scheduled starts and ends."""
         now = utc_now()
-        if self._sibling is not None:
-            self._sibling.say(self._telemetry.snapshot())
         self.stores.tend(now)
         self._seen_catalog = time.monotonic()
         if self.stores.leads():
             lifecycle.tick(self.stores.database, now)
+
+    def _keep_house(self) -> None:
+        """What may wait for a slow store."""
+        now = utc_now()
+        if self._sibling is not None:
+            self._sibling.say(self._telemetry.snapshot())
         self._uses.flush(self.stores.database, now)
+        self.stores.pass_on(now)

@@ -5,7 +5,7 @@ from the same socket, so that one that goes leaves no connection behind in a que
 
 * SIGTERM, SIGINT: all workers finish what they have accepted and end.
 * SIGHUP: each worker is replaced by a new one that serves already when the old one is told to end, so that
-  a changed environment or installation is taken up without a pause.
+  changed settings are taken up without a pause.
 * A worker that dies is replaced at once; one that keeps dying, after growing pauses.
 * A parent that dies takes its workers with it: they see its pipe close.
 """
@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from assay.durable.siblings import Siblings
 
@@ -37,18 +37,44 @@ _START: Final = 60.0
 _TICK: Final = 0.1
 
 
-class Workers:
-    """The parent of `count` workers, each running `run`; `grace` is how long they may take to end, in s."""
+class _Successor(NamedTuple):
+    """A new worker that does not serve yet, whom it replaces, and until when it must serve."""
 
-    def __init__(self, run: Run, count: int, *, grace: float) -> None:
+    pid: int
+    replaces: int
+    deadline: float
+
+
+class Workers:
+    """The parent of `count` workers, each running `run`.
+
+    `grace` is how long a worker may take to end, in seconds. `close` lets go of what only the workers need,
+    `delay` seconds after the end was asked for.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        count: int,
+        *,
+        grace: float,
+        close: Callable[[], None] = lambda: None,
+        delay: float = 0.0,
+    ) -> None:
         self._run = run
         self._count = count
         self._grace = grace
+        self._close: Callable[[], None] | None = close
+        self._delay = delay
+        #: Workers yet to be replaced, the successor that has not served yet, and whether to begin anew then.
+        self._outgoing: list[int] = []
+        self._successor: _Successor | None = None
+        self._again = False
         # Twice as many places, so that a successor can serve beside the one it replaces.
         self._siblings = Siblings(2 * count)
         self._alive: dict[int, int] = {}  # process to place
         self._born: dict[int, float] = {}
-        self._leaving: set[int] = set()  # told to end
+        self._leaving: dict[int, float] = {}  # told to end, when
         self._pipe = os.pipe()
         self._pause = _FIRST_PAUSE
         self._next_birth = 0.0
@@ -75,9 +101,13 @@ class Workers:
                 if not announced and sum(map(self._serves, self._staff())) == self._count:
                     announced = True
                     ready()
-                self._refill()
-                if self._ending is not None and time.monotonic() > self._ending + self._grace:
-                    self._end_all(signal.SIGKILL)
+                if self._ending is None:
+                    self._refill()
+                    self._replace()
+                elif self._close is not None and time.monotonic() >= self._ending + self._delay:
+                    self._close()
+                    self._close = None
+                self._remind()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return 0
@@ -100,14 +130,24 @@ class Workers:
                 self._ending = time.monotonic()
             if found.si_code != _FROM_TERMINAL:
                 self._end_all(signal.Signals(found.si_signo))
-            self._leaving.update(self._alive)
-        elif found.si_signo == signal.SIGHUP and self._ending is None:
-            self._replace_all()
+            for pid in self._alive:
+                self._leaving.setdefault(pid, time.monotonic())
+        elif found.si_signo == signal.SIGHUP:
+            self._again = True
 
     def _end_all(self, sign: signal.Signals) -> None:
         for pid in list(self._alive):
-            self._leaving.add(pid)
-            os.kill(pid, sign)
+            self._end(pid, sign)
+
+    def _end(self, pid: int, sign: signal.Signals) -> None:
+        self._leaving.setdefault(pid, time.monotonic())
+        os.kill(pid, sign)
+
+    def _remind(self) -> None:
+        """Take away those who were told to end and have not in time."""
+        for pid, told in list(self._leaving.items()):
+            if pid in self._alive and time.monotonic() > told + self._grace:
+                os.kill(pid, signal.SIGKILL)
 
     def _bury(self) -> None:
         """Take note of workers that have ended."""
@@ -121,7 +161,7 @@ class Workers:
             self._siblings.mark(place, serving=False)
             lived = time.monotonic() - self._born.pop(pid)
             if pid in self._leaving:
-                self._leaving.discard(pid)
+                del self._leaving[pid]
                 continue
             if self._ending is None:
                 sys.stderr.write(f"assay: worker {pid} ended by itself after {lived:.0f} s\n")
@@ -129,30 +169,38 @@ class Workers:
             self._next_birth = time.monotonic() + (0.0 if lived > _WELL else self._pause)
 
     def _refill(self) -> None:
-        if self._ending is None and len(self._staff()) < self._count and time.monotonic() >= self._next_birth:
+        staff, coming = self._staff(), self._successor
+        wanted = self._count + (coming is not None and coming.pid in staff and coming.replaces in staff)
+        if len(staff) < wanted and self._has_room() and time.monotonic() >= self._next_birth:
             self._fork()
 
-    def _replace_all(self) -> None:
-        """One after the other: the successor serves before its predecessor is told to end."""
-        for old in self._staff():
-            new = self._fork()
-            deadline = time.monotonic() + _START
-            while not self._serves(new):
-                found = signal.sigtimedwait((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT), _TICK)
-                self._bury()
-                if found is not None and found.si_signo != signal.SIGCHLD:
-                    self._ending = time.monotonic()
-                    self._end_all(signal.Signals(found.si_signo))
-                    return
-                if new not in self._alive or time.monotonic() > deadline:
-                    sys.stderr.write("assay: a new worker does not serve; the old ones stay\n")
-                    if new in self._alive:
-                        self._leaving.add(new)
-                        os.kill(new, signal.SIGKILL)
-                    return
-            if old in self._alive:
-                self._leaving.add(old)
-                os.kill(old, signal.SIGTERM)
+    def _has_room(self) -> bool:
+        return len(self._alive) < 2 * self._count
+
+    def _replace(self) -> None:
+        """One step of replacing workers: a successor must serve before its predecessor is told to end."""
+        waiting = self._successor
+        if waiting is not None:
+            if self._serves(waiting.pid):
+                if waiting.replaces in self._alive:
+                    self._end(waiting.replaces, signal.SIGTERM)
+            elif waiting.pid in self._alive and time.monotonic() < waiting.deadline:
+                return
+            else:
+                sys.stderr.write("assay: a new worker does not serve; the old ones stay\n")
+                if waiting.pid in self._alive:
+                    self._end(waiting.pid, signal.SIGKILL)
+                self._outgoing.clear()
+                self._again = False
+            self._successor = None
+        if not self._outgoing and self._again:
+            self._again = False
+            self._outgoing = self._staff()
+        while self._outgoing and self._outgoing[0] not in self._staff():
+            del self._outgoing[0]  # it died, and was replaced
+        if self._outgoing and self._has_room():
+            old = self._outgoing.pop(0)
+            self._successor = _Successor(self._fork(), old, time.monotonic() + _START)
 
     def _fork(self) -> int:
         place = next(each for each in range(2 * self._count) if each not in self._alive.values())

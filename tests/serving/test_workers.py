@@ -27,6 +27,8 @@ def run(siblings, place, parent):
     siblings.mark(place, serving=True)
     while not ended and os.getppid() != 1:
         time.sleep(0.01)
+    while os.path.exists("slow"):
+        time.sleep(0.01)
     print(f"ended {os.getpid()}", flush=True)
     return 0
 
@@ -104,6 +106,21 @@ def test_on_hangup_the_old_ones_stay_when_new_ones_cannot_start(parent: Parent) 
     parent.process.send_signal(signal.SIGHUP)
     until(lambda: "the old ones stay" in parent.said(), "it is said that the old ones stay")
     assert parent.ended() == []
+
+
+def test_hangups_while_old_workers_still_finish__are_done_one_after_the_other(parent: Parent) -> None:
+    (parent.folder / "slow").touch()
+    until(lambda: "all serve" in parent.said(), "all serve")
+    for _ in range(5):
+        parent.process.send_signal(signal.SIGHUP)
+    parent.expect(6)
+    parent.process.send_signal(signal.SIGHUP)
+    parent.expect(9)
+    (parent.folder / "slow").unlink()
+    assert parent.process.poll() is None
+    parent.process.terminate()
+    assert parent.process.wait(20) == 0
+    assert [pid for pid in parent.born() if Path(f"/proc/{pid}").exists()] == []
 
 
 def test_workers_end_with_their_parent(parent: Parent) -> None:

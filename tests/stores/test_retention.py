@@ -52,12 +52,12 @@ def types(stores: Stores) -> list[str]:
 def test_events_go_when_the_time_of_their_type_is_over(opened: Callable[[str], Stores]) -> None:
     stores = opened("page_view=90d,*=400d")
     store(stores, ("page_view", 89), ("page_view", 91), ("buy", 399), ("buy", 401), ("page_view", 500))
-    stores.tend(NOW)
+    stores.pass_on(NOW)
     assert types(stores) == ["page_view", "buy"]
 
 
 def test_without_a_word_on_it_everything_is_kept(opened: Callable[[str], Stores]) -> None:
     stores = opened("")
     store(stores, ("page_view", 2000), ("buy", 1))
-    stores.tend(NOW)
+    stores.pass_on(NOW)
     assert types(stores) == ["buy", "page_view"]

@@ -6,10 +6,10 @@ The rows name the unit in the clear, or memory could not be searched for it; the
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from assay.catalog.database import Database
-from assay.catalog.tables import Erasure
+from assay.catalog.tables import Erasure, Moment
 
 #: Longer than any process goes without a look while it still answers from memory.
 _KEPT: Final = timedelta(hours=1)
@@ -17,9 +17,10 @@ _KEPT: Final = timedelta(hours=1)
 _OVERLAP: Final = 100
 
 
-def note(database: Database, unit_id: str, now: datetime) -> None:
-    """Let all processes know, before anything is removed; takes leave of notes that all have seen."""
+def note(database: Database, unit_id: str) -> None:
+    """Let all processes know; takes leave of notes that all have seen. The clock is the database's."""
     with database.noting() as tx:
+        now: datetime = tx.scalars(select(func.current_timestamp(type_=Moment()))).one()
         tx.add(Erasure(unit_id=unit_id, erased_at=now))
         tx.execute(delete(Erasure).where(Erasure.erased_at < now - _KEPT))
 

@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 import structlog
@@ -112,6 +113,8 @@ class Sibling:
         self._asked: list[tuple[int, int]] = []
         self._looking: asyncio.Task[None] | None = None
         self._look: Callable[[], None] | None = None
+        # A thread of its own: whoever waits for something slow must not keep a revoked key alive.
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="assay-look")
 
     def listen(self, look: Callable[[], None]) -> None:
         """From now on `look` is called, in a thread, when a sibling has changed something. On the loop."""
@@ -147,6 +150,7 @@ class Sibling:
         """Listen no more. On the loop."""
         self.mark(serving=False)
         asyncio.get_running_loop().remove_reader(self._siblings.receiver(self._place))
+        self._looker.shutdown(wait=False)
 
     def tell(self) -> bool:
         """Ask all that serve to look, and wait until they have; False if one has not in time.
@@ -199,7 +203,7 @@ class Sibling:
         while self._asked and self._look is not None:
             asked, self._asked = self._asked, []
             try:
-                await asyncio.to_thread(self._look)
+                await asyncio.get_running_loop().run_in_executor(self._looker, self._look)
             except Exception:  # noqa: BLE001 - whoever asked waits out its patience; the next round tries again
                 _log.warning("siblings.look_failed", exc_info=True)
                 continue

@@ -77,7 +77,10 @@ class Stores(Protocol):
         """While this is held nothing is on its way to `store`, so that what is removed stays removed."""
 
     def tend(self, now: datetime) -> None:
-        """Upkeep, every half second or so: see what others have changed, pass on what waits."""
+        """See what others have changed, every half second or so; nothing here waits for anything slow."""
+
+    def pass_on(self, now: datetime) -> None:
+        """Upkeep that may take its time: pass on what waits, remove what is over."""
 
     def leads(self) -> bool:
         """Whether scheduled work is this process's to do, now."""

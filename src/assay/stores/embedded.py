@@ -109,6 +109,9 @@ class EmbeddedStores:
         if self.writer.last_error is not None:
             self.writer.run(_probe)  # nobody else may come to find out that the disk is well again
         self.database.refresh(now)  # what could not be published when it was committed
+
+    def pass_on(self, now: datetime) -> None:
+        """See `Stores`."""
         if self._retention.apply(self.store, now):
             self.log.relearn()
 

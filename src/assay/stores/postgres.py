@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Final
@@ -89,10 +90,12 @@ class PostgresStores:
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._leads_until = 0.0
         self._renew_at = 0.0
-        self._erased = 0
+        #: Numbers of erasures that were applied here; the latest, since they may come in another order.
+        self._erased: set[int] = set()
         self._give_up_at = math.inf
         self._retention = Retention(settings)
         self._tending = threading.Lock()
+        self._waiters = ThreadPoolExecutor(4, thread_name_prefix="assay-flush")
         self._closing = contextlib.ExitStack()
 
     def open(self) -> None:
@@ -118,7 +121,7 @@ class PostgresStores:
             stack.callback(self.database.close)
             _expect_whole(self.database)
             self.database.refresh(utc_now())
-            self._erased = max((number for number, _ in erasures.since(self.database, 0)), default=0)
+            self._erased = {number for number, _ in erasures.since(self.database, 0)}
             self._closing = stack.pop_all()
 
     async def start(self) -> None:
@@ -143,6 +146,7 @@ class PostgresStores:
                 leases.release(self.database, _LEASE, self._holder)
         except AssayError as error:
             _log.warning("stores.closed_early", reason=error.detail)
+        self._waiters.shutdown(wait=False)
         self._closing.close()
 
     def flush(self) -> None:
@@ -151,8 +155,8 @@ class PostgresStores:
         self._store.caught_up(_REPLICA_PATIENCE)
 
     async def wait_past(self) -> None:
-        """See `Stores`."""
-        await asyncio.to_thread(self.flush)
+        """See `Stores`; few threads wait for a slow replica, so that there are some for everything else."""
+        await asyncio.get_running_loop().run_in_executor(self._waiters, self.flush)
 
     def paused(self) -> AbstractContextManager[None]:
         """See `Stores`: nothing is ever on its way."""
@@ -161,6 +165,9 @@ class PostgresStores:
     def tend(self, now: datetime) -> None:
         """See `Stores`."""
         self._look(now)
+
+    def pass_on(self, now: datetime) -> None:
+        """See `Stores`."""
         self._pass_notes()
         if self.leads():
             self._retention.apply(self._store, now)
@@ -174,11 +181,13 @@ class PostgresStores:
     def _look(self, now: datetime) -> None:
         """See what other processes have changed."""
         with self._tending:
+            recent = erasures.since(self.database, max(self._erased, default=0))
+            for number, unit_id in recent:
+                if number not in self._erased:
+                    self._memory.forget_unit(unit_id)
+                    self.log.forget(unit_id)
+            self._erased = {number for number, _ in recent} or self._erased
             self.database.refresh(now)
-            for number, unit_id in erasures.since(self.database, self._erased):
-                self._memory.forget_unit(unit_id)
-                self.log.forget(unit_id)
-                self._erased = max(self._erased, number)
 
     def _publish(self, tx: ReadTx, now: datetime) -> None:
         before = set(self.published.ruleset.by_id)
@@ -219,7 +228,7 @@ class PostgresStores:
 
     def forget(self, unit_id: str) -> None:
         """See `Stores`."""
-        erasures.note(self.database, unit_id, utc_now())
+        erasures.note(self.database, unit_id)
         self._look(utc_now())
         self._tell()
 
