@@ -3,9 +3,12 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
+from assay import __version__
 from assay.api.app import create_api
 from assay.api.parts import Parts
 from assay.catalog.keys import KeyUse
+from assay.dashboard import parts as dashboard
+from assay.dashboard.app import Dashboard, Entrance
 from assay.hotpath.app import Route, microseconds, openapi_paths
 from assay.hotpath.http import Application
 from assay.published import anonymous_rights
@@ -18,7 +21,7 @@ from assay.telemetry import Telemetry
 def build(
     settings: Settings, stores: Stores, routes: Sequence[Route], telemetry: Telemetry, uses: KeyUse
 ) -> Application:
-    """The FastAPI application over the open stores; `routes` are the hot ones, for the API page."""
+    """API and dashboard over the open stores; `routes` are the hot ones, for the API page."""
 
     def analysed(report: Report, seconds: float) -> None:
         significant = any(each.significant for each in report.primary.comparisons)
@@ -30,8 +33,9 @@ def build(
             yield
             stores.log.relearn()
 
+    anonymous = anonymous_rights(settings.anonymous_role)
     paths, schemas = openapi_paths(routes)
-    return create_api(
+    api = create_api(
         Parts(
             database=stores.database,
             published=stores.published,
@@ -42,11 +46,46 @@ def build(
             forget=stores.forget,
             clock=microseconds,
             key_use=uses,
-            anonymous=anonymous_rights(settings.anonymous_role),
+            anonymous=anonymous,
             max_body=settings.max_body_bytes,
             docs=settings.docs,
             analysed=analysed,
             extra_paths=paths,
             extra_schemas=schemas,
         )
+    )
+    pages = Dashboard(
+        dashboard.Parts(
+            database=stores.database,
+            published=stores.published,
+            store=stores.store,
+            assignments=stores.assignments,
+            flush=stores.flush,
+            clock=microseconds,
+            key_use=uses,
+            installation=lambda: _installation(stores),
+            anonymous=anonymous,
+            analysed=analysed,
+        )
+    )
+    return Entrance(pages, api)
+
+
+def _installation(stores: Stores) -> dashboard.Installation:
+    written, lag, held = stores.written(), stores.lag(), stores.assignments.held()
+    figures = (
+        ("Events waiting", f"{lag.rows:,}", "Rows of the log that are not in the event store yet."),
+        ("Longest wait", f"{lag.seconds:.1f} s", "Age of the oldest of them."),
+        ("Assignments in memory", f"{held.entries:,}", "Answered without asking the disk."),
+        ("Group commits", f"{written.commits:,}", "Since this process started."),
+        ("Rows committed", f"{written.rows:,}", "Since this process started."),
+        ("Rows waiting for a commit", f"{written.waiting:,}", "Now."),
+    )
+    return dashboard.Installation(
+        __version__,
+        [
+            dashboard.Standing(name, None if failure is None else failure.detail)
+            for name, failure in stores.failures().items()
+        ],
+        [dashboard.Figure(*each) for each in figures],
     )

@@ -1,7 +1,7 @@
 """What the hot path reads: the ruleset and the keys in force, each swapped as one reference."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -101,6 +101,9 @@ class KeyRing:
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._by_digest.values())
 
 
 class Published:

@@ -1,0 +1,154 @@
+"""The steps of an experiment's life, each with a page that says what it will do before it is done."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from starlette.responses import Response
+
+from assay.bucketing.ruleset import Status
+from assay.catalog import experiments, lifecycle
+from assay.catalog.database import WriteTx
+from assay.catalog.editing import expect_version, find
+from assay.catalog.tables import Experiment
+from assay.dashboard.pages import Visit, go, link, render
+from assay.errors import AssayError, NotFound
+
+
+class Step(NamedTuple):
+    """One step: what its button says, the question, what follows from it, and what it does."""
+
+    button: str
+    question: str
+    follows: Callable[[Experiment], Sequence[str]]
+    act: Callable[[WriteTx, Experiment], object]
+    tone: str
+    done: str
+
+
+def possible(experiment: Experiment) -> list[str]:
+    """The steps that the state of an experiment allows, the likeliest first."""
+    return list(_BY_STATE[Status(experiment.status)])
+
+
+def step(visit: Visit) -> Response:
+    """Ask, and when answered, do it."""
+    name = visit.place["step"]
+    chosen = STEPS.get(name)
+    if chosen is None:
+        raise NotFound(f"An experiment has no step {name!r}.")
+    with visit.parts.database.reading() as tx:
+        experiment = find(tx, visit.place["key"])
+    back = link("experiments", experiment.key)
+    if visit.method == "POST":
+        if name not in possible(experiment) and experiment.status == chosen.done:
+            return go(visit, back)  # the second click of two
+        try:
+            return _do(visit, name, chosen, back)
+        except AssayError as error:
+            with visit.parts.database.reading() as tx:
+                experiment = find(tx, visit.place["key"])
+            return _ask(visit, name, chosen, experiment, error)
+    return _ask(visit, name, chosen, experiment)
+
+
+def _do(visit: Visit, name: str, chosen: Step, back: str) -> Response:
+    with visit.parts.database.writing(visit.actor, visit.now) as tx:
+        experiment = find(tx, visit.place["key"])
+        version = visit.form.get("version")
+        expect_version(experiment.version, frozenset({int(version)}) if version.isdigit() else None)
+        if name == "stop":
+            winner = visit.form.get("winner")
+            lifecycle.stop(
+                tx,
+                experiment,
+                winner=int(winner) if winner.isascii() and winner.isdigit() else None,
+                reason=visit.form.get("reason")[:10_000],
+            )
+        else:
+            chosen.act(tx, experiment)
+    return go(visit, link("experiments") if name == "delete" else back)
+
+
+def _ask(
+    visit: Visit, name: str, chosen: Step, experiment: Experiment, problem: AssayError | None = None
+) -> Response:
+    kept = visit.shelf.found(visit.parts, str(experiment.id), visit.now) if experiment.started_at else None
+    return render(
+        visit,
+        "step.html",
+        status=problem.status if problem else 200,
+        experiment=experiment,
+        variants=[each for each in experiment.variants if not each.removed],
+        name=name,
+        step=chosen,
+        follows=chosen.follows(experiment),
+        allowed=name in possible(experiment),
+        problem=problem.detail if problem else "",
+        advice=kept.decision.text if kept and name == "stop" else "",
+        suggested=kept.decision.winner.id if kept and kept.decision.winner else None,
+    )
+
+
+def _starting(experiment: Experiment) -> list[str]:
+    planned = experiment.target_sample_size
+    said = [
+        "From now on the application's users are assigned; each keeps the variant they get.",
+        "Key, unit and bucketing are fixed from here; metrics added later are labelled exploratory.",
+        f"The result is judged when the planned {planned:,} units are in: looking earlier is free, "
+        "deciding earlier is not."
+        if planned
+        else "No sample size is planned: a fixed-horizon test that is read again and again errs more often "
+        f"than its level of {experiment.significance_level:g} says. Plan one first with the calculator.",
+    ]
+    if not experiment.metrics:
+        said.append("It has no metric: there will be assignments, but nothing to decide by.")
+    return said
+
+
+def _pausing(_experiment: Experiment) -> list[str]:
+    return [
+        "Nobody new comes in. Whoever is in keeps their variant, and their events go on counting.",
+        "Both arms lose the same days, so the comparison stays fair; it only takes longer.",
+    ]
+
+
+def _resuming(_experiment: Experiment) -> list[str]:
+    return ["New users come in again, by the same split as before."]
+
+
+def _stopping(experiment: Experiment) -> list[str]:
+    planned = experiment.target_sample_size
+    return [
+        "Events from now on do not count any more, and nobody new comes in. This cannot be undone.",
+        "With a winner, everybody gets its configuration from now on; without, nobody is served a variant.",
+        "Stopping because it looks good, before the planned sample is in, makes chance findings likelier."
+        if planned
+        else "Stopping at the moment a result looks good makes chance findings likelier than the level says.",
+    ]
+
+
+def _archiving(_experiment: Experiment) -> list[str]:
+    return ["It leaves the list; its page, its report and its data stay. It can no longer be changed."]
+
+
+def _deleting(_experiment: Experiment) -> list[str]:
+    return ["The draft is removed for good. Nobody was ever assigned, so nothing else is lost."]
+
+
+STEPS: dict[str, Step] = {
+    "start": Step("Start", "Start the experiment?", _starting, lifecycle.start, "primary", "running"),
+    "pause": Step("Pause", "Pause the experiment?", _pausing, lifecycle.pause, "primary", "paused"),
+    "resume": Step("Resume", "Let users in again?", _resuming, lifecycle.resume, "primary", "running"),
+    "stop": Step("Stop", "Stop the experiment for good?", _stopping, lifecycle.stop, "danger", "stopped"),
+    "archive": Step(
+        "Archive", "Put the experiment away?", _archiving, lifecycle.archive, "primary", "archived"
+    ),
+    "delete": Step("Delete", "Delete the draft?", _deleting, experiments.remove, "danger", "deleted"),
+}
+_BY_STATE = {
+    Status.DRAFT: ("start", "delete"),
+    Status.RUNNING: ("stop", "pause"),
+    Status.PAUSED: ("resume", "stop"),
+    Status.STOPPED: ("archive",),
+    Status.ARCHIVED: (),
+}

@@ -1,0 +1,65 @@
+"""What the dashboard is made of; `assay.control` puts it together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from assay.assignments.base import AssignmentStore
+from assay.catalog.database import Database
+from assay.catalog.keys import KeyUse
+from assay.eventstore.base import EventStore
+from assay.published import Published, Right
+from assay.reports.report import Report
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Standing(NamedTuple):
+    """How one part of the installation is: `trouble` None is well."""
+
+    name: str
+    trouble: str | None
+
+
+class Figure(NamedTuple):
+    """One number of the installation, ready to be read."""
+
+    name: str
+    value: str
+    about: str
+
+
+class Installation(NamedTuple):
+    """What runs here and how it is."""
+
+    version: str
+    standing: Sequence[Standing]
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rooms the pages speak to, and their limits.
+
+    `flush` returns, in a thread, once everything acknowledged before the call can be read from `store`.
+    `clock` gives microseconds UTC. `anonymous` is what a visitor without a key may do. `analysed` hears of
+    each report and the seconds it took. `installation` says how this process and its stores are.
+    """
+
+    database: Database
+    published: Published
+    store: EventStore
+    assignments: AssignmentStore
+    flush: Callable[[], None]
+    clock: Callable[[], int]
+    key_use: KeyUse
+    installation: Callable[[], Installation]
+    anonymous: frozenset[Right] = frozenset()
+    max_body: int = 1024 * 1024
+    analysed: Callable[[Report, float], None] = field(default=lambda _report, _seconds: None)
+
+
+def moment(microseconds: int) -> datetime:
+    """Microseconds since the epoch as a time."""
+    return _EPOCH + timedelta(microseconds=microseconds)

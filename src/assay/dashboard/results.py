@@ -1,0 +1,338 @@
+"""The page of one experiment: what was found, whether it can be trusted, and what it is made of."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+from markupsafe import Markup
+from starlette.responses import Response, StreamingResponse
+
+from assay.bucketing.ruleset import Status
+from assay.catalog.editing import find
+from assay.catalog.tables import Experiment
+from assay.dashboard import charts, wording
+from assay.dashboard.experiments import running_for, worst
+from assay.dashboard.lifecycle import STEPS, possible
+from assay.dashboard.pages import Visit, go, link, render
+from assay.dashboard.scorecard import card, is_share, lift_text, outcome, value_text
+from assay.dashboard.snippets import calls
+from assay.errors import Invalid, NotFound
+from assay.events.timestamps import EPOCH
+from assay.eventstore.base import LedgerEntry, SeriesPoint
+from assay.reports import export
+from assay.reports.build import scope_of
+from assay.reports.picture import read_spec
+from assay.reports.question import Grain, Question
+from assay.reports.report import Comparison, MetricReport, Point, Report
+
+_WAITS = (7, 14, 28)
+#: Below this a day's arrivals say nothing about those of the days to come.
+_ENOUGH_DAYS = 1.0
+
+
+class Wait(NamedTuple):
+    """What more time would bring: units in all, and how wide the interval would be then."""
+
+    label: str
+    units: str
+    width: str
+
+
+class Progress(NamedTuple):
+    """How far the experiment is on its way to the planned sample."""
+
+    units: int
+    target: int | None
+    daily: float | None
+    left: str
+    waits: Sequence[Wait]
+
+
+class Plot(NamedTuple):
+    """A chart in both sizes, with what stands beside it."""
+
+    title: str
+    about: str
+    wide: Markup
+    narrow: Markup
+    series: Sequence[tuple[str, Markup]]
+    heads: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+def shown(visit: Visit) -> Response:
+    """The page; with `refresh`, from a report made just now."""
+    key = visit.place["key"]
+    if visit.query.get("refresh"):
+        visit.shelf.report(visit.parts, key, visit.now, anew=True)
+        return go(visit, link("experiments", key))
+    with visit.parts.database.reading() as tx:
+        experiment = find(tx, key)
+    if experiment.status == Status.DRAFT:
+        return render(visit, "draft.html", **_frame(visit, experiment))
+    report = visit.shelf.report(visit.parts, str(experiment.id), visit.now)
+    event_type = report.primary.metric.event_type or "signup"
+    return render(
+        visit,
+        "result.html",
+        **_frame(visit, experiment),
+        report=report,
+        card=card(report),
+        progress=_progress(report),
+        age=wording.ago(report.computed_at, visit.now),
+        worst=str(worst(report)),
+        metric=_metric(report, visit.query.get("metric")).metric,
+        calls=None if report.total_units else calls(visit.origin, experiment.key, event_type),
+    )
+
+
+def trend_piece(visit: Visit) -> Response:
+    """The charts over time of one metric."""
+    report = visit.shelf.report(visit.parts, visit.place["key"], visit.now)
+    of = _metric(report, visit.query.get("metric"))
+    begin = report.begin or report.end
+    asked = visit.query.get("by")
+    grain: Grain = (
+        "hour" if asked == "hour" or (not asked and report.end - begin < timedelta(days=3)) else "day"
+    )
+    found = visit.shelf.trend(visit.parts, report, of, grain)
+    activity = visit.shelf.activity(visit.parts, report, of, grain)
+    return render(
+        visit,
+        "_trend.html",
+        plots=[
+            *_effects(report, of, found.points),
+            _values(report, of, found.points),
+            *_activity(report, of, activity, grain),
+        ],
+        metric=of.metric,
+        grain=grain,
+        key=visit.place["key"],
+        thinned=None if len(found.points) == found.stretches else found.stretches,
+    )
+
+
+def ledger_piece(visit: Visit) -> Response:
+    """What became of every event that concerns the experiment."""
+    with visit.parts.database.reading() as tx:
+        spec = read_spec(tx, visit.place["key"])
+    visit.parts.flush()
+    entries = visit.parts.store.ledger(scope_of(spec, Question()))
+    return render(visit, "_ledger.html", kinds=_kinds(entries), key=visit.place["key"])
+
+
+def export_file(visit: Visit) -> Response:
+    """The numbers behind the page, as a file."""
+    form, kind = visit.query.get("format") or "csv", visit.query.get("rows") or "statistics"
+    if form not in get_args(export.Format):
+        raise Invalid.field("format", f"{form!r} is not one of {', '.join(get_args(export.Format))}")
+    if kind not in get_args(export.Kind):
+        raise Invalid.field("rows", f"{kind!r} is not one of {', '.join(get_args(export.Kind))}")
+    rows: Iterator[export.Row]
+    if kind == "users":
+        with visit.parts.database.reading() as tx:
+            spec = read_spec(tx, visit.place["key"])
+        rows = export.users(spec, visit.parts.assignments.page)
+    else:
+        kind = "statistics"
+        report = visit.shelf.report(visit.parts, visit.place["key"], visit.now)
+        spec, rows = report.spec, export.sufficient_statistics(report)
+    pieces = export.written(cast("Literal['statistics', 'users']", kind), rows, cast("export.Format", form))
+    return StreamingResponse(
+        pieces,
+        media_type=export.MEDIA[cast("export.Format", form)],
+        headers={"Content-Disposition": f'attachment; filename="{spec.key}-{kind}.{form}"'},
+    )
+
+
+def _frame(visit: Visit, experiment: Experiment) -> dict[str, Any]:
+    """What the page shows of any experiment, whatever its state."""
+    steps = possible(experiment) if visit.edits else []
+    present = [each for each in experiment.variants if not each.removed]
+    return {
+        "experiment": experiment,
+        "variants": present,
+        "running": running_for(experiment.started_at, experiment.ended_at, visit.now),
+        "steps": [(name, STEPS[name].button) for name in steps],
+        "split": charts.allocation([(each.name, each.allocation, each.enabled) for each in present]),
+        "winner": next((each.name for each in experiment.variants if each.id == experiment.winner_id), None),
+    }
+
+
+def _metric(report: Report, key: str) -> MetricReport:
+    if not key:
+        return report.primary
+    found = next((each for each in report.metrics if each.metric.key == key), None)
+    if found is None:
+        raise NotFound(f"The experiment has no metric {key!r}.")
+    return found
+
+
+def _progress(report: Report) -> Progress:
+    units, target = report.total_units, report.spec.target_sample_size
+    begin = report.begin
+    days = 0.0 if begin is None else (report.end - begin) / timedelta(days=1)
+    live = report.spec.status == Status.RUNNING
+    daily = units / days if live and days >= _ENOUGH_DAYS and units else None
+    left = ""
+    if target is not None and units < target and daily:
+        more = math.ceil((target - units) / daily)
+        left = f"about {more:,} more day{'' if more == 1 else 's'} at the present rate"
+    return Progress(units, target, daily, left, _waits(report, units, daily) if daily else ())
+
+
+def _waits(report: Report, units: int, daily: float) -> list[Wait]:
+    """How wide the widest interval of the primary metric's lifts would become; it shrinks with the root."""
+    widths = [
+        half
+        for each in report.primary.comparisons
+        if (half := wording.spread(each.effect.lift.interval)) is not None
+    ]
+    if not widths:
+        return []
+    half = 2.0 * max(widths)
+    found = [Wait("Now", wording.count(units), f"± {wording.percent(half, half)}")]
+    for days in _WAITS:
+        then = units + daily * days
+        width = half * math.sqrt(units / then)
+        found.append(Wait(f"In {days} days", f"≈ {then:,.0f}", f"± {wording.percent(width, width)}"))
+    return found
+
+
+def _effects(report: Report, of: MetricReport, points: Sequence[Point]) -> Iterator[Plot]:
+    """The lift of each treatment as it stood over time."""
+    for treatment in [each.treatment for each in of.comparisons]:
+        marks, rows = [], []
+        for point in points:
+            each = next((found for found in point.comparisons if found.treatment.id == treatment.id), None)
+            if each is None:
+                continue
+            day, said = _moment(point.end), outcome(each, of.metric.direction)[0]
+            lift, around = lift_text(each), wording.lift_range(each.effect.lift.interval)
+            marks.append(charts.Moment(point.end, _estimate(each), f"{day}\nLift {lift}\n{around}"))
+            rows.append(
+                (wording.time_tag(point.end), lift, around, wording.p_value(each.effect.p_value), said)
+            )
+        control = of.comparisons[0].control.name
+        title = f"Lift of {treatment.name} over {control}"
+        level = f"{100 * (1 - report.alpha):g} %"
+        about = f"{of.metric.name} so far at the end of each stretch; the band is the {level} interval."
+        yield _plot(
+            title,
+            about,
+            partial(charts.over_time, marks, wording.lift_tick, title),
+            (),
+            ("Until", "Lift", "Interval", "p", "Outcome"),
+            rows,
+        )
+
+
+def _values(report: Report, of: MetricReport, points: Sequence[Point]) -> Plot:
+    """Each variant's own value over time."""
+    metric = of.metric
+    form = wording.share_tick if is_share(metric) else wording.tick
+    series = []
+    for variant in report.variants:
+        known = []
+        for point in points:
+            arm = next((each for each in point.arms if each.variant.id == variant.id), None)
+            if arm is not None and arm.units:
+                known.append(
+                    (point.end, arm.value, f"{_moment(point.end)}  {variant.name}: {value_text(metric, arm)}")
+                )
+        series.append(charts.Line(variant.name, known))
+    rows = [
+        (wording.time_tag(point.end), *(value_text(metric, arm) for arm in point.arms)) for point in points
+    ]
+    title = f"{metric.name} by variant"
+    return _plot(
+        title,
+        "Everything so far at the end of each stretch.",
+        partial(charts.lines, series, form, title),
+        _legend(series),
+        ("Until", *(variant.name for variant in report.variants)),
+        rows,
+    )
+
+
+def _activity(report: Report, of: MetricReport, found: Sequence[SeriesPoint], grain: Grain) -> Iterator[Plot]:
+    """Who came, and the metric's events, in each stretch alone."""
+    word = "hour" if grain == "hour" else "day"
+    starts = sorted({point.bucket for point in found})
+    by = {(point.bucket, point.variant_id): point for point in found}
+    kinds = (
+        ("New assignments", "units that came in", "newly_assigned"),
+        (f"Events of {of.metric.name}", "events that count", "events"),
+    )
+    for title, what, name in kinds:
+        series, table = [], []
+        for variant in report.variants:
+            line = [
+                (
+                    _at(start),
+                    float(getattr(by[start, variant.id], name)) if (start, variant.id) in by else 0.0,
+                )
+                for start in starts
+            ]
+            series.append(
+                charts.Line(
+                    variant.name,
+                    [(at, value, f"{_moment(at)}  {variant.name}: {value:,.0f}") for at, value in line],
+                )
+            )
+            table.append(line)
+        rows = [
+            (
+                wording.time_tag(_at(start), "day" if word == "day" else "minute"),
+                *(wording.count(line[place][1]) for line in table),
+            )
+            for place, start in enumerate(starts)
+        ]
+        full = f"{title} per {word}"
+        yield _plot(
+            full,
+            f"The {what} in each {word} (UTC), by variant.",
+            partial(charts.lines, series, wording.tick, full),
+            _legend(series),
+            (word.capitalize(), *(variant.name for variant in report.variants)),
+            rows,
+        )
+
+
+def _plot(
+    title: str,
+    about: str,
+    draw: Callable[[charts.Frame], Markup],
+    series: Sequence[tuple[str, Markup]],
+    heads: Sequence[str],
+    rows: Sequence[Sequence[object]],
+) -> Plot:
+    return Plot(title, about, draw(charts.WIDE), draw(charts.NARROW), series, heads, rows)
+
+
+def _legend(series: Sequence[charts.Line]) -> list[tuple[str, Markup]]:
+    return [(line.name, charts.key_mark(place)) for place, line in enumerate(series)]
+
+
+def _estimate(each: Comparison) -> charts.Estimate:
+    lift = each.effect.lift
+    ends = lift.interval
+    return charts.Estimate(lift.value, ends.low if ends else None, ends.high if ends else None)
+
+
+def _moment(at: datetime) -> str:
+    return wording.utc(at)
+
+
+def _at(start: int) -> datetime:
+    return EPOCH + timedelta(microseconds=start)
+
+
+def _kinds(entries: Sequence[LedgerEntry]) -> list[tuple[str, list[LedgerEntry]]]:
+    """Entries by event type."""
+    kinds: dict[str, list[LedgerEntry]] = {}
+    for entry in entries:
+        kinds.setdefault(entry.type or "unreadable", []).append(entry)
+    return sorted(kinds.items())

@@ -1,0 +1,121 @@
+// Small helps: send once, copy, print, and the live split. Every page works without them.
+function once(within) {
+  for (const form of within.querySelectorAll("form[data-once]")) {
+    form.addEventListener("submit", (event) => {
+      if (form.dataset.sent) {
+        event.preventDefault();
+        return;
+      }
+      form.dataset.sent = "1";
+      // Disabled a moment later, so that the button's own name and value are still sent.
+      setTimeout(() => form.querySelectorAll("button").forEach((each) => { each.disabled = true; }), 0);
+    });
+  }
+}
+
+function said(button, text) {
+  const before = button.textContent;
+  button.textContent = text;
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
+async function copy(button, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    said(button, "Copied");
+  } catch {
+    said(button, "Select and copy by hand");
+  }
+}
+
+function copiers(within) {
+  for (const block of within.querySelectorAll("pre[data-copy]:not([data-ready])")) {
+    block.dataset.ready = "";
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small copy";
+    button.textContent = "Copy";
+    button.addEventListener("click", () => copy(button, block.querySelector("code").textContent));
+    block.append(button);
+  }
+}
+
+function split(form) {
+  const bar = form.querySelector("[data-split]");
+  if (!bar) return;
+  const total = bar.querySelector("[data-total]");
+  const parts = bar.querySelector("[data-parts]");
+  const inputs = [...form.querySelectorAll("[data-share]")];
+  let sum = 0;
+  parts.replaceChildren();
+  inputs.forEach((input, place) => {
+    const share = Math.max(0, Number(input.value.replace(",", ".").replace("%", "")) || 0);
+    const off = form.querySelector(`[name="${input.name.replace("share", "enabled")}"][type=checkbox]`)?.checked === false;
+    const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    rect.setAttribute("class", `part s${place % 6}${off ? " off" : ""}`);
+    rect.setAttribute("x", Math.min(sum, 100));
+    rect.setAttribute("width", Math.max(0, Math.min(share, 100 - sum)));
+    rect.setAttribute("height", 10);
+    parts.append(rect);
+    sum += share;
+  });
+  const shown = Math.round(sum * 100) / 100;
+  const whole = Math.abs(sum - 100) < 0.0001;
+  total.textContent = whole ? "100 %: all of the traffic" : `${shown} %: must be 100 % at the start`;
+  total.className = whole ? "tone-good" : "tone-bad";
+}
+
+function prepare(within) {
+  once(within);
+  copiers(within);
+  const form = document.querySelector("form[data-experiment]");
+  if (form) split(form);
+}
+
+document.addEventListener("input", (event) => {
+  const form = event.target.closest?.("form[data-experiment]");
+  if (form) split(form);
+});
+for (const button of document.querySelectorAll("[data-copy-link]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => copy(button, location.href));
+}
+for (const button of document.querySelectorAll("[data-print]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    document.querySelectorAll("details").forEach((each) => { each.dataset.was = each.open ? "1" : ""; });
+    print();
+  });
+}
+for (const busy of document.querySelectorAll("[data-busy]")) {
+  busy.addEventListener("click", () => { busy.textContent = busy.dataset.busy; busy.setAttribute("aria-busy", "true"); });
+}
+// A page that comes back from the browser's memory may have a form that was sent before.
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+document.documentElement.classList.add("scripted");
+prepare(document);
+document.addEventListener("htmx:load", (event) => { if (event.detail.elt !== document.body) prepare(event.detail.elt); });
+
+// The calculator's answer, taken over into the plan.
+document.addEventListener("click", (event) => {
+  const use = event.target.closest?.("[data-use-sample]");
+  if (!use) return;
+  const target = document.getElementById("target_sample_size");
+  const effect = document.getElementById("minimum_detectable_effect");
+  target.value = use.dataset.useSample;
+  effect.value = document.getElementById("calc-lift").value || effect.value;
+  target.focus();
+});
+function kinds() {
+  const kind = document.getElementById("calc-kind");
+  if (!kind) return;
+  const mean = kind.value === "mean";
+  document.querySelectorAll("[data-for-mean]").forEach((each) => { each.hidden = !mean; });
+  document.querySelectorAll("[data-for-share]").forEach((each) => { each.hidden = mean; });
+}
+document.addEventListener("change", kinds);
+document.addEventListener("htmx:load", () => {
+  document.querySelectorAll("[data-use-sample]").forEach((each) => { each.hidden = false; });
+});
+kinds();
+document.getElementById("failed")?.focus();
