@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import paths, reports, soak, startup
+from benchmarks import limits, paths, postgresql, reports, soak, startup
 from benchmarks.paths import Plan
 
 
@@ -35,6 +35,9 @@ def stats(_plan: Plan) -> str:
 ALL: dict[str, Callable[[Plan], str]] = {
     **paths.ALL,
     "report": reports.report,
+    "latency": limits.latency,
+    "overload": limits.overload,
+    "memory": limits.memory,
     "startup": startup.startup,
     "bucketing": bucketing,
     "stats": stats,
@@ -82,7 +85,12 @@ def main() -> None:
         "--no-typical", action="store_true", help="leave out the typical service, which is slow"
     )
     parser.add_argument("--minutes", type=float, default=10, help="length of the soak")
-    parser.add_argument("--database", default="", help="DATABASE_URL of the soak; default: embedded")
+    parser.add_argument(
+        "--database",
+        default="",
+        help="`postgresql`: first, event, batch and soak on a PostgreSQL started for them; or the soak's "
+        "DATABASE_URL; default: embedded",
+    )
     parser.add_argument("--workers", type=int, default=1, help="server processes of the soak")
     parser.add_argument("--work", type=Path, help="where to keep prepared data for the next time")
     parser.add_argument(
@@ -96,7 +104,12 @@ def main() -> None:
     short = set(arguments.names or ALL) & set(ALL)
     if short and (shutil.which("wrk") is None or shutil.which("taskset") is None):
         parser.error("needs wrk and taskset: apt install wrk util-linux")
-    with tempfile.TemporaryDirectory(prefix="assay-benchmarks-") as temporary:
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="assay-benchmarks-"))
+        postgres = None
+        if arguments.database == "postgresql":
+            postgres = stack.enter_context(postgresql.own())
+            arguments.database = stack.enter_context(postgres.database())
         plan = Plan(
             work=(arguments.work or Path(temporary)).absolute(),
             rounds=arguments.rounds,
@@ -111,6 +124,7 @@ def main() -> None:
             minutes=arguments.minutes,
             database=arguments.database,
             workers=arguments.workers,
+            postgres=postgres,
         )
         plan.work.mkdir(parents=True, exist_ok=True)
         said = [f"{datetime.now(UTC):%Y-%m-%d}, {machine()}.\n"]

@@ -1,13 +1,14 @@
 -- The load on one path, and a look at the content of every answer.
 --
 -- Arguments (after --): key=value, of
---   path    repeat | first | event | batch
+--   path    repeat | first | bulk | event | batch
 --   check   json: an answer must be for a user or an event that is waiting for one, and say the right thing about it
 --           size: an answer must be a 200 with `size` bytes (the raw handler, which knows no users)
 --   key     bearer key        target  path of the request, up to the user where there is one
 --   users   how many there are for `repeat` (u0000000 …; the odd ones have the treatment)
 --   salt    makes users and event ids of this run unlike those of any other
---   events  events in a batch ids     whether the caller gives ids to the events of a batch
+--   events  events in a batch, or users of a bulk assignment
+--   ids     whether the caller gives ids to the events of a batch
 
 local option = {}
 local head, seed
@@ -86,6 +87,20 @@ end
 
 function check_first(status, body)
   return status == 200 and heard(match(body, '"user_id":"([^"]*)"')) and find(body, '"variant":"', 1, true) ~= nil
+end
+
+-- Users that nobody has asked for, so that each call stores as many rows.
+function request_bulk()
+  sent = sent + 1
+  local users = {}
+  for i = 1, option.events do users[i] = '"' .. option.salt .. sent .. "-" .. i .. '"' end
+  if option.check == "json" then expect(option.salt .. sent .. "-1") end
+  return post('{"experiments":["bench"],"user_ids":[' .. table.concat(users, ",") .. "]}")
+end
+
+function check_bulk(status, body)
+  return status == 200 and heard(match(body, '"user_id":"([^"]*)"')) and find(body, '"variant":"', 1, true) ~= nil
+    and find(body, '"total":' .. option.events .. "}", 1, true) ~= nil
 end
 
 function request_event()

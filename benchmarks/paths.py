@@ -1,4 +1,4 @@
-"""P1 to P4: the paths that carry the load, against the raw handler and the typical service."""
+"""P1 to P4 and P6: the paths that carry the load, against the raw handler and the typical service."""
 
 import contextlib
 import time
@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
-from benchmarks.data import EXPERIMENT, copied, fill_typical, prepared
+from benchmarks import postgresql
+from benchmarks.data import EXPERIMENT, copied, define, fill_typical, prepared
 from benchmarks.load import Loaded, load
 from benchmarks.servers import KEY, Assay, Raw, Server, Typical, counting_syncs
 from benchmarks.table import Line, number, table
@@ -34,6 +35,17 @@ class Plan:
     minutes: float = 10
     database: str = ""
     workers: int = 1
+    postgres: Any = None
+    """A running PostgreSQL that the paths use instead of SQLite; see `benchmarks.postgresql`."""
+
+    @property
+    def engine(self) -> str:
+        """What the contestants store in."""
+        return "SQLite" if self.postgres is None else "PostgreSQL"
+
+    def goal(self, embedded: str, shared: str) -> str:
+        """The goal for what the contestants store in."""
+        return embedded if self.postgres is None else shared
 
 
 @dataclass
@@ -56,14 +68,18 @@ class Rounds:
         self.seen: dict[str, list[Loaded]] = {each.name: [] for each in contestants}
         self.server_cpu: dict[str, list[float]] = {each.name: [] for each in contestants}
         self.server_share: dict[str, list[float]] = {each.name: [] for each in contestants}
+        self.database_cpu: dict[str, list[float]] = {each.name: [] for each in contestants}
         for each in contestants:
             self.load(each, warm_up)
             each.server.settle()
         for _ in range(plan.rounds):
             for each in contestants:
+                database = 0.0 if plan.postgres is None else postgresql.cpu(plan.postgres)
                 busy, began = each.server.cpu(), time.monotonic()
                 seen = self.load(each, plan.seconds)
                 used = each.server.cpu() - busy
+                if plan.postgres is not None:
+                    self.database_cpu[each.name].append(postgresql.cpu(plan.postgres) - database)
                 self.server_cpu[each.name].append(used)
                 self.server_share[each.name].append(used / (time.monotonic() - began))
                 self.seen[each.name].append(seen)
@@ -90,6 +106,12 @@ class Rounds:
         used = zip(self.seen[name], self.server_cpu[name], strict=True)
         return [seen.requests / max(cpu, 0.01) for seen, cpu in used]
 
+    def _database(self, name: str, times: float) -> dict[str, str]:
+        """What the database took beside the server, in µs for each thing."""
+        used = zip(self.database_cpu[name], self.seen[name], strict=False)
+        costs = [1e6 * cpu / (seen.requests * times) for cpu, seen in used]
+        return {"database µs each": number(median(costs))} if costs else {}
+
     def lines(self, *, times: float = 1, notes: dict[str, dict[str, str]] | None = None) -> list[Line]:
         """A line for each contestant; `times` is how many things one request does."""
         lines = []
@@ -104,6 +126,7 @@ class Rounds:
                 "p50 ms": number(median(one.p50 for one in seen)),
                 "p99 ms": number(median(one.p99 for one in seen)),
                 "server core": f"{median(self.server_share[each.name]):.0%}",
+                **self._database(each.name, times),
                 "load core": f"{median(one.load_share for one in seen):.0%}",
                 "wrong": f"{wrong:,}",
                 **(notes or {}).get(each.name, {}),
@@ -116,6 +139,16 @@ class Rounds:
 
 @contextlib.contextmanager
 def _assay(plan: Plan, events: int = 0, **environment: str) -> Iterator[Assay]:
+    if plan.postgres is not None:
+        with (
+            plan.postgres.database() as url,
+            Assay(plan.work / "empty", core=plan.server_core, DATABASE_URL=url, **environment) as server,
+        ):
+            server.wait()
+            define(server)
+            server.calm()
+            yield server
+        return
     directory = copied(prepared(plan.work, plan.users, events), plan.work / "running")
     with Assay(directory, core=plan.server_core, **environment) as server:
         server.wait()
@@ -136,7 +169,12 @@ def _typical(plan: Plan, *, users: int = 0) -> Iterator[Typical]:
     directory = plan.work / "typical"
     for file in directory.glob("typical.db*"):
         file.unlink()
-    with Typical(directory, core=plan.server_core) as server:
+    with contextlib.ExitStack() as stack:
+        url = ""
+        if plan.postgres is not None:
+            found: str = stack.enter_context(plan.postgres.database())
+            url = found.replace("postgresql://", "postgresql+psycopg://")
+        server = stack.enter_context(Typical(directory, core=plan.server_core, database=url))
         server.wait("/docs")
         if users:
             fill_typical(directory / "typical.db", users)
@@ -170,6 +208,8 @@ def _contest(
 
 def _durability(rounds: Rounds, ours: Contestant, assay: Assay, times: float = 1) -> str:
     """Syncs for each acknowledged thing, counted from outside in a stretch that is not timed."""
+    if rounds.plan.postgres is not None:
+        return ""  # the database confirms, in processes of its own
     before = assay.series()
     with counting_syncs(assay.pid) as syncs:
         seen = rounds.load(ours, 1)
@@ -259,11 +299,11 @@ def first(plan: Plan, users: int = 0) -> str:
             size=len(answer),
             target=_ASSIGNMENT,
             prefix="/api/v1",
-            goal="0.45",
+            goal=plan.goal("0.45", "0.35"),
             typical=typical,
         )
         groups = _groups(assay, before)
-        title = f"P2 · first assignment, durable, SQLite, {users:,} users already there"
+        title = f"P2 · first assignment, durable, {plan.engine}, {users:,} users already there"
         text = table(title, "answers/s", rounds.lines(), yardstick="raw")
         return text + _note(groups, _durability(rounds, ours, assay), _against_typical(rounds, 60))
 
@@ -290,11 +330,11 @@ def event(plan: Plan, stored: int = 0) -> str:
             size=len(answer),
             target="/events",
             prefix="/api/v1",
-            goal="0.40",
+            goal=plan.goal("0.40", "0.30"),
             typical=typical,
         )
         groups = _groups(assay, before)
-        title = f"P3 · one event a request, durable, {stored:,} events already stored"
+        title = f"P3 · one event a request, durable, {plan.engine}, {stored:,} events already stored"
         text = table(title, "events/s", rounds.lines(), yardstick="raw")
         return text + _note(groups, _durability(rounds, ours, assay), _against_typical(rounds, 40))
 
@@ -324,14 +364,19 @@ def batch(plan: Plan, *, ids: bool) -> str:
             size=len(answer),
             target="/events",
             prefix="/api/v1",
-            goal="200,000/s",
+            goal=plan.goal("200,000/s", ""),
             typical=None,
             options={"events": size, "ids": "yes" if ids else "no"},
         )
         groups = _groups(assay, before)
+        title = (
+            f"P4 · events in batches of {size}, durable, {plan.engine}, ids by "
+            f"{'the caller' if ids else 'the server'}"
+        )
+        if plan.postgres is not None:  # there is nothing to drain: the row is in its table
+            return table(title, "events/s", rounds.lines(times=size), yardstick="raw") + _note(groups)
         drained = [_drain(rounds, ours, assay, size) for _ in range(plan.rounds)]
         rates = [rate for rate, _, _ in drained]
-        title = f"P4 · events in batches of {size}, durable, ids by {'the caller' if ids else 'the server'}"
         text = table(title, "events/s", rounds.lines(times=size), yardstick="raw")
         accepted = median(one.rate * size for one in rounds.seen["assay"])
         return text + _note(
@@ -370,6 +415,31 @@ def _note(*sentences: str) -> str:
     return "\n" + "".join(said)
 
 
+def bulk(plan: Plan) -> str:
+    """P6: users nobody has asked for, a thousand in each call, durable before it is answered."""
+    size = 1000
+    with _assay(replace(plan, users=0)) as assay:
+        users = [f"nabcdefghij-1000-{number:04d}" for number in range(size)]
+        asked = {"experiments": [EXPERIMENT], "user_ids": users}
+        answer = assay.call("POST", "/api/v1/assignments", asked)[1]
+        before = assay.series()
+        rounds, ours = _contest(
+            plan,
+            "bulk",
+            assay,
+            size=len(answer),
+            target="/assignments",
+            prefix="/api/v1",
+            goal="100,000/s",
+            typical=None,
+            options={"events": size},
+        )
+        groups = _groups(assay, before)
+        title = f"P6 · first assignment of {size:,} users in a call, durable, {plan.engine}"
+        text = table(title, "users/s", rounds.lines(times=size), yardstick="raw")
+        return text + _note(groups, _durability(rounds, ours, assay, size))
+
+
 ALL: dict[str, Callable[[Plan], str]] = {
     "repeat": repeat,
     "first": first,
@@ -378,4 +448,5 @@ ALL: dict[str, Callable[[Plan], str]] = {
     "event-stored": lambda plan: event(plan, plan.stored),
     "batch": lambda plan: batch(plan, ids=False),
     "batch-ids": lambda plan: batch(plan, ids=True),
+    "bulk": bulk,
 }

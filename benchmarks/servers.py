@@ -132,11 +132,12 @@ class Raw(Server):
 class Typical(Server):
     """The service most teams would write; see `benchmarks.typical`."""
 
-    def __init__(self, directory: Path, *, core: int | None) -> None:
+    def __init__(self, directory: Path, *, core: int | None, database: str = "") -> None:
         port = free_port()
         directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.typical.app", f"--port={port}", f"--key={KEY}"]
-        super().__init__([*command, f"--database=sqlite:///{directory / 'typical.db'}"], port, core=core)
+        url = database or f"sqlite:///{directory / 'typical.db'}"
+        super().__init__([*command, f"--database={url}"], port, core=core)
 
 
 class Assay(Server):
@@ -151,6 +152,16 @@ class Assay(Server):
         """Its Prometheus series without labels, by name."""
         page = self.call("GET", "/metrics")[1].decode()
         return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", page, re.MULTILINE)}
+
+    def answers(self) -> dict[int, int]:
+        """How many answers of each status the hot routes have given."""
+        found: dict[int, int] = {}
+        page = self.call("GET", "/metrics")[1].decode()
+        for status, number in re.findall(
+            r'^assay_hot_requests_total\{.*status="(\d+)"\} (\S+)$', page, re.MULTILINE
+        ):
+            found[int(status)] = found.get(int(status), 0) + int(float(number))
+        return found
 
     def settle(self) -> None:
         """Wait until the drain has caught up."""

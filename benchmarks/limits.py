@@ -1,0 +1,159 @@
+"""P5 and P11, and what happens at twice the capacity: latency beside a report, memory, refusals."""
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.data import EXPERIMENT, copied, prepared
+from benchmarks.generator import Load
+from benchmarks.load import load
+from benchmarks.paths import Plan
+from benchmarks.seen import Report
+from benchmarks.servers import KEY, Assay
+from benchmarks.table import number
+from benchmarks.traffic import Traffic
+from benchmarks.wire import Target
+
+#: Seconds in which the peak is looked for.
+_PEAK_SECONDS = 4
+#: Connections of an overload: more than may wait at a time (`assay.hotpath.app.MOST_WAITING`).
+_CROWD = 6000
+
+
+def latency(plan: Plan) -> str:
+    """P5: a mixed load at half of its peak, alone and while reports on all events are computed anew."""
+    directory = copied(prepared(plan.work, plan.users, plan.events), plan.work / "running")
+    with Assay(directory, core=None) as server:
+        server.wait()
+        server.settle()
+        server.calm()
+        path = f"/api/v1/experiments/{EXPERIMENT}/report?refresh=true&metrics=purchase,revenue"
+        server.json("GET", path)
+        traffic = Traffic(Target(f"http://127.0.0.1:{server.port}", KEY), seed=1)
+        peak = Load(traffic, connections=plan.connections).run(_PEAK_SECONDS).rate
+        server.settle()
+        server.calm()
+        seconds = max(3 * plan.seconds, 10)
+        alone = Load(traffic, connections=2 * plan.connections, rate=peak / 2).run(seconds)
+        ended = threading.Event()
+        took: list[float] = []
+
+        def ask() -> None:
+            while not ended.is_set():
+                began = time.monotonic()
+                server.json("GET", path)
+                took.append(time.monotonic() - began)
+
+        reader = threading.Thread(target=ask)
+        reader.start()
+        beside = Load(traffic, connections=2 * plan.connections, rate=peak / 2).run(seconds)
+        ended.set()
+        reader.join()
+    sizes = f"{plan.users:,} users, {plan.events:,} events"
+    share = f"{beside.cpu / beside.seconds:.0%}"
+    lines = [
+        f"### P5 · latency at half of the peak of {number(peak)} answers/s, {sizes}\n",
+        "| | answers/s | p50 ms | p99 ms | p99.9 ms | goal p99 | wrong |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        _latencies("alone", alone, ""),
+        _latencies("reports all the while", beside, "10 ms"),
+        f"\n- {len(took)} reports, {number(sum(took) / len(took))} s each",
+        f"- the load shares the cores with the server, takes {share} of one, and waits for them, too",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latencies(name: str, seen: Report, goal: str) -> str:
+    ranks = " | ".join(number(seen.latency().percentile(share)) for share in (0.5, 0.99, 0.999))
+    return f"| {name} | {number(seen.rate)} | {ranks} | {goal} | {seen.wrong} |"
+
+
+def overload(plan: Plan) -> str:
+    """First assignments at capacity, from a crowd, from a crowd while the disk hangs, and calm again."""
+    options = {"path": "first", "check": "size", "size": 0, "key": KEY, "users": 0}
+    options["target"] = f"/api/v1/experiments/{EXPERIMENT}/assignment/"
+    rows = []
+    turns = (
+        ("capacity", 256, False),
+        ("a crowd", _CROWD, False),
+        ("a crowd, and the disk hangs", _CROWD, True),
+        ("calm again", 16, False),
+    )
+    directory = copied(prepared(plan.work, 0, 0), plan.work / "running")
+    with Assay(directory, core=plan.server_core) as server:
+        server.wait()
+        server.calm()
+        for turn, (name, connections, hangs) in enumerate(turns):
+            before, used = server.answers(), server.cpu()
+            began = time.monotonic()
+            with _stalled(directory / "assay.db") if hangs else contextlib.nullcontext():
+                seen = load(
+                    server.port,
+                    plan.seconds,
+                    connections=connections,
+                    core=plan.load_core,
+                    salt=f"n{turn}-{time.time_ns():x}-",
+                    seed=turn,
+                    **options,
+                )
+            seconds, used = time.monotonic() - began, server.cpu() - used
+            counts = {status: count - before.get(status, 0) for status, count in server.answers().items()}
+            taken, refused = counts.get(200, 0), counts.get(503, 0)
+            rows.append(
+                f"| {name} | {connections:,} | {number(taken / seconds)} | {number(refused / seconds)} | "
+                f"{number(1e6 * used / max(taken + refused, 1))} | {number(seen.p50)} | {number(seen.p99)} | "
+                f"{_resident(server.pid):.0f} |"
+            )
+            if not turn:
+                server.settle()
+    return "\n".join(
+        [
+            "### Overload · first assignments, one core\n",
+            "| | connections | 200 a second | 503 a second | CPU µs an answer | p50 ms | p99 ms | MiB |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *rows,
+            "",
+        ]
+    )
+
+
+@contextlib.contextmanager
+def _stalled(database: Path) -> Iterator[None]:
+    """Nothing can be written meanwhile, as on a disk that hangs."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=60)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def memory(plan: Plan) -> str:
+    """P11: what the process holds when idle, and with every assignment in memory and served."""
+    rows = []
+    for name, users, goal in (("idle", 0, 120), (f"{plan.users:,} assignments served", plan.users, 300)):
+        with Assay(copied(prepared(plan.work, users, 0), plan.work / "running"), core=None) as server:
+            server.wait()
+            server.calm()
+            started = _resident(server.pid)
+            if users:
+                load(
+                    server.port,
+                    plan.seconds,
+                    connections=plan.connections,
+                    core=plan.load_core,
+                    path="repeat",
+                    check="json",
+                    key=KEY,
+                    users=users,
+                    target=f"/api/v1/experiments/{EXPERIMENT}/assignment/",
+                )
+            rows.append(f"| {name} | {started:.0f} | {_resident(server.pid):.0f} | ≤ {goal} |")
+    head = ["### P11 · resident memory\n", "| | MiB after the start | MiB afterwards | goal |"]
+    return "\n".join([*head, "| --- | ---: | ---: | ---: |", *rows, ""])
+
+
+def _resident(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
