@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+import structlog
 
 from assay.durable.postgres import Lane, Patience, PostgresWriter, Session
 from assay.durable.writer import Limits
@@ -322,22 +323,93 @@ def test_a_connection_that_breaks_between_two_requests_costs_nobody_anything(
         asyncio.run(journey(proxy))
 
 
-def test_a_server_without_room_is_served_by_the_connections_there_are(postgres: Postgres, url: str) -> None:
+@pytest.fixture
+def crowded(postgres: Postgres, url: str) -> Iterator[str]:
+    """The database for a role that gets one connection and no more."""
     name = url.rpartition("/")[2]
-    postgres.execute(f'CREATE ROLE "{name}" LOGIN SUPERUSER CONNECTION LIMIT 1')
-    postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 1')
-    postgres.execute(f'ALTER ROLE "{name}" NOSUPERUSER')
+    postgres.execute(f'CREATE ROLE "{name}" LOGIN CONNECTION LIMIT 1')
     postgres.execute(f'GRANT ALL ON notes TO "{name}"', name)
+    yield url.replace("postgres@", f"{name}@")
+    postgres.execute(f'DROP OWNED BY "{name}"', name)
+    postgres.execute(f'DROP ROLE "{name}"')
+
+
+def test_where_connections_run_out_every_lane_is_served_by_those_there_are(crowded: str, url: str) -> None:
+    """Several clients on each of two lanes, so that both always have more to do."""
 
     async def journey() -> None:
-        async with started(url.replace("postgres@", f"{name}@"), flights=4) as (writer, lane):
-            await asyncio.gather(*(lane.put(f"{number}") for number in range(100)))
-            for number in range(100, 120):
-                await asyncio.gather(*(lane.put(f"{number}-{other}") for other in range(3)))
-            assert writer.last_error is None
+        writer = PostgresWriter({"dsn": crowded}, patience=Patience(connect=60.0, group=60.0))
+        lanes = [writer.lane(name, insert, size) for name in ("one", "two")]
+        served = {lane.name: 0 for lane in lanes}
+
+        async def client(lane: Lane, name: int) -> None:
+            for number in range(50):
+                await lane.put(f"{lane.name} {name} {number:02}")
+                served[lane.name] += 1
+                assert min(served.values()) > max(served.values()) - 100, served
+
+        await writer.start()
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(client(lane, name) for lane in lanes for name in range(8)))
+        await asyncio.gather(
+            *(writer.run(lambda s: s.fetch("SELECT 1")) for _ in range(5)), lanes[0].put("x")
+        )
+        assert asyncio.get_running_loop().time() - began < 60  # nobody sat out the patience for a connection
+        assert writer.last_error is None
+        await writer.close()
+        assert len(await stored(url)) == 801
+
+    with structlog.testing.capture_logs() as logged:
+        asyncio.run(journey())
+    (warning,) = (each for each in logged if each["log_level"] != "info")
+    assert (warning["event"], warning["open"], warning["wanted"]) == ("store.crowded", 1, 6)
+    assert "too many connections" in warning["reason"]
+
+
+def test_what_waits_too_long_for_the_only_connection_is_refused_with_the_reason(
+    crowded: str, url: str
+) -> None:
+    async def journey() -> None:
+        async with started(crowded, connections=3, patience=HASTY._replace(group=2.0)) as (writer, lane):
+            held = asyncio.create_task(writer.run(lambda session: session.fetch("SELECT pg_sleep(5)")))
+            await eventually(lambda: writer._job_running)
+            await asyncio.sleep(0)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            with pytest.raises(Unavailable, match="no more connections") as refused:
+                await lane.put("late")
+            assert 2.0 <= loop.time() - began < 5.0
+            assert (refused.value.code, refused.value.retry_after) == ("database_connections", 2)
+            assert (writer.last_error, writer.waiting) == (None, (0, 0))  # others are being served
+            await held
+            await lane.put("after")
+        assert await stored(url) == ["after"]
 
     asyncio.run(journey())
-    assert postgres.execute("SELECT count(*) FROM notes", name) == [(160,)]
+
+
+def test_a_server_that_gives_no_connection_at_all_is_a_failure_until_it_does(
+    postgres: Postgres, crowded: str, url: str
+) -> None:
+    name = url.rpartition("/")[2]
+
+    async def journey() -> None:
+        async with started(crowded, patience=HASTY) as (writer, lane):
+            await lane.put("before")
+            postgres.execute(f'ALTER ROLE "{name}" CONNECTION LIMIT 0')
+            postgres.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'"
+            )
+            await eventually(lambda: writer.last_error is not None)
+            with pytest.raises(Unavailable, match="no more connections") as refused:
+                await lane.put("meanwhile")
+            assert (refused.value.code, refused.value.retry_after) == ("database_connections", 2)
+            postgres.execute(f'ALTER ROLE "{name}" CONNECTION LIMIT 1')
+            await eventually(lambda: writer.last_error is None)
+            await lane.put("after")
+        assert await stored(url) == ["after", "before"]
+
+    asyncio.run(journey())
 
 
 def test_a_database_that_takes_no_writes_says_so_until_it_does(postgres: Postgres, url: str) -> None:

@@ -12,6 +12,9 @@ been sent by then is *in doubt*: it may be stored. Lanes only take rows that can
 so a group in doubt is repeated until it is answered or its time is over. Only then do the requests in it hear
 that their rows may be stored. While the database cannot be reached, new rows are refused at once.
 
+A server may give fewer connections than there is room for here. Those that are open then do all the work,
+lane after lane, and what has waited for its turn too long is refused.
+
 The module is long because lanes, connections and recovery share their state, and are only right together.
 """
 
@@ -48,6 +51,9 @@ _LOST: Final = (
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
 )
+#: What a server says to one connection too many; PgBouncer says the other to one client too many, among much
+#: else that says as little about the connections there are.
+_FULL: Final = (asyncpg.TooManyConnectionsError, asyncpg.ProtocolViolationError)
 #: Rolled back by the server, and worth trying again: deadlock, serialisation, a plan that became outdated.
 _AGAIN: Final = ("40P01", "40001", "0A000", "26000")
 #: Classes of errors for which one row is to blame: bad data, broken constraint, too large for an index.
@@ -78,7 +84,7 @@ class Patience(NamedTuple):
     statement: float = 5.0
     """To answer one statement of a group; the connection is dropped then."""
     group: float = 10.0
-    """For all attempts at one group together, from the first."""
+    """From when a row is put to its answer, all attempts together; each row gets one whole statement."""
     silence: float = 5.0
     """Without any answer before it is asked whether it is still there."""
 
@@ -146,6 +152,7 @@ class _Entry(NamedTuple):
     future: asyncio.Future[Any]
     rows: int
     bytes: int
+    deadline: float
 
 
 class Lane:
@@ -174,8 +181,9 @@ class Lane:
     def put(self, item: Any) -> asyncio.Future[Any]:
         """Queue `item` (event-loop thread only); the future gets its result once it is on disk.
 
-        Raises `Unavailable` when the queue is full, the database away or the writer closing. A caller that
-        goes away does not take its row, or its neighbours', with it.
+        Raises `Unavailable` when the queue is full, the database away or the writer closing; the future does
+        when `Patience.group` is over. A caller that goes away does not take its row, or its neighbours', with
+        it.
         """
         return self._writer._put(self, item)  # noqa: SLF001 - Lane and writer are one piece
 
@@ -194,17 +202,23 @@ class _Job(NamedTuple):
     future: asyncio.Future[Any]
     timeout: float
     probe: bool
+    deadline: float
 
 
 class _Slot:
     """Room for one connection, and what sits there."""
 
-    __slots__ = ("idle", "sent", "session")
+    __slots__ = ("sent", "session", "waiting")
 
     def __init__(self) -> None:
         self.session: Session | None = None
-        self.idle = False
+        self.waiting: asyncio.Future[None] | None = None
         self.sent = False
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self.session is not None and self.session.open
 
 
 class _NoRoom(Exception):  # noqa: N818 - caught in this module
@@ -225,7 +239,8 @@ class PostgresWriter:
         commits: groups committed for writing lanes so far.
         rows: rows those groups held.
         last_error: why the last attempt failed; None when it did not. While it is set the database is asked
-            several times a second whether it is well again.
+            several times a second whether it is well again. A server that gives no more connections is no
+            failure while one is open.
     """
 
     def __init__(
@@ -249,17 +264,20 @@ class PostgresWriter:
             self._connect["server_settings"] = {**_PLANNING, **(connect.get("server_settings") or {})}
         self._probe = probe
         self._slots = [_Slot() for _ in range(connections)]
-        self._idle: list[asyncio.Future[None]] = []
+        self._idle: list[_Slot] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes: list[Lane] = []
         self._jobs: deque[_Job] = deque()
         self._job_running = False
+        self._left: deque[_Group] = deque()
         self._waiting_rows = 0
         self._waiting_bytes = 0
         self._away = False
         self._closing = False
         self._heard = 0.0
         self._failed_at = 0.0
+        self._crowded_until = 0.0
+        self._crowded = False
         self._next_lane = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -269,7 +287,7 @@ class PostgresWriter:
         await self._session(self._slots[0], self.patience.connect)
         self._heard = self._loop.time()
         self._tasks = [asyncio.create_task(self._serve(slot)) for slot in reversed(self._slots)]
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_time())]
 
     async def close(self) -> None:
         """Refuse new work, write what is queued as long as patience lasts, and close the connections."""
@@ -280,6 +298,9 @@ class PostgresWriter:
                     self._wake()
                     await asyncio.sleep(0.005)
         self._refuse_queued(_shutting_down())
+        for group in self._left:
+            _fail(group.entries, _unknown())
+        self._left.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -290,7 +311,7 @@ class PostgresWriter:
             slot.session = None
 
     def _busy(self) -> bool:
-        if self._jobs or self._job_running:
+        if self._jobs or self._job_running or self._left:
             return True
         return any(lane._entries or lane._flying for lane in self._lanes)  # noqa: SLF001
 
@@ -339,8 +360,9 @@ class PostgresWriter:
             raise _shutting_down()
         if self._away and not probe:
             raise self._still_away()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(work, future, seconds, probe))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.append(_Job(work, future, seconds, probe, loop.time() + self.patience.group))
         self._wake()
         return await future
 
@@ -361,7 +383,8 @@ class PostgresWriter:
                 retry_after=1,
             )
         future: asyncio.Future[Any] = self._loop.create_future()
-        lane._entries.append(_Entry(item, future, rows, size))  # noqa: SLF001
+        deadline = self._loop.time() + self.patience.group
+        lane._entries.append(_Entry(item, future, rows, size, deadline))  # noqa: SLF001
         self._waiting_rows += rows
         self._waiting_bytes += size
         if len(lane._entries) == 1 and lane._flying < lane._flights:  # noqa: SLF001
@@ -374,25 +397,54 @@ class PostgresWriter:
             return _unreachable(None)
         return Unavailable(error.detail, code=error.code, retry_after=error.retry_after)
 
-    def _wake(self) -> None:
-        """Let the connection that was used last look for work: the fewer are used, the warmer they are."""
-        while self._idle:
-            future = self._idle.pop()
-            if not future.done():
-                future.set_result(None)
-                return
+    def _wake(self, *, opened: bool = False) -> None:
+        """Let the connection that was used last look for work: the fewer are used, the warmer they are.
 
-    def _take(self) -> _Group | _Job | None:
-        """What to do next: one work at a time, else what has gathered in one lane, the lanes in turn."""
-        if self._jobs and (self._jobs[0].probe or not self._job_running):
-            return self._jobs.popleft()
+        Room without a connection comes last, and not at all with `opened` or while the server gives no more.
+        """
+        slot = next((slot for slot in reversed(self._idle) if slot.open), None)
+        if slot is None and self._idle and not opened and not (self._is_crowded() and self._any_open()):
+            slot = self._idle[-1]
+        if slot is not None:
+            self._idle.remove(slot)
+            if slot.waiting is not None and not slot.waiting.done():
+                slot.waiting.set_result(None)
+
+    def _any_open(self) -> bool:
+        return any(slot.open for slot in self._slots)
+
+    def _is_crowded(self) -> bool:
+        """Whether the server refused one connection more a moment ago."""
+        return self._loop is not None and self._loop.time() < self._crowded_until
+
+    def _has_work(self) -> bool:
+        return bool(self._left) or self._job_is_due() or self._due_lane() is not None
+
+    def _job_is_due(self) -> bool:
+        return bool(self._jobs) and (self._jobs[0].probe or not self._job_running)
+
+    def _due_lane(self) -> int | None:
+        """The lanes have their turns."""
         for offset in range(len(self._lanes)):
             at = (self._next_lane + offset) % len(self._lanes)
             lane = self._lanes[at]
             if lane._entries and lane._flying < lane._flights:  # noqa: SLF001
-                self._next_lane = at + 1
-                return self._take_group(lane)
+                return at
         return None
+
+    def _take(self) -> _Group | _Job | None:
+        """What to do next: what another connection had to leave, one job at a time, else a lane's group."""
+        if self._left:
+            group = self._left.popleft()
+            group.lane._flying += 1  # noqa: SLF001
+            return group
+        if self._job_is_due():
+            return self._jobs.popleft()
+        at = self._due_lane()
+        if at is None:
+            return None
+        self._next_lane = at + 1
+        return self._take_group(self._lanes[at])
 
     def _take_group(self, lane: Lane) -> _Group:
         entries: list[_Entry] = []
@@ -410,27 +462,31 @@ class PostgresWriter:
         lane._flying += 1  # noqa: SLF001
         if queue and lane._flying < lane._flights:  # noqa: SLF001
             self._wake()
-        deadline = asyncio.get_running_loop().time() + self.patience.group
-        return _Group(lane, entries, deadline, doubt=False)
+        soonest = asyncio.get_running_loop().time() + self.patience.statement
+        return _Group(lane, entries, max(entries[0].deadline, soonest), doubt=False)
 
     async def _serve(self, slot: _Slot) -> None:
         """Do what there is to do, on one connection, for ever."""
+        if not slot.open:
+            await self._rest(slot)
         while True:
+            if not slot.open and self._any_open() and self._has_work():
+                # Nothing is taken by who may get no connection: those that are open can do it meanwhile.
+                if not self._is_crowded():
+                    with contextlib.suppress(_NoRoom, Unavailable):
+                        await self._session(slot, self.patience.connect)
+                        continue
+                self._wake(opened=True)
+                await self._rest(slot)
+                continue
             work = self._take()
             if work is None:
-                waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._idle.append(waiting)
-                slot.idle = True
-                await waiting
-                slot.idle = False
+                await self._rest(slot)
             elif isinstance(work, _Job):
                 await self._perform(slot, work)
             else:
                 try:
                     await self._carry(slot, work)
-                except _NoRoom:
-                    self._give_back(work)
-                    await asyncio.sleep(self.patience.connect)
                 except asyncio.CancelledError:
                     _fail(work.entries, _unknown())
                     raise
@@ -439,12 +495,12 @@ class PostgresWriter:
                 finally:
                     work.lane._flying -= 1  # noqa: SLF001
 
-    def _give_back(self, group: _Group) -> None:
-        group.lane._entries.extendleft(reversed(group.entries))  # noqa: SLF001
-        self._waiting_rows += sum(entry.rows for entry in group.entries)
-        self._waiting_bytes += sum(entry.bytes for entry in group.entries)
-        group.entries.clear()
-        self._wake()
+    async def _rest(self, slot: _Slot) -> None:
+        """Wait to be woken."""
+        slot.waiting = asyncio.get_running_loop().create_future()
+        self._idle.append(slot)
+        await slot.waiting
+        slot.waiting = None
 
     async def _perform(self, slot: _Slot, job: _Job) -> None:
         self._job_running = self._job_running or not job.probe
@@ -457,10 +513,6 @@ class PostgresWriter:
             raise
         except _NoRoom:
             self._jobs.appendleft(job)
-            self._job_running = self._job_running and job.probe
-            self._wake()
-            await asyncio.sleep(self.patience.connect)
-            return
         except (*_LOST, asyncpg.PostgresError) as error:
             failure = self._note(slot, error)
             _settle(job.future, _in_doubt(error) if failure is None else failure)
@@ -481,7 +533,7 @@ class PostgresWriter:
         while True:
             left = group.deadline - loop.time()
             if left <= 0:
-                raise _unknown() if group.doubt else self._still_away()
+                raise self._too_late(doubt=group.doubt)
             try:
                 results = await self._attempt(slot, group, left)
             except (*_LOST, asyncpg.PostgresError) as error:
@@ -501,7 +553,10 @@ class PostgresWriter:
                 if len(group.entries) == 1:
                     raise Invalid(f"The database refuses it: {error}.", code="store_refused") from error
                 return await self._carry_halves(slot, group)
-            except (Unavailable, _NoRoom):
+            except _NoRoom:
+                self._left.append(group)  # for a connection that is open
+                return None
+            except Unavailable:
                 if not group.doubt:
                     raise
                 await asyncio.sleep(0.1)
@@ -526,8 +581,6 @@ class PostgresWriter:
         for half in (group.entries[:middle], group.entries[middle:]):
             try:
                 await self._carry(slot, group._replace(entries=half))
-            except _NoRoom:
-                _fail(half, _unreachable(None))
             except Exception as error:  # noqa: BLE001 - everybody in the half is told
                 _fail(half, error)
 
@@ -547,14 +600,33 @@ class PostgresWriter:
         slot.session = None
         try:
             connection = await asyncpg.connect(**{**self._connect, "timeout": seconds})
-        except asyncpg.TooManyConnectionsError as error:
-            if any(other.session is not None and other.session.open for other in self._slots):
-                raise _NoRoom from error
-            raise self._lost(error) from error
+        except _FULL as error:
+            if not self._any_open():
+                raise self._lost(error) from error
+            self._refused_room(error)
+            raise _NoRoom from error
         except (*_LOST, asyncpg.PostgresError) as error:
             raise self._lost(error) from error
         slot.session = Session(connection, self.patience.statement)
+        self._crowded, self._crowded_until = False, 0.0
         return slot.session
+
+    def _refused_room(self, error: Exception) -> None:
+        if not self._crowded:  # once, until there is room again
+            used = sum(slot.open for slot in self._slots)
+            _log.warning("store.crowded", open=used, wanted=len(self._slots), reason=str(error))
+        self._crowded = True
+        self._crowded_until = asyncio.get_running_loop().time() + self.patience.connect
+
+    def _too_late(self, *, doubt: bool) -> Unavailable:
+        """Why something had to wait longer than anybody is to wait."""
+        if doubt:
+            return _unknown()
+        if self._away:
+            return self._still_away()
+        if self._crowded:
+            return _no_connections("those that are open are busy")
+        return _refused("57014", TimeoutError())
 
     def _note(self, slot: _Slot, error: Exception) -> Unavailable | None:
         """Draw the consequences of an error; None when nobody knows what became of the statement."""
@@ -572,13 +644,17 @@ class PostgresWriter:
         if isinstance(error, TimeoutError):
             self._lost(error)
             for other in self._slots:  # they hang as well
-                if other.idle and other.session is not None:
+                if other.waiting is not None and other.session is not None:
                     other.session.drop()
         return None
 
     def _lost(self, error: Exception) -> Unavailable:
         """The database cannot be reached: nobody who has not been sent yet need wait for it."""
-        failure = _unreachable(error)
+        failure = (
+            _no_connections(str(error))
+            if getattr(error, "sqlstate", None) == "53300"
+            else _unreachable(error)
+        )
         self._failed(failure)
         self._away = True
         self._refuse_queued(failure)
@@ -609,6 +685,26 @@ class PostgresWriter:
         jobs, self._jobs = self._jobs, deque()
         for job in jobs:
             _settle(job.future, failure)
+
+    async def _keep_time(self) -> None:
+        """Refuse what has waited too long, and let somebody look where something waits."""
+        while True:
+            await asyncio.sleep(0.2)
+            now = asyncio.get_running_loop().time()
+            for lane in self._lanes:
+                queue = lane._entries  # noqa: SLF001
+                while queue and queue[0].deadline <= now:
+                    entry = queue.popleft()
+                    self._waiting_rows -= entry.rows
+                    self._waiting_bytes -= entry.bytes
+                    _settle(entry.future, self._too_late(doubt=False))
+            while self._left and self._left[0].deadline <= now:
+                group = self._left.popleft()
+                _fail(group.entries, self._too_late(doubt=group.doubt))
+            while self._job_is_due() and self._jobs[0].deadline <= now:
+                _settle(self._jobs.popleft().future, self._too_late(doubt=False))
+            if self._has_work():
+                self._wake()
 
     async def _watch(self) -> None:
         """Ask after a database that failed, or that was not heard of for some time."""
@@ -644,6 +740,15 @@ def _unreachable(error: Exception | None) -> Unavailable:
     return Unavailable(
         f"The database cannot be reached{why}: nothing was stored. Repeat the request a little later.",
         code="store_unreachable",
+        retry_after=2,
+    )
+
+
+def _no_connections(why: str) -> Unavailable:
+    return Unavailable(
+        f"The database takes no more connections ({why}): nothing was stored. Repeat the request a little "
+        "later; the server needs a higher max_connections, or fewer workers or connections of each.",
+        code="database_connections",
         retry_after=2,
     )
 
