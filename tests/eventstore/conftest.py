@@ -13,6 +13,7 @@ from assay.eventstore.base import EventStore
 pytest.register_assert_rewrite(
     "contracts.event_store",
     "contracts.columns",
+    "contracts.reversals",
     "contracts.questions",
     "contracts.listing",
     "contracts.imports",

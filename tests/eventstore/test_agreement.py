@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from assay.eventstore.base import Arm, Bucket, EventFilter, EventStore, Measure, Scope
+from assay.eventstore.columns import Column, Filter, Fold, Operator, Source
 from assay.eventstore.duckdb import DuckdbStore
 from assay.eventstore.postgres import PostgresStore
 from contracts.event_store import DAY, HOUR, NOW, Feed, event
@@ -180,6 +181,26 @@ def test_any_json_is_read_the_same(stores: tuple[EventStore, EventStore]) -> Non
             )
 
 
+def test_columns_read_any_json_the_same(stores: tuple[EventStore, EventStore]) -> None:
+    for store in stores:
+        feed = Feed(store)
+        feed.assign(*((f"u{place}", place) for place in range(len(DOCUMENTS))))
+        feed.events(*(event(f"u{place}", p=text) for place, text in enumerate(DOCUMENTS)))
+    orders = (Operator.LT, Operator.LE, Operator.GT, Operator.GE)
+    tests = [Filter("a", op, wanted) for wanted in WANTED for op in (Operator.EQ, Operator.NE)]
+    tests += [Filter("a", op, wanted) for wanted in ("", "7", "\\", "😀", 0, 1.5, 1e100) for op in orders]
+    tests += [Filter("a", Operator.EXISTS), Filter("a", Operator.NOT_EXISTS), Filter("é", Operator.EQ, "😀")]
+    columns = [Column("sum", Source("purchase"), Fold.SUM, "a")]
+    columns += [Column(repr(one), Source("purchase", (one,)), Fold.COUNT) for one in tests]
+    blocks = [(column.key,) for column in columns]
+    embedded, server = (store.columns(Scope(1), columns, blocks) for store in stores)
+    for cell, expected in zip(server, embedded, strict=True):
+        assert cell.unreadable == expected.unreadable, DOCUMENTS[cell.variant_id][:80]
+        for block in blocks:
+            found, wanted = cell.blocks[block], expected.blocks[block]
+            assert found == wanted, (block, DOCUMENTS[cell.variant_id][:80])
+
+
 def test_no_stored_text_makes_a_question_fail(postgres_url: str) -> None:
     texts = [
         '{"a": "\\ud83d", "b": 1}',
@@ -206,6 +227,10 @@ def test_no_stored_text_makes_a_question_fail(postgres_url: str) -> None:
     [arm] = store.moments(Scope(1), [Measure("b", "t", "b"), Measure("one", "t", equals=(("b", 1),))])
     assert (arm.measures["b"].events, arm.measures["b"].total) == (len(texts), 19.0)
     assert arm.measures["one"].events == 1
+    number = Column("b", Source("t"), Fold.SUM, "b")
+    above = Column("above", Source("t", (Filter("b", Operator.GT, "a"),)), Fold.COUNT)
+    [cell] = store.columns(Scope(1), [number, above], [("b",), ("b", "above")])
+    assert cell.blocks["b", "above"].totals == (19.0, 0.0)
     assert store.moments(Scope(1, unit="b"), [Measure("b", "t", "b")])[0].measures["b"].events == 0
     assert json.dumps([entry.count for entry in store.ledger(Scope(1))]) == f"[{len(texts)}, {len(texts)}]"
     store.close()

@@ -18,6 +18,7 @@ from contracts.event_store import Feed, KeepingContract, event
 from contracts.imports import ImportContract
 from contracts.listing import ListingContract
 from contracts.questions import QuestionContract
+from contracts.reversals import ReversalContract
 
 
 @pytest.fixture
@@ -52,7 +53,9 @@ def reopened(store: DuckdbStore) -> Iterator[Callable[[], DuckdbStore]]:
         again.close()
 
 
-class TestDuckdb(KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract):
+class TestDuckdb(
+    KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract, ReversalContract
+):
     """All of the contract."""
 
 

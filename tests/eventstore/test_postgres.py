@@ -20,6 +20,7 @@ from contracts.event_store import NOW, PURCHASES, SCOPE, Feed, KeepingContract, 
 from contracts.imports import ImportContract
 from contracts.listing import ListingContract
 from contracts.questions import QuestionContract
+from contracts.reversals import ReversalContract
 from live import until
 from postgresql import Postgres
 
@@ -59,7 +60,9 @@ def reopened(store: PostgresStore, postgres_url: str) -> Iterator[Callable[[], P
         yield reopened
 
 
-class TestPostgres(KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract):
+class TestPostgres(
+    KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract, ReversalContract
+):
     """All of the contract."""
 
 
@@ -88,7 +91,7 @@ def test_preparing_is_done_once_by_however_many(postgres_url: str) -> None:
     assert Feed(stores[0]).events(event("a")).events == 1
     with psycopg.connect(postgres_url) as connection:
         connection.execute("UPDATE event_store_version SET version = 99")
-    with pytest.raises(Conflict, match="of version 99; this program knows 1"):
+    with pytest.raises(Conflict, match="of version 99; this program knows 2"):
         stores[0].prepare()
     for store in stores:
         store.close()

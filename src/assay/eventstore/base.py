@@ -22,6 +22,10 @@ An event counts for experiment E and a unit assigned in E when it names E or no 
 assignment's, its time (read as generously as it was written) is not before the assignment, and not after the
 end of the experiment.
 
+An event whose properties have a text under `reverses` takes back the event of the same user whose id, as the
+caller sent it, is that text, whichever came first: it counts for nothing. The name must be written without
+escapes. The event that takes back counts like any other of its type.
+
 Times are µs since the epoch everywhere.
 """
 
@@ -152,8 +156,10 @@ class LedgerReason(StrEnum):
     """What became of events, in the ledger."""
 
     ACCEPTED = "accepted"
-    """All that was acknowledged and concerns the experiment: the sum of the five below."""
+    """All that was acknowledged and concerns the experiment: the sum of the six below."""
     COUNTED = "counted"
+    REVERSED = "reversed"
+    """Would count, had not another event of the user taken it back."""
     BEFORE_ASSIGNMENT = "before_assignment"
     LATE = "late"
     """After the experiment's end."""

@@ -15,7 +15,7 @@ from assay.eventstore.columns import Scalar
 from assay.eventstore.statements import statements
 
 #: Files of which PostgreSQL has some statements of its own.
-_OWN = {"questions"}
+_OWN = {"questions", "reversals"}
 _LONGEST = 50_000_000_000_000_000
 _PLACEHOLDER = re.compile(r"\$(\w+)")
 
@@ -176,9 +176,9 @@ class Duckdb:
     @staticmethod
     def number_of(member: str) -> str:
         """See `Dialect`."""
-        return (
-            f"TRY_CAST({member} AS DOUBLE)"  # a text keeps its quotation marks, so that it becomes no number
-        )
+        # A text keeps its quotation marks, so that it becomes no number; what is too large becomes infinite.
+        number = f"TRY_CAST({member} AS DOUBLE)"
+        return f"nullif(nullif({number}, CAST('inf' AS DOUBLE)), CAST('-inf' AS DOUBLE))"
 
     @staticmethod
     def text_of(member: str) -> str:

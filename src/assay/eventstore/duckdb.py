@@ -41,6 +41,7 @@ from assay.eventstore.statements import filled, statements
 
 _SCHEMA = statements("schema")
 _APPEND = statements("append")
+_REVERSALS = statements("reversals")
 
 #: Rows of the ledger above which those of one kind are made one.
 _LEDGER_ROWS: Final = 2_000
@@ -169,15 +170,18 @@ class DuckdbStore:
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""
-        return questions.event_counts(self._engine, scope)
+        with self.one_moment():
+            return questions.event_counts(self._engine, scope)
 
     def series(self, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
         """See `EventStore`."""
-        return questions.series(self._engine, scope, measure, by)
+        with self.one_moment():
+            return questions.series(self._engine, scope, measure, by)
 
     def ledger(self, scope: Scope, types: Sequence[str] = ()) -> list[LedgerEntry]:
         """See `EventStore`."""
-        return questions.ledger(self._engine, scope, types)
+        with self.one_moment():
+            return questions.ledger(self._engine, scope, types)
 
     def events(
         self, which: EventFilter, limit: int, after: Cursor | None = None
@@ -208,7 +212,10 @@ class DuckdbStore:
             parts.append(f"({others} AND occurred_at < {bound.time(otherwise)})")
         text = filled(_SCHEMA["expire"], older=" OR ".join(parts) or "false")
         with self._transaction() as connection:
-            return int(connection.execute(text, bound.parameters).fetchall()[0][0])
+            removed = int(connection.execute(text, bound.parameters).fetchall()[0][0])
+            if removed:
+                connection.execute(_REVERSALS["forget_reversals"])
+        return removed
 
     def import_events(
         self,
@@ -270,7 +277,7 @@ class DuckdbStore:
 
     def _store_incoming(self, connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Store what is new in the temporary table `incoming`; how many, and how many were repetitions."""
-        count, keyed, unreadable = connection.execute(_APPEND["incoming_facts"]).fetchall()[0]
+        count, keyed, unreadable, reversing = connection.execute(_APPEND["incoming_facts"]).fetchall()[0]
         if unreadable:
             raise Invalid(f"The properties of {unreadable} events are not JSON.")
         doubles = 0
@@ -280,6 +287,8 @@ class DuckdbStore:
             connection.execute(_APPEND["note_doubles"])
             self._shorten_ledger(connection)
         connection.execute(_APPEND["store_firsts" if doubles else "store_all"])
+        if reversing:
+            connection.execute(_REVERSALS["store_reversals"])
         return count - doubles, doubles
 
     def _note(self, connection: duckdb.DuckDBPyConnection, note: Rejections) -> None:
@@ -306,6 +315,7 @@ class DuckdbStore:
                 connection.execute(_SCHEMA[f"{what}_{table}"], parameters).fetchall()[0][0]
                 for table in ("events", "assignments", "ledger")
             ]
+            connection.execute(_REVERSALS["forget_reversals"])
         with self._writing, contextlib.suppress(duckdb.Error), self._cursor() as connection:
             connection.execute(
                 "CHECKPOINT"

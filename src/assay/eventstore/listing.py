@@ -51,11 +51,11 @@ def events(
 def event(engine: Engine, event_id: str, user_id: str | None) -> StoredEvent | None:
     """See `EventStore.event`."""
     text = filled(engine.statement("listing", "event"), **_times(engine))
-    rows = engine.ask(text, {"canonical": _canonical(event_id), "user_id": user_id})
+    rows = engine.ask(text, {"canonical": canonical(event_id), "user_id": user_id})
     return _event(rows[0]) if rows else None
 
 
-def _canonical(event_id: str) -> str:
+def canonical(event_id: str) -> str:
     """The id under which a store keeps an event with this id of a caller's."""
     if _UUID.fullmatch(event_id):
         return event_id.lower()

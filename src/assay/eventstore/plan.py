@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from assay.eventstore import compose
+from assay.eventstore import compose, reversals
 from assay.eventstore.base import Scope
 from assay.eventstore.columns import Column, Filter, Fold, Operator, Scalar, Source
 from assay.eventstore.dialects import Bound, Engine
@@ -229,6 +229,7 @@ class Reading:
         looking_back = self._looking_back()
         text = compose.ended(self.scope, self.bound)
         text += compose.events_narrowed(self.scope, self.bound, types, looking_back=looking_back)
+        text += reversals.left_out(self.engine, self.bound)
         if self._one_window():
             window = self._window(self.sources[0], "e.", "u.")
         elif looking_back:

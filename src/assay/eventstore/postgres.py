@@ -48,7 +48,7 @@ _SCHEMA = statements("postgres/schema")
 _APPEND = statements("postgres/append")
 
 #: The tables this code works with; higher ones come from a newer version of it.
-_VERSION: Final = 1
+_VERSION: Final = 2
 #: The first server that can say whether a text is JSON without failing, 16.
 _OLDEST_SERVER: Final = 160_000
 #: Whoever makes or changes tables holds this lock of the database until the end of the transaction.
@@ -283,7 +283,8 @@ class PostgresStore:
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""
-        return questions.event_counts(self._engine, scope)
+        with self.one_moment():
+            return questions.event_counts(self._engine, scope)
 
     def series(self, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
         """See `EventStore`."""

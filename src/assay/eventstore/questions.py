@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from assay.eventstore import compose, plan
+from assay.eventstore import compose, plan, reversals
 from assay.eventstore.base import (
     Arm,
     Bucket,
@@ -154,6 +154,7 @@ def _fates(engine: Engine, scope: Scope, types: Sequence[str]) -> list[LedgerEnt
         narrowing=compose.units_narrowed(
             replace(scope, excluded_units=frozenset(), observed_for=None), bound
         ),
+        reversed=reversals.among(reversals.reversed_events(engine), bound),
         unit_id=compose.unit_id(scope.unit, bound),
         event_narrowing=compose.events_narrowed(scope, bound, types),
     )
@@ -224,7 +225,8 @@ def _counted(engine: Engine, scope: Scope, bound: Bound, types: Sequence[str] = 
         unit_id=compose.unit_id(scope.unit, bound),
         narrowing=compose.ended(scope, bound)
         + compose.units_narrowed(scope, bound)
-        + compose.events_narrowed(scope, bound, types),
+        + compose.events_narrowed(scope, bound, types)
+        + reversals.left_out(engine, bound),
     )
 
 

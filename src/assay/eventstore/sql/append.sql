@@ -39,7 +39,10 @@ WHERE seq IN (
 );
 
 -- incoming_facts --
-SELECT count(*), count_if(keyed), count_if(properties IS NOT NULL AND NOT json_valid(properties)) FROM incoming;
+SELECT
+  count(*), count_if(keyed), count_if(properties IS NOT NULL AND NOT json_valid(properties)),
+  count_if(contains(properties, '"reverses"'))
+FROM incoming;
 
 -- doubles --
 -- Repetitions: within the portion all but the first in log order, and what the store has already. The hash finds

@@ -52,6 +52,11 @@ CREATE TABLE IF NOT EXISTS imports (
   bad BIGINT NOT NULL,
   finished BOOLEAN NOT NULL
 );
+-- Events that take others back, and the caller's ids of these.
+CREATE TABLE IF NOT EXISTS reversals AS
+SELECT seq, user_id, json_extract_string(properties, '/reverses') AS reverses
+FROM events
+WHERE contains(properties, '"reverses"') AND json_type(properties, '/reverses') = 'VARCHAR';
 CREATE SEQUENCE IF NOT EXISTS import_number START 1;
 
 -- source --

@@ -15,6 +15,7 @@ FROM (
         WHEN a.unit_id IS NULL THEN 'unassigned'
         WHEN e.occurred_at > CAST($ended_at AS BIGINT) THEN 'late'
         WHEN e.counts_until < a.assigned_at THEN 'before_assignment'
+        WHEN {reversed} THEN 'reversed'
         ELSE 'counted'
       END AS fate,
       coalesce(e.variant_id <> a.variant_id, false) AS mismatch
