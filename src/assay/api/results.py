@@ -14,6 +14,7 @@ from assay.api.bodies import OptionalDocument
 from assay.api.calls import Call, Reading, answer
 from assay.api.operations import operation
 from assay.catalog.checks import Input, Name, parse
+from assay.durable.priority import give_way
 from assay.errors import Invalid
 from assay.events.timestamps import micros
 from assay.eventstore.base import EventFilter
@@ -193,6 +194,7 @@ async def _answered(
 
 
 def _report(call: Call, experiment: str, question: Question) -> Report:
+    give_way()  # a report may take seconds of all cores, an assignment takes microseconds of one
     with call.parts.database.reading() as tx:
         spec = read_spec(tx, experiment)
     begun = time.perf_counter()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from assay.catalog import keys, schema
 from assay.catalog.database import Database, sqlite_url
 from assay.catalog.publish import Publisher
 from assay.durable.ownership import DataDirectory
+from assay.durable.priority import give_way
 from assay.durable.writer import SqliteWriter
 from assay.errors import AssayError, Conflict, Invalid, Unavailable
 from assay.events.drain import Drain
@@ -66,11 +68,14 @@ class EmbeddedStores:
             self.database = Database(sqlite_url(path), turn=self.writer.turn, publish=publisher.publish)
             stack.callback(self.database.close)
             self.database.refresh(utc_now())
-            store = DuckdbStore(
-                settings.data / "events.duckdb",
-                memory=settings.report_memory,
-                threads=settings.report_threads,
-            )
+            # The engine's threads come from the one that opens it: they are to wait for who answers requests.
+            with ThreadPoolExecutor(1, initializer=give_way) as behind:
+                store = behind.submit(
+                    DuckdbStore,
+                    settings.data / "events.duckdb",
+                    memory=settings.report_memory,
+                    threads=settings.report_threads,
+                ).result()
             self.store: EventStore = store
             stack.callback(store.close)
             self._match(store)
