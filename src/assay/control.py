@@ -10,6 +10,7 @@ from assay.catalog.keys import KeyUse
 from assay.dashboard import parts as dashboard
 from assay.dashboard.app import Dashboard, Entrance
 from assay.hotpath.app import Route, microseconds, openapi_paths
+from assay.hotpath.features_stream import STREAM_PATHS
 from assay.hotpath.http import Application
 from assay.published import anonymous_rights
 from assay.reports.report import Report
@@ -50,7 +51,7 @@ def build(
             max_body=settings.max_body_bytes,
             docs=settings.docs,
             analysed=analysed,
-            extra_paths=paths,
+            extra_paths={**paths, **STREAM_PATHS},
             extra_schemas=schemas,
         )
     )

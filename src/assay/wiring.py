@@ -18,8 +18,11 @@ from assay.events.event import Limits
 from assay.hotpath.app import HotPath, microseconds
 from assay.hotpath.assigner import Assigner
 from assay.hotpath.assignment import AssignmentRoutes
+from assay.hotpath.features import FeatureRoutes, Features
+from assay.hotpath.features_stream import Streams
 from assay.hotpath.http import Application as Asgi
 from assay.hotpath.http import Receive, Scope, Send
+from assay.hotpath.ofrep import OfrepRoutes
 from assay.hotpath.operations import Check, OperationRoutes
 from assay.hotpath.recording import RecordingRoutes
 from assay.hotpath.routes import hot_routes
@@ -167,18 +170,23 @@ class Application:
             name=settings.max_name_length,
         )
         assigner = Assigner(stores.published, stores.assignments, stores.attributes, telemetry)
+        features = Features(stores.published, self._uses.note)
+        recording = RecordingRoutes(stores.published, stores.assignments, stores.log, telemetry, limits)
         routes = hot_routes(
             AssignmentRoutes(assigner, max_name=settings.max_name_length, max_pairs=settings.max_bulk_pairs),
-            RecordingRoutes(stores.published, stores.assignments, stores.log, telemetry, limits),
+            recording,
+            FeatureRoutes(features, assigner, max_name=settings.max_name_length),
+            OfrepRoutes(assigner, recording, max_name=settings.max_name_length),
             OperationRoutes(
                 telemetry, self._checks, version=__version__, metrics_token=settings.metrics_token
             ),
         )
+        control = OnDemand(
+            lambda: import_module("assay.control").build(settings, stores, routes, telemetry, self._uses)
+        )
         return HotPath(
             routes,
-            OnDemand(
-                lambda: import_module("assay.control").build(settings, stores, routes, telemetry, self._uses)
-            ),
+            Streams(features, control, closing=lambda: self.draining, clock=microseconds),
             stores.published,
             anonymous=anonymous_rights(settings.anonymous_role),
             max_body=settings.max_body_bytes,

@@ -1,6 +1,7 @@
 """The payload for GrowthBook's SDKs: what is in it, what never is, and that an SDK agrees with the server."""
 
 import json
+import os
 import random
 import time
 from typing import Any
@@ -14,6 +15,9 @@ from assay.bucketing.conditions import compile_condition
 from assay.bucketing.evaluate import evaluate, serve
 from assay.bucketing.payload import MOST_IDS, payload_of
 from assay.bucketing.ruleset import Experiment, Members, Namespace, Ruleset, Segment, Status, Variant
+
+#: Users of the long comparison; the SDK takes seven minutes for 100,000 of them.
+USERS = int(os.environ.get("ASSAY_SDK_USERS", "5000"))
 
 CONTROL = Variant(10, "control", "Control", 0.5, is_control=True, config={"color": "grey"})
 RED = Variant(11, "red", "Red one", 0.5)
@@ -248,7 +252,7 @@ def test_payload__any_experiment_and_user__the_sdk_gives_what_the_server_gives(
 
 
 @pytest.mark.slow
-def test_payload__100_000_users_and_50_experiments__the_sdk_gives_what_the_server_gives() -> None:
+def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_gives() -> None:
     chance = random.Random(20260711)
     compiled = []
     for number in range(1, 51):
@@ -264,18 +268,24 @@ def test_payload__100_000_users_and_50_experiments__the_sdk_gives_what_the_serve
                 coverage=chance.choice([0.2, 0.5, 1.0]),
                 rule=chance.choice([None, None, {"country": "US"}, {"age": {"$gt": 30}}]),
                 namespace=chance.choice([None, Namespace("page", low, low + 0.3)]),
-                overrides={f"user-{chance.randrange(100_000)}": 0 for _ in range(20)},
+                overrides={f"user-{chance.randrange(USERS)}": 0 for _ in range(20)},
                 segments=chance.choice(
                     [
                         [],
-                        [segment(1, {"country": "DE"}, [f"user-{each}" for each in range(0, 100_000, 2_000)])],
+                        [
+                            segment(
+                                1,
+                                {"country": "DE"},
+                                [f"user-{each}" for each in range(0, USERS, USERS // 50)],
+                            )
+                        ],
                     ]
                 ),
             )
         )
     client = sdk(Ruleset(compiled))
     in_some = 0
-    for user in range(100_000):
+    for user in range(USERS):
         user_id = f"user-{user}"
         attributes = {"country": chance.choice(["US", "DE", "FR"]), "age": chance.randint(10, 80)}
         client.set_attributes({"id": user_id, **attributes})
@@ -283,7 +293,7 @@ def test_payload__100_000_users_and_50_experiments__the_sdk_gives_what_the_serve
             found = client.get_feature_value(each.key, None)
             assert found == server_value(each, user_id, user_id, attributes), (each.key, user_id, attributes)
             in_some += found is not None
-    assert 1_000_000 < in_some < 4_000_000
+    assert 5 < in_some / USERS < 45  # neither nobody nor everybody, else nothing is compared
 
 
 def test_payload__500_experiments__made_and_written_in_20_ms() -> None:

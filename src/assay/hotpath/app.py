@@ -38,12 +38,10 @@ _log = structlog.get_logger("assay.hotpath")
 #: means longer waiting: at 10,000 answers a second this many wait 0.4 s, and clients begin to give up.
 MOST_WAITING: Final = 4096
 
-_OVERLOADED = problem(
-    Unavailable(
-        "More requests are waiting than can be answered soon; repeat the request a little later.",
-        code="overloaded",
-        retry_after=1,
-    )
+_OVERLOADED = Unavailable(
+    "More requests are waiting than can be answered soon; repeat the request a little later.",
+    code="overloaded",
+    retry_after=1,
 )
 
 Quick = Callable[[list[bytes], int], Response | Waiting | None]
@@ -55,7 +53,7 @@ class Route(NamedTuple):
     `path` has its variable parts in braces. `right` None: no key is asked for. `prefixes` are those
     under which the route exists. `bodies` (any one of them) and `summary` document it. `quick`, where there
     is one, is tried first where the address has no query: from the raw path parts and the time it gives the
-    answer, or None to leave it to `handler`.
+    answer, or None to leave it to `handler`. `refuse` makes the answer of an error.
     """
 
     method: str
@@ -67,10 +65,14 @@ class Route(NamedTuple):
     status: int = 200
     prefixes: tuple[str, ...] = ("/api/v1", "/api", "")
     quick: Quick | None = None
+    refuse: Callable[[AssayError], Response] = problem
 
 
 class Target(NamedTuple):
-    """A route as it is dispatched to. `reads`: whether the request has a body that counts."""
+    """A route as it is dispatched to.
+
+    `reads`: whether the request has a body that counts. `overloaded` is the answer while too many wait.
+    """
 
     name: str
     handler: Handler
@@ -79,6 +81,12 @@ class Target(NamedTuple):
     reads: bool
     params: tuple[int, ...]
     literals: tuple[tuple[int, bytes], ...]
+    refuse: Callable[[AssayError], Response]
+    overloaded: Response
+
+    def fits(self, parts: list[bytes]) -> bool:
+        """Whether the literal parts of the path that look-up leaves open are the route's."""
+        return all(parts[position] == literal for position, literal in self.literals)
 
 
 class HotPath:
@@ -141,6 +149,8 @@ class HotPath:
                 route.method == "POST",
                 params,
                 literals,
+                route.refuse,
+                route.refuse(_OVERLOADED),
             )
 
     @staticmethod
@@ -158,11 +168,18 @@ class HotPath:
         if target is None:
             target = self._table.get((method, size, b"", parts[-1]))
             if target is None:
-                return None
+                return self._find_posted(method, parts)
         for position, literal in target.literals:
             if parts[position] != literal:
-                return None
+                return self._find_posted(method, parts)
         return target
+
+    def _find_posted(self, method: str, parts: list[bytes]) -> Target | None:
+        """The route of a POST whose path ends in a parameter, which may spell another route's last part."""
+        if method != "POST" or len(parts) < 2:
+            return None
+        target = self._table.get((method, len(parts), parts[-2], b""))
+        return target if target is not None and target.fits(parts) else None
 
     def refusal(self, target: Target, head: Head) -> Response | None:
         """Why the request is not served whatever its body says; None where it depends on that."""
@@ -170,8 +187,8 @@ class HotPath:
             if target.right is not None:
                 self._authorise(head.authorization, target.right, self._clock())
         except AssayError as error:
-            return problem(error)
-        return _OVERLOADED if self.waiting >= MOST_WAITING and target.right is not None else None
+            return target.refuse(error)
+        return target.overloaded if self.waiting >= MOST_WAITING and target.right is not None else None
 
     def begin(self, target: Target, parts: list[bytes], query: bytes, head: Head, body: bytes) -> Outcome:
         """The answer, or what it waits for. Raises nothing."""
@@ -184,7 +201,7 @@ class HotPath:
                 if outcome is not None:
                     return outcome
             if self.waiting >= MOST_WAITING and right is not None:
-                return _OVERLOADED
+                return target.overloaded
             params = [path_text(parts[position]) for position in target.params]
             return target.handler(Request(params, query, head, body, key, now, self.max_body))
         except Exception as error:  # noqa: BLE001 - becomes an answer
@@ -193,9 +210,9 @@ class HotPath:
     def failed(self, error: Exception, target: Target) -> Response:
         """The answer to a request that met this error; what is not the caller's doing is logged."""
         if isinstance(error, AssayError):
-            return problem(error)
+            return target.refuse(error)
         _log.error("request.failed", route=target.name, exc_info=error)
-        return problem(AssayError("Something went wrong on our side; the log has the details."))
+        return target.refuse(AssayError("Something went wrong on our side; the log has the details."))
 
     def count(self, target: Target, status: int) -> None:
         """Count an answer."""

@@ -1,7 +1,11 @@
 """The table of hot routes: what is dispatched here, and what the API page says about it."""
 
+from assay.hotpath import features as growthbook
+from assay.hotpath import ofrep as openfeature
 from assay.hotpath.app import Route
 from assay.hotpath.assignment import Assign, AssignmentRoutes, Bulk, CheckEligibility, Exposure
+from assay.hotpath.features import Evaluation, FeatureRoutes
+from assay.hotpath.ofrep import FlagEvaluation, OfrepRoutes, TrackingEvent
 from assay.hotpath.operations import OperationRoutes
 from assay.hotpath.recording import EventIn, EventsIn, RecordingRoutes
 from assay.published import Right
@@ -11,7 +15,11 @@ _ROOT = ("",)
 
 
 def hot_routes(
-    assignment: AssignmentRoutes, recording: RecordingRoutes, operations: OperationRoutes
+    assignment: AssignmentRoutes,
+    recording: RecordingRoutes,
+    features: FeatureRoutes,
+    ofrep: OfrepRoutes,
+    operations: OperationRoutes,
 ) -> list[Route]:
     """Every hot route, once."""
     assign, read = Right.ASSIGN, Right.READ
@@ -83,6 +91,56 @@ def hot_routes(
             "Record one event for this experiment",
             (EventIn,),
             201,
+        ),
+        Route(
+            "GET",
+            "/api/features/{sdk_key}",
+            features.payload,
+            None,
+            "The payload that GrowthBook's SDKs evaluate themselves",
+            prefixes=_ROOT,
+            refuse=growthbook.refuse,
+        ),
+        Route(
+            "POST",
+            "/api/eval/{sdk_key}",
+            features.evaluate,
+            None,
+            "Evaluate every experiment for a GrowthBook SDK, assigning durably",
+            (Evaluation,),
+            prefixes=_ROOT,
+            refuse=growthbook.refuse,
+        ),
+        Route(
+            "POST",
+            "/ofrep/v1/evaluate/flags/{key}",
+            ofrep.flag,
+            assign,
+            "OFREP: evaluate one flag, assigning durably",
+            (FlagEvaluation,),
+            prefixes=_ROOT,
+            refuse=openfeature.refuse,
+        ),
+        Route(
+            "POST",
+            "/ofrep/v1/evaluate/flags",
+            ofrep.flags,
+            assign,
+            "OFREP: evaluate every flag for one context",
+            (FlagEvaluation,),
+            prefixes=_ROOT,
+            refuse=openfeature.refuse,
+        ),
+        Route(
+            "POST",
+            "/ofrep/v1/track/events",
+            ofrep.track,
+            assign,
+            "Record one OpenFeature tracking event, or a list of them",
+            (TrackingEvent, list[TrackingEvent]),
+            201,
+            prefixes=_ROOT,
+            refuse=openfeature.refuse,
         ),
         Route("GET", "/health", operations.health, None, "Liveness", prefixes=_ROOT),
         Route("GET", "/ready", operations.ready, None, "Readiness", prefixes=_ROOT),

@@ -1,0 +1,235 @@
+"""What GrowthBook's SDKs ask for: the payload they evaluate themselves, and evaluation by the server."""
+
+import gzip
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from assay.bucketing.evaluate import Reason
+from assay.bucketing.payload import hash_attribute, payload_of, served_values, value_of
+from assay.bucketing.ruleset import Experiment, Ruleset, Status
+from assay.errors import AssayError, Forbidden, Unauthorized
+from assay.hotpath.assigner import Assigner, Serving, Settled
+from assay.hotpath.http import JSON, Request, Response, problem, text_id
+from assay.published import RIGHTS, Key, Published, Right
+
+_encode = msgspec.json.Encoder().encode
+
+#: Browsers of any site may ask: what an SDK key opens is meant to be seen in them.
+CROSS_ORIGIN: Final = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"ETag, Retry-After, X-Request-ID, X-SSE-Support"),
+)
+_UNCACHED: Final = (*CROSS_ORIGIN, (b"cache-control", b"no-store"))
+#: Above the level at which a larger payload would take longer to make than to send.
+_GZIP_LEVEL: Final = 5
+
+
+class Evaluation(msgspec.Struct):
+    """Body of `POST /api/eval/{sdk_key}`, as GrowthBook's SDKs send it; what else they send is not needed."""
+
+    attributes: dict[str, Any] = {}
+    forcedVariations: dict[str, int] = {}  # noqa: N815 - GrowthBook's names
+    forcedFeatures: list[tuple[str, Any]] = []  # noqa: N815
+
+
+_evaluation = msgspec.json.Decoder(Evaluation)
+
+
+class Compiled(NamedTuple):
+    """The payload as it is sent; `mark` tells it from every other one."""
+
+    mark: bytes
+    plain: bytes
+    packed: bytes
+
+
+class Features:
+    """The payload of the ruleset in force, made once for each."""
+
+    def __init__(self, published: Published, note_use: Callable[[Key, int], None]) -> None:
+        self.published = published
+        self._note_use = note_use
+        self._made_of: Ruleset | None = None
+        self._compiled = Compiled(b"", b"", b"")
+
+    def current(self) -> Compiled:
+        """What SDKs are given now."""
+        ruleset = self.published.ruleset
+        if ruleset is not self._made_of:
+            payload = payload_of(ruleset)
+            plain = _encode(
+                {
+                    "status": 200,
+                    "features": payload.features,
+                    "experiments": [],
+                    "savedGroups": payload.groups,
+                    "assay": {"remote_only": payload.remote},
+                }
+            )
+            # Most changes of the catalog, those of drafts for one, leave it as it was.
+            if plain != self._compiled.plain:
+                mark = blake2b(plain, digest_size=12).hexdigest().encode()
+                self._compiled = Compiled(mark, plain, gzip.compress(plain, _GZIP_LEVEL, mtime=0))
+            self._made_of = ruleset
+        return self._compiled
+
+    def authorise(self, secret: str, now: int) -> Key:
+        """The key with this secret. Raises `Unauthorized`, or `Forbidden` for one that may not evaluate."""
+        key = self.published.keys.find(secret.encode(), now)
+        if key is None:
+            raise Unauthorized(
+                "This SDK key is unknown, revoked or expired; it is the secret of an API key with the role "
+                "client.",
+                code="bad_key",
+            )
+        if Right.ASSIGN not in RIGHTS[key.role]:
+            raise Forbidden(
+                f"A key with the role {key.role} is no SDK key; make one with the role client.",
+                code="role_forbids",
+            )
+        self._note_use(key, now)
+        return key
+
+
+class FeatureRoutes:
+    """The handlers, over `Features` and one `Assigner`."""
+
+    def __init__(self, features: Features, assigner: Assigner, *, max_name: int) -> None:
+        self.features = features
+        self.assigner = assigner
+        self.max_name = max_name
+
+    def payload(self, request: Request) -> Response:
+        """`GET /api/features/{sdk_key}`: 304 for an SDK that has this payload already."""
+        self.features.authorise(request.params[0], request.now)
+        compiled = self.features.current()
+        accepted = _header(request, b"accept-encoding")
+        packed = _accepts_gzip(accepted)
+        # Packed and not, it is two representations, which must not share a strong validator.
+        mark = b'"%s-gzip"' % compiled.mark if packed else b'"%s"' % compiled.mark
+        headers = (
+            *CROSS_ORIGIN,
+            (b"etag", mark),
+            (b"cache-control", b"no-cache"),
+            (b"vary", b"Accept-Encoding"),
+            (b"x-sse-support", b"enabled"),
+        )
+        if same_tag(_header(request, b"if-none-match"), compiled.mark):
+            return Response(304, b"", JSON, headers)
+        if packed:
+            return Response(200, compiled.packed, JSON, (*headers, (b"content-encoding", b"gzip")))
+        return Response(200, compiled.plain, JSON, headers)
+
+    async def evaluate(self, request: Request) -> Response:
+        """`POST /api/eval/{sdk_key}`: what this user is served in every experiment, stored durably."""
+        self.features.authorise(request.params[0], request.now)
+        body = request.json(_evaluation)
+        attributes = body.attributes
+        assigner = self.assigner
+        user_id = self._id(attributes, "id")
+        features: dict[str, Any] = {}
+        asked: list[tuple[Serving, str, str | None, Mapping[str, Any]]] = []
+        for experiment in assigner.published.ruleset:
+            if not evaluated(experiment):
+                continue
+            at = body.forcedVariations.get(experiment.key)
+            if at is not None and 0 <= at < len(experiment.variants):
+                features[experiment.key] = {"defaultValue": value_of(experiment.variants[at])}
+                continue
+            unit_id = user_id if experiment.unit == "user_id" else self._id(attributes, experiment.unit)
+            asked.append((assigner.serving(experiment), user_id or "", unit_id, attributes))
+        settled = await assigner.settle_all(asked, request.now)
+        for (serving, _, unit_id, _), each in zip(asked, settled, strict=True):
+            features[serving.experiment.key] = _evaluated(serving.experiment, unit_id, each)
+        for key, value in body.forcedFeatures:
+            features[key] = {"defaultValue": value}
+        document = {"status": 200, "features": features, "experiments": []}
+        return Response(200, _encode(document), JSON, _UNCACHED)
+
+    def _id(self, attributes: Mapping[str, Any], name: str) -> str | None:
+        found = unit_text(attributes.get(name))
+        return None if found is None else text_id(found, f"attributes.{name}", self.max_name)
+
+
+def refuse(error: AssayError) -> Response:
+    """A problem that a page of another origin can read."""
+    response = problem(error)
+    return response._replace(headers=(*response.headers, *CROSS_ORIGIN))
+
+
+def unit_text(value: Any) -> str | None:
+    """An id from an attribute: a text, or a whole number as SDKs write it; None for anything else."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= 64:
+        return str(value)
+    return None
+
+
+def evaluated(experiment: Experiment) -> bool:
+    """Whether somebody is served by it: it runs, is paused with those it has, or ended with a winner."""
+    if experiment.status is Status.STOPPED:
+        return experiment.winner is not None
+    return experiment.status in {Status.RUNNING, Status.PAUSED}
+
+
+def same_tag(sent: bytes, mark: bytes) -> bool:
+    """Whether an `If-None-Match` names this mark, in any encoding."""
+    if sent.strip() == b"*":
+        return True
+    tags = (each.strip().removeprefix(b"W/").strip(b'"') for each in sent.split(b","))
+    return any(tag.removesuffix(b"-gzip") == mark for tag in tags)
+
+
+def _header(request: Request, wanted: bytes) -> bytes:
+    return b",".join(value for name, value in request.head.headers if name == wanted)
+
+
+def _accepts_gzip(accepted: bytes) -> bool:
+    for each in accepted.lower().split(b","):
+        name, _, weight = each.partition(b";")
+        if name.strip() in {b"gzip", b"x-gzip"}:
+            return weight.replace(b" ", b"") not in {b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"}
+    return False
+
+
+def _evaluated(experiment: Experiment, unit_id: str | None, settled: Settled) -> dict[str, Any]:
+    """A feature whose one rule forces the value; what results count is told to the SDK's tracking, too."""
+    at = None if settled.served_id is None else experiment.by_variant_id[settled.served_id]
+    if at is None:
+        return {"defaultValue": None}
+    value = value_of(experiment.variants[at])
+    on_record = experiment.by_variant_id.get(settled.variant_id) if settled.variant_id is not None else None
+    counted = settled.reason in {Reason.ASSIGNED, Reason.VARIANT_DISABLED}
+    if not counted or on_record is None:
+        return {"defaultValue": value}
+    attribute = hash_attribute(experiment)
+    arm = experiment.variants[on_record]
+    values = served_values(experiment)
+    track = {
+        "experiment": {
+            "key": experiment.key,
+            "seed": experiment.seed,
+            "hashAttribute": attribute,
+            "hashVersion": 2,
+            "phase": str(experiment.phase),
+            # The values of the other variants are nobody's business here.
+            "variations": [each if place == on_record else {} for place, each in enumerate(values)],
+            "meta": [{"key": each.key} for each in experiment.variants],
+        },
+        "result": {
+            "key": arm.key,
+            "variationId": on_record,
+            "value": value,
+            "inExperiment": True,
+            "hashUsed": True,
+            "hashAttribute": attribute,
+            "hashValue": unit_id,
+            "featureId": experiment.key,
+            "stickyBucketUsed": False,
+        },
+    }
+    return {"defaultValue": value, "rules": [{"force": value, "tracks": [track]}]}

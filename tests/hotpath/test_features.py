@@ -1,0 +1,288 @@
+"""GrowthBook's SDKs: their payload, its stream, and evaluation by the server."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvloop
+
+from hotpath.served import Serving, served
+from inprocess import KEY, running, told
+
+Play = Callable[..., Any]
+
+
+async def sdk_key(client: httpx2.AsyncClient, role: str = "client") -> dict[str, Any]:
+    found: dict[str, Any] = await told(client, "POST", "/auth/keys", json={"name": "app", "role": role})
+    return found
+
+
+def test_the_payload_has_running_experiments_and_nothing_of_drafts(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> Any:
+        await running(client, name="Price for Bob", key="price")
+        await running(client, key="hidden", status="draft")
+        key = (await sdk_key(client))["key"]
+        answer = await client.get(f"/api/features/{key}/", headers={"Authorization": ""})
+        return answer.status_code, answer.headers, answer.json(), answer.text
+
+    status, headers, payload, text = play(journey)
+    assert status == 200
+    assert list(payload["features"]) == ["price"]
+    assert payload["features"]["price"]["rules"][0]["variations"] == ["control", {"colour": "blue"}]
+    assert payload["savedGroups"] == {}
+    assert "Bob" not in text
+    assert headers["access-control-allow-origin"] == "*"
+    assert headers["x-sse-support"] == "enabled"
+
+
+def test_the_payload_is_sent_again_only_when_it_has_changed(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[Any]:
+        await running(client, key="price")
+        path = f"/api/features/{(await sdk_key(client))['key']}"
+        first = await client.get(path, headers={"Accept-Encoding": "identity"})
+        packed = await client.get(path, headers={"Accept-Encoding": "br, gzip;q=0.8"})
+        tags = [first.headers["etag"], packed.headers["etag"]]
+        again = [await client.get(path, headers={"If-None-Match": f'"other", W/{tag}'}) for tag in tags]
+        await running(client, key="hidden", status="draft")
+        draft = await client.get(path, headers={"If-None-Match": tags[0]})
+        await told(client, "POST", "/api/v1/experiments/price/pause")
+        paused = await client.get(path, headers={"If-None-Match": tags[0]})
+        return [first, packed, tags, again, draft, paused]
+
+    first, packed, tags, again, draft, paused = play(journey)
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in first.headers
+    assert packed.json() == first.json()
+    assert tags[0] != tags[1]
+    assert [each.status_code for each in again] == [304, 304]
+    assert [each.content for each in again] == [b"", b""]
+    assert draft.status_code == 304
+    assert paused.status_code == 200
+    assert paused.json()["features"] == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/api/features"), ("POST", "/api/eval"), ("GET", "/sub")]
+)
+def test_only_a_key_that_may_assign_opens_it(play: Play, method: str, path: str) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[tuple[int, str]]:
+        revoked = await sdk_key(client)
+        await told_nothing(client, "DELETE", f"/auth/keys/{revoked['id']}")
+        viewer = await sdk_key(client, "viewer")
+        answers = [
+            await client.request(method, f"{path}/{key}")
+            for key in ("nobody", "%00", "%C3%A9", revoked["key"], viewer["key"])
+        ]
+        assert {each.headers["access-control-allow-origin"] for each in answers} == {"*"}
+        return [(each.status_code, each.json()["code"]) for each in answers]
+
+    assert play(journey) == [(401, "bad_key")] * 4 + [(403, "role_forbids")]
+
+
+async def told_nothing(client: httpx2.AsyncClient, method: str, path: str) -> None:
+    answer = await client.request(method, path)
+    assert answer.status_code in {200, 204}, answer.text
+
+
+def test_a_page_of_another_origin_may_ask(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[Any]:
+        headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+        paths = (
+            "/api/eval/k",
+            "/api/features/k",
+            "/sub/k",
+            "/ofrep/v1/evaluate/flags",
+            "/api/v1/experiments",
+        )
+        return [await client.request("OPTIONS", path, headers=headers) for path in paths]
+
+    *open_to_all, ours = play(journey)
+    for answer in open_to_all:
+        assert answer.status_code == 204
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "Authorization" in answer.headers["access-control-allow-headers"]
+    assert "access-control-allow-origin" not in ours.headers
+
+
+def test_remote_evaluation_answers_with_what_is_on_record(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[Any, Any, Any, Any]:
+        await running(client, key="price")
+        await running(client, key="shape", traffic_allocation=0)
+        await running(client, key="team", unit="account_id")
+        path = f"/api/eval/{(await sdk_key(client))['key']}"
+        body = {"attributes": {"id": "ada", "account_id": 7}, "url": "https://shop.example", "other": 1}
+        first = (await client.post(path, json=body)).json()
+        stored = await told(client, "GET", "/experiments/price/assignment/ada")
+        flip = {"variants": [{"name": "control", "allocation": 0}, {"name": "blue", "allocation": 1}]}
+        if stored["variant"] == "blue":
+            flip["variants"][0]["allocation"], flip["variants"][1]["allocation"] = 1, 0
+        await told(client, "PATCH", "/api/v1/experiments/price", json=flip)
+        again = (await client.post(path, json=body)).json()
+        account = await told(client, "GET", "/experiments/team/assignment/zoe?account_id=7")
+        return first, again, stored, account
+
+    first, again, stored, account = play(journey)
+    value = stored["config"] or stored["variant"]
+    assert first["features"]["price"]["defaultValue"] == value
+    assert again["features"]["price"]["defaultValue"] == value
+    assert first["features"]["shape"] == {"defaultValue": None}
+    (rule,) = first["features"]["price"]["rules"]
+    assert rule["force"] == value
+    (track,) = rule["tracks"]
+    assert track["experiment"]["key"] == "price"
+    assert track["result"]["key"] == stored["variant_key"]
+    assert track["result"]["hashValue"] == "ada"
+    assert track["result"]["value"] == value
+    assert track["experiment"]["variations"][1 - track["result"]["variationId"]] == {}
+    assert first["features"]["team"]["rules"][0]["tracks"][0]["result"]["hashValue"] == "7"
+    assert first["features"]["team"]["defaultValue"] == account["config"] or account["variant"]
+
+
+def test_remote_evaluation_of_forced_variations_stores_nothing(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[Any, Any]:
+        await running(client, key="price")
+        path = f"/api/eval/{(await sdk_key(client))['key']}"
+        body = {
+            "attributes": {"id": "ada"},
+            "forcedVariations": {"price": 1},
+            "forcedFeatures": [["other", [1, 2]]],
+        }
+        features = (await client.post(path, json=body)).json()["features"]
+        return features, await told(client, "GET", "/experiments/price/assignments")
+
+    features, stored = play(journey)
+    assert features == {"price": {"defaultValue": {"colour": "blue"}}, "other": {"defaultValue": [1, 2]}}
+    assert stored["assignments"] == []
+
+
+def test_bad_evaluations_are_named(play: Play) -> None:
+    bad = [
+        b"",
+        b"[1]",
+        b"{",
+        b'{"attributes": 3}',
+        b'{"attributes": {"id": "a\\u0000"}}',
+        b'{"forcedVariations": {"price": "x"}}',
+        b'{"forcedFeatures": [["a"]]}',
+        b'{"attributes": {"id": "' + b"x" * 3000 + b'"}}',
+    ]
+
+    async def journey(client: httpx2.AsyncClient) -> list[int]:
+        await running(client, key="price")
+        path = f"/api/eval/{(await sdk_key(client))['key']}"
+        statuses = [(await client.post(path, content=each)).status_code for each in bad]
+        for odd in ({}, {"attributes": {"id": True}}, {"attributes": {"id": [1]}}):
+            answer = await client.post(path, json={**odd, "forcedVariations": {"price": -1, "no": 7}})
+            assert answer.json()["features"] == {"price": {"defaultValue": None}}
+        return statuses
+
+    assert play(journey) == [400, 422, 400, 422, 422, 422, 422, 422]
+
+
+# The stream. It needs a connection, so it is played on the protocol alone.
+
+
+async def events(response: httpx2.Response) -> AsyncIterator[dict[str, str]]:
+    """Each block of a stream by field; a comment is the field with no name."""
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+        elif fields:
+            yield fields
+            fields = {}
+
+
+def streamed(tmp_path: Path, journey: Callable[[Serving, httpx2.AsyncClient], Any], **settings: Any) -> Any:
+    async def run() -> Any:
+        async with (
+            served(tmp_path, **settings) as server,
+            httpx2.AsyncClient(
+                base_url=f"http://127.0.0.1:{server.port}",
+                headers={"Authorization": f"Bearer {KEY}"},
+                timeout=30,
+            ) as client,
+        ):
+            return await asyncio.wait_for(journey(server, client), 60)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def test_a_stream_tells_of_a_change_and_of_nothing_else(tmp_path: Path) -> None:
+    async def journey(_server: Serving, client: httpx2.AsyncClient) -> tuple[Any, Any, float, str]:
+        key = (await sdk_key(client))["key"]
+        async with client.stream("GET", f"/sub/{key}") as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            told_events = events(response)
+            hello = await anext(told_events)
+            await running(client, key="hidden", status="draft")
+            await running(client, key="price")
+            begun = asyncio.get_running_loop().time()
+            event = await anext(told_events)
+            took = asyncio.get_running_loop().time() - begun
+        tag = (await client.get(f"/api/features/{key}")).headers["etag"]
+        return hello, event, took, tag
+
+    hello, event, took, tag = streamed(tmp_path, journey)
+    assert hello["retry"] == "3000"
+    assert "event" not in hello
+    assert event["event"] == "features-updated"
+    assert json.loads(event["data"]) == {}
+    assert event["id"] in tag
+    assert took < 1
+
+
+def test_a_stream_that_missed_something_hears_of_it_at_once(tmp_path: Path) -> None:
+    async def journey(_server: Serving, client: httpx2.AsyncClient) -> Any:
+        key = (await sdk_key(client))["key"]
+        async with client.stream("GET", f"/sub/{key}", headers={"Last-Event-ID": "before"}) as response:
+            told_events = events(response)
+            return [await anext(told_events), await anext(told_events)]
+
+    hello, event = streamed(tmp_path, journey)
+    assert event["event"] == "features-updated"
+    assert event["id"] == hello["id"]
+
+
+def test_a_stream_ends_when_its_key_is_revoked(tmp_path: Path) -> None:
+    async def journey(_server: Serving, client: httpx2.AsyncClient) -> list[Any]:
+        key = await sdk_key(client)
+        async with client.stream("GET", f"/sub/{key['key']}") as response:
+            told_events = events(response)
+            await anext(told_events)
+            await told_nothing(client, "DELETE", f"/auth/keys/{key['id']}")
+            return [each async for each in told_events]
+
+    assert streamed(tmp_path, journey) == []
+
+
+def test_streams_end_when_the_server_drains(tmp_path: Path) -> None:
+    async def journey(server: Serving, client: httpx2.AsyncClient) -> list[Any]:
+        key = (await sdk_key(client))["key"]
+        async with client.stream("GET", f"/sub/{key}") as response:
+            told_events = events(response)
+            await anext(told_events)
+            server.config.app.draining = True  # type: ignore[union-attr]
+            return [each async for each in told_events]
+
+    assert streamed(tmp_path, journey) == []
+
+
+def test_the_packed_payload_is_what_gzip_makes(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[bytes, bytes]:
+        await running(client, key="price")
+        path = f"/api/features/{(await sdk_key(client))['key']}"
+        plain = await client.get(path, headers={"Accept-Encoding": "gzip;q=0"})
+        async with client.stream("GET", path, headers={"Accept-Encoding": "gzip"}) as response:
+            packed = b"".join([each async for each in response.aiter_raw()])
+        return plain.content, packed
+
+    plain, packed = play(journey)
+    assert gzip.decompress(packed) == plain
