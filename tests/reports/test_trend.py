@@ -81,14 +81,14 @@ def test_share__accumulates_events_and_amounts_with_its_converters(world: World)
         assert counts == [(0, 0, 0.0), (20, 20, 40.0), (30, *later)]
 
 
-@pytest.mark.parametrize("kind", list(MetricType))
+@pytest.mark.parametrize("kind", ["conversion", "count", "sum", "revenue", "mean"])
 def test_long_series_of_steps__leave_none_out(
-    world: World, monkeypatch: pytest.MonkeyPatch, kind: MetricType
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     three_days(world)
     # A changed split takes a scan for each point, too.
     spec = replace(SPEC, phases=(phase(0, 0.5, 0.5), phase(1, 0.4, 0.6)))
-    metric = replace(REVENUE, type=kind)
+    metric = replace(REVENUE, type=MetricType(kind))
     question = Question(cumulative=False, grain="day")
     whole = world.answer(spec, question)
     scanned = trends.trend(world.store, whole, metric, "day")

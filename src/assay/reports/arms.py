@@ -20,7 +20,13 @@ _VALUES: Mapping[MetricType, Mean | Ratio] = {
     MetricType.SUM: Mean("total"),
     MetricType.REVENUE: Mean("total"),
     MetricType.MEAN: Ratio("total", "events"),
+    MetricType.RATIO: Ratio("total", "events"),
+    MetricType.RETENTION: Mean("converted"),
+    MetricType.FUNNEL: Mean("converted"),
+    MetricType.THRESHOLD: Mean("converted"),
 }
+#: Metrics of which a unit has one or none: shares.
+SHARES = frozenset({MetricType.CONVERSION, MetricType.RETENTION, MetricType.FUNNEL, MetricType.THRESHOLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,8 @@ class Tally:
     """The events of one metric over a set of units: exact counts, and the moments of the unit columns."""
 
     converters: int
-    events: int
+    events: float
+    """A whole number, but for a ratio whose denominator is a sum."""
     total: float
     moments: Moments
 
@@ -106,7 +113,7 @@ def merged(parts: Iterable[Tally]) -> Tally:
 
 def summarise(metric: MetricSpec, variant: VariantSpec, tally: Tally, alpha: float) -> ArmSummary:
     """Value and interval of one arm: Wilson for a share, Student for a mean, the delta method for a ratio."""
-    if metric.type is MetricType.CONVERSION:
+    if metric.type in SHARES:
         interval = one_proportion(tally.count, alpha=alpha)
         return ArmSummary(
             variant, tally, interval.value, _root(tally.moments.variance("converted")), interval

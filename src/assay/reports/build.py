@@ -5,9 +5,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from assay.errors import Invalid
 from assay.events.timestamps import EPOCH, micros
 from assay.eventstore.base import Arm, Bucket, EventStore, Measure, Scope
 from assay.reports.arms import EVERY_TYPE, measure_of, shown_variants, tallies
+from assay.reports.columns import ask_columns, is_plain
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
 from assay.reports.health import Evidence, examine
@@ -36,21 +38,25 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
     # The decision rests on all that the experiment declares, however few metrics are shown.
     declared = tuple(dict.fromkeys((*spec.metrics, primary)))
     every = tuple(dict.fromkeys((*declared, *wanted, conversion, *activity)))
-    measures = {measure.key: measure for measure in map(measure_of, every)}
+    end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
+    measures = {measure.key: measure for measure in map(measure_of, filter(is_plain, every))}
     arms = store.moments(scope, list(measures.values()))
+    by_metric = {metric: tallies(arms, measure_of(metric)) for metric in every if is_plain(metric)}
+    further = [metric for metric in every if not is_plain(metric)]
+    if further:
+        by_metric.update(ask_columns(store, scope, further, micros(end)))
     units = _units(spec, arms)
     shown, missing = _shown(spec, question, units)
     # The decision weighs every comparison, however few are shown.
     everyone, lacking = _shown(spec, replace(question, variant=None), units)
 
     def reported(metric: MetricSpec, variants: tuple[VariantSpec, ...]) -> MetricReport:
-        return report_metric(spec, metric, tallies(arms, measure_of(metric)), variants, alpha=alpha)
+        return report_metric(spec, metric, by_metric[metric], variants, alpha=alpha)
 
     whole = {metric: reported(metric, everyone) for metric in every}
     reports = whole if shown == everyone else {metric: reported(metric, shown) for metric in every}
     ratio = _sample_ratio(spec, arms)
     judged = tuple(whole[metric] for metric in declared)
-    end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
     begin = _begin(store, spec, scope)
     checks = examine(Evidence(spec, units, judged, ratio, begin, end))
     asked = [*(wanted if question.metrics is not None else ()), conversion]
@@ -158,6 +164,8 @@ def _conversion(event_type: str | None, like: MetricSpec | None) -> MetricSpec:
 
 
 def _metric(spec: ExperimentSpec, name: str) -> MetricSpec:
+    if any(name in (each.key, each.name) for each in spec.declared if each not in spec.metrics):
+        raise Invalid.field("metrics", f"{name} is a quantile, which reports do not compute")
     for metric in spec.metrics:
         if metric.key == name:
             return metric

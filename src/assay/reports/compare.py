@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from assay.reports.arms import ByVariant, merged, summarise, value_of
+from assay.reports.arms import SHARES, ByVariant, merged, summarise, value_of
 from assay.reports.report import Comparison, MetricReport
-from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType, VariantSpec
+from assay.reports.spec import ExperimentSpec, MetricSpec, VariantSpec
 from assay.reports.strata import Strata, comparable
 from assay.stats import Effect, Mean, Reason, compare, infer, stratify, two_proportions
 from assay.stats.contrast import nothing
@@ -62,12 +62,12 @@ def _effect(metric: MetricSpec, strata: Strata, alpha: float) -> Effect:
     if len(strata.pairs) > 1:
         pairs = [(pair.control.moments, pair.treatment.moments) for pair in strata.pairs]
         return infer(stratify(pairs, value), alpha=alpha)
-    if metric.type is MetricType.CONVERSION:
+    if metric.type in SHARES:
         return two_proportions(control.count, treatment.count, alpha=alpha)
     return compare(control.moments, treatment.moments, value, alpha=alpha)
 
 
 def _name(metric: MetricSpec) -> str:
-    if metric.type is MetricType.CONVERSION:
+    if metric.type in SHARES:
         return "pooled_z"
     return "mean" if isinstance(value_of(metric), Mean) else "ratio"

@@ -8,9 +8,10 @@ so that the chance of shipping any of them by luck stays at the level.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from assay.reports.arms import SHARES
 from assay.reports.health import FEWEST_DAYS, FEWEST_UNITS
 from assay.reports.report import Check, Comparison, Decision, Health, MetricReport, Verdict, Why
-from assay.reports.spec import Direction, ExperimentSpec, MetricType, Role, VariantSpec
+from assay.reports.spec import Direction, ExperimentSpec, Role, VariantSpec
 from assay.reports.wording import change, interval, p_value
 
 #: Converters and others that each arm must be expected to hold before a share is judged.
@@ -66,6 +67,13 @@ def _first(facts: Facts, alpha: float) -> _Answer:
         return Verdict.FIX, f"Do not read the effect yet. {ratio.sentence} Find the cause first.", None
     if facts.missing is not None:
         return Verdict.INCONCLUSIVE, facts.missing.sentence, None
+    if spec.uncomputed is not None:
+        name = spec.uncomputed.name
+        return (
+            waiting,
+            f"No verdict: the primary metric {name} is a quantile, which reports do not compute.",
+            None,
+        )
     tested = [each for each in facts.primary.comparisons if each.effect.p_value is not None]
     if not tested:
         reason = next(each.effect.reason for each in facts.primary.comparisons)
@@ -163,7 +171,7 @@ def _rejects(each: Comparison, report: MetricReport, alpha: float) -> bool:
 def _too_few(each: Comparison, report: MetricReport) -> bool:
     """Whether the normal approximation behind the test stands on too little."""
     fewest = min(each.control_tally.units, each.treatment_tally.units)
-    if report.metric.type is not MetricType.CONVERSION:
+    if report.metric.type not in SHARES:
         return fewest < _FEWEST_FOR_MEANS
     units = each.control_tally.units + each.treatment_tally.units
     share = (each.control_tally.converters + each.treatment_tally.converters) / units

@@ -10,6 +10,7 @@ from assay.catalog import editing, phases, preregistration
 from assay.catalog.database import ReadTx
 from assay.catalog.durations import microseconds
 from assay.catalog.tables import Experiment, Override, Phase
+from assay.reports.columns import is_computed
 from assay.reports.spec import (
     AnalysisSpec,
     CapSpec,
@@ -27,7 +28,6 @@ from assay.reports.spec import (
 )
 
 #: What the moments of one measure answer.
-_BY_MOMENTS = {MetricType.CONVERSION, MetricType.COUNT, MetricType.SUM, MetricType.REVENUE, MetricType.MEAN}
 
 
 def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
@@ -61,7 +61,7 @@ def spec_of(
         phases=tuple(_phase(row) for row in history),
         started_at=experiment.started_at,
         ended_at=experiment.ended_at,
-        metrics=tuple(metric for metric in declared if _is_plain(metric)),
+        metrics=tuple(filter(is_computed, declared)),
         target_sample_size=experiment.target_sample_size,
         significance_level=experiment.significance_level,
         power=experiment.power,
@@ -84,12 +84,6 @@ def spec_of(
 def _phase(row: Phase) -> PhaseSpec:
     dealt = ((each["id"], each["allocation"] if each["enabled"] else 0.0) for each in row.allocations)
     return PhaseSpec(row.number, row.started_at, row.ended_at, tuple(dealt))
-
-
-def _is_plain(metric: MetricSpec) -> bool:
-    """Whether the moments of one measure over all of a unit's events are the whole answer."""
-    timed = metric.opens or metric.closes is not None or metric.complete_only
-    return metric.type in _BY_MOMENTS and not (metric.where or timed or metric.cap)
 
 
 def _metric(stored: Mapping[str, Any]) -> MetricSpec:

@@ -186,7 +186,7 @@ class PhaseSpec:
 class ExperimentSpec:
     """An experiment as the report sees it. `variants` holds every arm that ever was, in display order.
 
-    `declared` are all metrics of the experiment, `metrics` those of the kinds that moments alone can answer.
+    `declared` are all metrics of the experiment, `metrics` those that reports compute.
     `activation` is the event a unit must have to be analysed. `plan_hash` is that of the frozen plan,
     `deviations` are what was done otherwise since.
     """
@@ -222,6 +222,12 @@ class ExperimentSpec:
         """The arm that the others are compared with."""
         chosen = [variant for variant in self.variants if variant.is_control]
         return next(iter(chosen or self.variants), None)
+
+    @property
+    def uncomputed(self) -> MetricSpec | None:
+        """The primary metric, if it is one that reports do not compute."""
+        chosen = [metric for metric in self.declared if metric.role is Role.PRIMARY]
+        return next((metric for metric in chosen if metric not in self.metrics), None)
 
     @property
     def primary(self) -> MetricSpec | None:

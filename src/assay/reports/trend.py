@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
 
-from assay.events.timestamps import EPOCH
+from assay.events.timestamps import EPOCH, micros
 from assay.eventstore.base import Bucket, EventStore, SeriesPoint
 from assay.reports.arms import COLUMNS, NOTHING, ArmSummary, ByVariant, Tally, measure_of, tallies, value_of
 from assay.reports.build import scope_of
+from assay.reports.columns import ask_columns, is_plain
 from assay.reports.compare import report_metric
 from assay.reports.question import Grain
 from assay.reports.report import Point, Report, Trend
@@ -33,10 +34,11 @@ def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -
     rows = store.series(scope_of(spec, question), measure_of(metric), Bucket(grain))
     starts = [start for start in sorted({row.bucket for row in rows}) if not _before(start, report, grain)]
     steady = len({spec.weights(phase.number) for phase in spec.phases}) <= 1
-    if metric.type is MetricType.CONVERSION and steady:
+    plain = is_plain(metric)
+    if plain and metric.type is MetricType.CONVERSION and steady:
         counted = _counted(rows, cumulative=question.cumulative)
         found = {start: counted[start] for start in starts}
-    elif len(starts) > MOST_POINTS and not question.cumulative:
+    elif plain and len(starts) > MOST_POINTS and not question.cumulative:
         return Trend(tuple(_sums(report, metric, grain, rows)), len(starts), compared=False)
     else:
         shown = _thinned(starts, MOST_POINTS)
@@ -96,9 +98,11 @@ def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, gr
     if not question.cumulative:
         begin = begin if question.start is None else max(begin, question.start)
         question = replace(question, start=begin)
+    scope = scope_of(report.spec, replace(question, end=until))
+    if not is_plain(metric):
+        return ask_columns(store, scope, [metric], micros(until))[metric]
     measure = measure_of(metric)
-    arms = store.moments(scope_of(report.spec, replace(question, end=until)), [measure])
-    return tallies(arms, measure)
+    return tallies(store.moments(scope, [measure]), measure)
 
 
 def _counted(rows: Iterable[SeriesPoint], *, cumulative: bool) -> dict[int, ByVariant]:
