@@ -1,7 +1,7 @@
 """The control plane put together; imported when it is first asked for something."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from assay import __version__
 from assay.api.app import create_api
@@ -20,9 +20,17 @@ from assay.telemetry import Telemetry
 
 
 def build(
-    settings: Settings, stores: Stores, routes: Sequence[Route], telemetry: Telemetry, uses: KeyUse
+    settings: Settings,
+    stores: Stores,
+    routes: Sequence[Route],
+    telemetry: Telemetry,
+    uses: KeyUse,
+    closing: Callable[[], bool],
 ) -> Application:
-    """API and dashboard over the open stores; `routes` are the hot ones, for the API page."""
+    """API and dashboard over the open stores; `routes` are the hot ones, for the API page.
+
+    `closing` says whether the server is about to end.
+    """
 
     def analysed(report: Report, seconds: float) -> None:
         significant = any(each.significant for each in report.primary.comparisons)
@@ -67,6 +75,7 @@ def build(
             installation=lambda: _installation(stores),
             anonymous=anonymous,
             analysed=analysed,
+            closing=closing,
         )
     )
     return Entrance(pages, api)

@@ -182,7 +182,9 @@ class Application:
             ),
         )
         control = OnDemand(
-            lambda: import_module("assay.control").build(settings, stores, routes, telemetry, self._uses)
+            lambda: import_module("assay.control").build(
+                    settings, stores, routes, telemetry, self._uses, lambda: self.draining
+                )
         )
         return HotPath(
             routes,

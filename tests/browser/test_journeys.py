@@ -262,6 +262,15 @@ def test_events_appear_as_they_arrive(furnished: Server, reader: Readers) -> Non
     expect(page.locator("#live-state")).to_have_text("Paused")
 
 
+def test_an_open_stream_does_not_keep_a_server_from_ending(server: Server, reader: Readers) -> None:
+    someone = reader(server)
+    page = someone.open("/ui/events")
+    expect(page.locator("#live-state")).to_have_text("Live")
+    assert server.stop(seconds=15) == 0
+    page.goto("about:blank")
+    someone.watched.wrong.clear()
+
+
 @pytest.mark.parametrize("width", [1280, 360])
 def test_names_of_an_attacker_are_text_everywhere(furnished: Server, reader: Readers, width: int) -> None:
     with furnished.client() as client:

@@ -112,7 +112,7 @@ def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
         with stores.database.writing(Actor("test"), utc_now()) as tx:
             for role in Role:
                 secrets[role.value] = keys.create(tx, keys.KeyInput(name=f"{role} key", role=role))[1]
-        app = build(settings, stores, [], Telemetry(), keys.KeyUse())
+        app = build(settings, stores, [], Telemetry(), keys.KeyUse(), lambda: False)
         return House(app, stores, secrets)
 
     yield make

@@ -195,6 +195,7 @@ class Dashboard:
             sessions=self._sessions,
             shelf=self._shelf,
             tickets=self._tickets,
+            resumed_after=request.headers.get("last-event-id", ""),
             request_id=request.scope.get("assay.request_id"),
         )
 

@@ -33,8 +33,7 @@ class Seen(NamedTuple):
 def shown(visit: Visit) -> Response:
     """The page, with the latest events; a stream brings the next ones."""
     which = _which(visit)
-    visit.parts.flush()
-    found, _ = visit.parts.store.events(which, _SHOWN)
+    found = _look(visit, which)
     return render(
         visit,
         "events.html",
@@ -55,30 +54,37 @@ def shown(visit: Visit) -> Response:
 
 
 def stream(visit: Visit) -> Response:
-    """Rows of the table as they come, as server-sent events."""
+    """Rows of the table as they come, as server-sent events; after a break it goes on where it was."""
+    if visit.parts.closing():
+        return Response(
+            status_code=204, headers={"Connection": "close"}
+        )  # a browser does not ask again at once
     which = _which(visit)
-    visit.parts.flush()
-    found, _ = visit.parts.store.events(which, _SHOWN)
+    last = visit.resumed_after
+    if last.isascii() and last.isdigit():
+        shown = int(last)
+    else:
+        shown = max((each.seq for each in _look(visit, which)), default=-1)
     return StreamingResponse(
-        _arriving(visit, which, {each.seq for each in found}),
+        _arriving(visit, which, shown),
         media_type="text/event-stream",
         headers={**HEADERS, "X-Accel-Buffering": "no"},
     )
 
 
-async def _arriving(visit: Visit, which: EventFilter, known: set[int]) -> AsyncIterator[bytes]:
-    """New events in the order in which they came; a comment now and then shows that the line is open."""
-    yield b"retry: 1000\n\n"
-    for beat in range(int(_LONGEST / _PAUSE)):
+async def _arriving(visit: Visit, which: EventFilter, shown: int) -> AsyncIterator[bytes]:
+    """New events as they came in; a comment in between finds out whether anybody listens."""
+    yield b"retry: 500\n\n"
+    for _ in range(int(_LONGEST / _PAUSE)):
         await asyncio.sleep(_PAUSE)
+        if visit.parts.closing() or not visit.still_may():
+            return
         found = await run_in_threadpool(_look, visit, which)
-        fresh = [each for each in reversed(found) if each.seq not in known]
-        known = {each.seq for each in found}
-        for each in fresh:
+        for each in sorted((each for each in found if each.seq > shown), key=lambda each: each.seq):
             row = templates().get_template("_event.html").render(each=_seen(visit, each))
-            yield f"event: seen\ndata: {json.dumps(row)}\n\n".encode()
-        if not fresh and beat % 15 == 14:
-            yield b": still here\n\n"
+            shown = each.seq
+            yield f"id: {each.seq}\nevent: seen\ndata: {json.dumps(row)}\n\n".encode()
+        yield b":\n\n"
 
 
 def _look(visit: Visit, which: EventFilter) -> list[StoredEvent]:

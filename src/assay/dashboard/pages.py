@@ -87,6 +87,7 @@ class Visit:
     shelf: Shelf
     tickets: Tickets
     request_id: str | None = None
+    resumed_after: str = ""
 
     @property
     def now(self) -> datetime:
@@ -107,6 +108,13 @@ class Visit:
             key_id=key.id if key is not None and key.id else None,
             request_id=self.request_id,
         )
+
+    def still_may(self) -> bool:
+        """Whether the key they came with is in force still; anonymous readers stay."""
+        session = self.session
+        if session is None:
+            return True
+        return self.parts.published.keys.find(session.secret, self.parts.clock()) is not None
 
     @property
     def edits(self) -> bool:

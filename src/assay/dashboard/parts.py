@@ -44,7 +44,8 @@ class Parts:
 
     `flush` returns, in a thread, once everything acknowledged before the call can be read from `store`.
     `clock` gives microseconds UTC. `anonymous` is what a visitor without a key may do. `analysed` hears of
-    each report and the seconds it took. `installation` says how this process and its stores are.
+    each report and the seconds it took. `installation` says how this process and its stores are; `closing`
+    whether the server is about to end.
     """
 
     database: Database
@@ -57,6 +58,7 @@ class Parts:
     installation: Callable[[], Installation]
     anonymous: frozenset[Right] = frozenset()
     max_body: int = 1024 * 1024
+    closing: Callable[[], bool] = field(default=lambda: False)
     analysed: Callable[[Report, float], None] = field(default=lambda _report, _seconds: None)
 
 

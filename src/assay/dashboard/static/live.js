@@ -30,7 +30,11 @@ function open() {
   source = new EventSource(rows.dataset.stream);
   source.addEventListener("open", () => say("Live", "good"));
   source.addEventListener("seen", (event) => add(JSON.parse(event.data)));
-  source.addEventListener("error", () => say("Connecting again …", "careful"));
+  source.addEventListener("error", () => {
+    // A stream ends now and then on purpose; only what lasts is worth a word.
+    if (source && source.readyState === EventSource.CLOSED) setTimeout(() => { if (source) { close(); open(); } }, 3000);
+    setTimeout(() => { if (source && source.readyState !== EventSource.OPEN) say("Connecting again …", "careful"); }, 3000);
+  });
 }
 
 function close() {
