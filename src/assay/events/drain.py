@@ -23,7 +23,6 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from assay.durable.priority import give_way
 from assay.durable.writer import SqliteWriter, open_reader, unavailable
 from assay.errors import AssayError, Invalid, Unavailable
 from assay.events.notes import Notes, Rejections
@@ -222,7 +221,6 @@ class Drain:
     # The thread.
 
     def _run(self) -> None:
-        give_way()
         pause = _IDLE
         while True:
             self._kick.wait(pause)
