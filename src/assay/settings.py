@@ -87,6 +87,10 @@ def postgres_url(setting: str, text: str) -> PostgresUrl:
         if value and said.get(name, value) != value:
             raise Invalid.field(setting, f"gives {name} twice, before the ? and after it")
     place = {name: said.get(name, "") or value for name, value in in_front.items()}
+    if not place["dbname"]:
+        raise Invalid.field(
+            setting, "names no database: write its name at the end, postgresql://user:password@host/database"
+        )
     places = _places(setting, place["host"], said.get("port", ""))
     socket = place["host"] if unquote(place["host"]).startswith("/") else ""
     seconds = _seconds(setting, said.get("connect_timeout", ""))
@@ -214,8 +218,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     events_url: Annotated[
         str,
         Meta(
-            description="Events: a `postgresql://` URL. Empty: beside the database, in the same PostgreSQL "
-            "or in a DuckDB file."
+            description="Events: empty (beside the database, in the same PostgreSQL or in a DuckDB file) or "
+            "the URL of `DATABASE_URL`; this version takes nothing else."
         ),
     ] = ""
     report_database_url: Annotated[

@@ -146,6 +146,7 @@ def lasting(postgres_url: str) -> Iterator[Catalog]:
         ("DO $$ BEGIN RAISE serialization_failure; END $$", "database_busy"),
         ("DO $$ BEGIN RAISE deadlock_detected; END $$", "database_busy"),
         ("DO $$ BEGIN RAISE disk_full; END $$", "database_full"),
+        ("DO $$ BEGIN RAISE too_many_connections; END $$", "database_connections"),
         ("DO $$ BEGIN RAISE insufficient_privilege; END $$", "database_forbids"),
     ],
 )

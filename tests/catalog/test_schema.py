@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -18,7 +19,7 @@ from sqlalchemy import text
 from assay.catalog import schema
 from assay.catalog.database import open_engine, sqlite_url
 from assay.catalog.tables import Table
-from assay.errors import Conflict
+from assay.errors import Conflict, Unavailable
 from catalog.conftest import file_of
 from postgresql import Postgres
 
@@ -58,6 +59,14 @@ def _layout_of_a_server(url: str) -> dict[str, object]:
             table: [sorted(map(str, connection.execute(each, [table]).fetchall())) for each in questions]
             for (table,) in tables
         }
+
+
+def run(url: str, *statements: str) -> None:
+    engine = open_engine(url, read_only=False)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
 
 
 def by_the_chain(url: str) -> None:
@@ -176,6 +185,58 @@ def test_many_that_start_at_once_migrate_once(postgres_url: str) -> None:
         thread.join()
     assert failures == []
     assert schema.is_current(postgres_url)
+
+
+@pytest.mark.parametrize("names", [["users"], ["audit", "other", "templates"]])
+def test_names_that_another_program_uses_are_refused(empty_url: str, names: list[str]) -> None:
+    run(empty_url, *(f"CREATE TABLE {name} (id INT)" for name in names))
+    with pytest.raises(Conflict) as caught:
+        schema.migrate(empty_url)
+    taken = ", ".join(name for name in names if name != "other")
+    assert caught.value.code == "database_taken"
+    assert f"with names that Assay uses: {taken}. Give Assay an empty database" in caught.value.detail
+    assert set(layout(empty_url)) == set(names)
+
+
+def test_another_program_that_uses_alembic_is_told_from_a_newer_version(empty_url: str) -> None:
+    run(
+        empty_url,
+        "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+        "INSERT INTO alembic_version VALUES ('ae1027a6acf')",
+    )
+    with pytest.raises(Conflict, match="names that Assay uses: alembic_version"):
+        schema.migrate(empty_url)
+
+
+def test_other_tables_of_another_program_are_left_alone_and_mentioned(empty_url: str) -> None:
+    run(empty_url, "CREATE TABLE other (id INT)")
+    with structlog.testing.capture_logs() as logged:
+        schema.migrate(empty_url)
+    assert [(each["event"], each["tables"]) for each in logged] == [("database.shared", "other")]
+    assert {"other", *Table.metadata.tables} < set(layout(empty_url))
+
+
+def test_a_server_that_lost_a_table_is_neither_current_nor_migrated(postgres_url: str) -> None:
+    schema.migrate(postgres_url)
+    run(postgres_url, "DROP TABLE leases", "DROP TABLE templates")
+    for work in (schema.is_current, schema.migrate):
+        with pytest.raises(Conflict, match="has lost these tables since: leases, templates") as caught:
+            work(postgres_url)
+        assert caught.value.code == "database_incomplete"
+
+
+def test_who_may_not_create_tables_hears_what_to_grant(postgres: Postgres, postgres_url: str) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute(f'CREATE ROLE "{name}" LOGIN')
+    mine = postgres_url.replace("postgres@", f"{name}@")
+    with pytest.raises(Unavailable, match=f"GRANT CREATE ON SCHEMA public TO {name}") as caught:
+        schema.migrate(mine)
+    assert caught.value.code == "database_forbids"
+    with pytest.raises(Unavailable, match="no schema that the user"):
+        schema.migrate(f"{mine}?options=-c%20search_path%3Dassay")
+    run(postgres_url, f'CREATE SCHEMA assay AUTHORIZATION "{name}"')
+    schema.migrate(f"{mine}?options=-c%20search_path%3Dassay")
+    run(postgres_url, f'DROP OWNED BY "{name}"', f'DROP ROLE "{name}"')
 
 
 def test_a_server_without_unicode_is_refused(postgres: Postgres) -> None:

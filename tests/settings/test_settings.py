@@ -91,6 +91,8 @@ def test_both_drivers__find_a_socket(postgres: Postgres) -> None:
         ("postgresql://u:secret?x@h/db", "%40"),
         ("postgresql://u:secret#x@h/db", "%40"),
         ("postgresql://u:secret@h/db?user=v", "gives user twice"),
+        ("postgresql://u:secret@h", "names no database"),
+        ("postgresql://u:secret@h:5432/?sslmode=require", "names no database"),
         ("postgresql://u:secret@h/db?connect_timeout=soon", "connect_timeout must be 1 to 600"),
         ("mysql://u:secret@h/db", "mysql://… is not a database"),
         ("secret", "postgresql://user:password@host/database"),

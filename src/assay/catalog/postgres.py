@@ -109,9 +109,10 @@ _SENTENCES = {
     "25P03": ("database_timeout", "The transaction was left waiting too long: nothing was stored.", 2),
     "25006": ("database_read_only", "The database is read-only: nothing was stored.", 5),
     "53100": ("database_full", "The disk of the database is full: nothing was stored.", 5),
-    "53300": ("database_full", "The database takes no more connections.", 2),
+    "53300": ("database_connections", "The database takes no more connections ({said}).", 2),
     "42P01": ("database_not_migrated", "The database lacks tables: run assay migrate.", 5),
     "42703": ("database_not_migrated", "The database lacks columns: run assay migrate.", 5),
+    "42P07": ("database_taken", "The database holds something else of that name: {said}.", 5),
     "42501": ("database_forbids", "The database does not let this user do that: {said}.", 5),
 }
 

@@ -10,12 +10,15 @@ import functools
 import sqlite3
 from pathlib import Path
 
+import structlog
 from sqlalchemy import Connection, inspect, text
 
 from assay.catalog import postgres
 from assay.catalog.database import open_engine, spoken_errors
 from assay.catalog.tables import Table
-from assay.errors import Conflict
+from assay.errors import Conflict, Unavailable
+
+_log = structlog.get_logger("assay.catalog")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -37,13 +40,16 @@ def _revisions() -> frozenset[str]:
 def is_current(database: str | Path) -> bool:
     """Whether the SQLite file, or the PostgreSQL with this URL, already has the newest tables.
 
-    Raises `Unavailable` for a PostgreSQL that cannot be asked.
+    Raises `Unavailable` for a PostgreSQL that cannot be asked, and `Conflict` for one that has lost tables.
     """
     if isinstance(database, str) and postgres.is_url(database):
         engine = open_engine(database, read_only=True, prepared=False)
         try:
             with spoken_errors(), engine.connect() as connection:
-                return _revision(connection) == head()
+                if _revision(connection) != head():
+                    return False
+                _expect_whole(connection)
+                return True
         finally:
             engine.dispose()
     if not Path(database).exists():
@@ -60,8 +66,9 @@ def is_current(database: str | Path) -> bool:
 def migrate(url: str) -> None:
     """Bring the database to the newest revision, in one transaction; others that start meanwhile wait.
 
-    Raises `Conflict` for a database that a newer version of the program has migrated, or that cannot hold
-    every text, and `Unavailable` for a PostgreSQL that cannot be used.
+    Tables of other programs stay as they are. Raises `Conflict` for a database that a newer version of the
+    program has migrated, that cannot hold every text, that has lost tables, or where other programs use the
+    same names; and `Unavailable` for a PostgreSQL that cannot be used.
     """
     engine = open_engine(url, read_only=False, prepared=False)
     server = postgres.is_url(url)
@@ -72,14 +79,13 @@ def migrate(url: str) -> None:
                 _expect_unicode(connection)
             revision = _revision(connection)
             if revision == head():
+                _expect_whole(connection)
                 return
-            if revision is not None and revision not in _revisions():
-                raise Conflict(
-                    f"The database has revision {revision}, which this version of Assay does not know "
-                    f"(its newest is {head()}): start the version that made it, or one that is newer.",
-                    code="database_newer",
-                )
-            if inspect(connection).get_table_names():
+            if revision not in _revisions():
+                _expect_ours(connection, revision)
+            if server:
+                _expect_right_to_create(connection)
+            if inspect(connection).has_table("alembic_version"):
                 _upgrade(connection)
             else:
                 _create(connection)
@@ -93,6 +99,63 @@ def _revision(connection: Connection) -> str | None:
         return None
     found: str | None = connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
     return found
+
+
+def _expect_whole(connection: Connection) -> None:
+    """Refuse a database whose newest tables are not all there: nothing here could bring them back."""
+    lost = sorted(set(Table.metadata.tables) - set(inspect(connection).get_table_names()))
+    if lost:
+        raise Conflict(
+            f"The database was brought to revision {head()}, and has lost these tables since: "
+            f"{', '.join(lost)}. Restore a backup of it.",
+            code="database_incomplete",
+        )
+
+
+def _expect_ours(connection: Connection, revision: str | None) -> None:
+    """Refuse tables of somebody else with names that are needed here, and tables of a newer version."""
+    found = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    taken = sorted(found & set(Table.metadata.tables))
+    if revision is not None and taken:
+        raise Conflict(
+            f"The database has revision {revision}, which this version of Assay does not know "
+            f"(its newest is {head()}): start the version that made it, or one that is newer.",
+            code="database_newer",
+        )
+    if revision is not None:
+        taken = ["alembic_version"]
+    if taken:
+        raise Conflict(
+            "The database holds tables of another program with names that Assay uses: "
+            f"{', '.join(taken)}. Give Assay an empty database, or, on PostgreSQL, a schema of its own with "
+            "?options=-c%20search_path%3Dassay at the end of the URL.",
+            code="database_taken",
+        )
+    if found:
+        shown = ", ".join(sorted(found)[:10])
+        _log.warning("database.shared", reason="tables of another program are left as they are", tables=shown)
+
+
+def _expect_right_to_create(connection: Connection) -> None:
+    user, schema, path = connection.execute(
+        text(
+            "SELECT quote_ident(current_user), quote_ident(current_schema()), current_setting('search_path')"
+        )
+    ).one()
+    if schema is None:
+        raise Unavailable(
+            f"The database has no schema that the user {user} may use (search_path is {path}): CREATE SCHEMA "
+            f"assay AUTHORIZATION {user}, and name it by ?options=-c%20search_path%3Dassay in the URL.",
+            code="database_forbids",
+            retry_after=5,
+        )
+    if not connection.scalar(text("SELECT has_schema_privilege(current_schema(), 'CREATE')")):
+        raise Unavailable(
+            f"The user {user} may not create tables in the schema {schema}: GRANT CREATE ON SCHEMA {schema} "
+            f"TO {user}, or make {user} the owner of the database.",
+            code="database_forbids",
+            retry_after=5,
+        )
 
 
 def _expect_unicode(connection: Connection) -> None:
