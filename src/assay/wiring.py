@@ -183,8 +183,8 @@ class Application:
         )
         control = OnDemand(
             lambda: import_module("assay.control").build(
-                    settings, stores, routes, telemetry, self._uses, lambda: self.draining
-                )
+                settings, stores, routes, telemetry, self._uses, lambda: self.draining
+            )
         )
         return HotPath(
             routes,

@@ -25,8 +25,8 @@ class Arm(NamedTuple):
     name: str
     place: int
     units: int
-    converters: int
-    events: int
+    converters: float
+    events: float
     total: str
     value: str
     interval: str
