@@ -219,8 +219,7 @@ class SqliteAssignments:
             if isinstance(each, Record):
                 self._remember(each)
             else:
-                for record in each:
-                    self._remember(record)
+                self._recent.put_all(each)
 
     def _slowly(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._slow_guard:

@@ -219,19 +219,25 @@ class AssignmentRoutes:
             experiments = [each for each in ruleset.by_id.values() if each.status is Status.RUNNING]
         else:
             experiments = [self.experiment(reference) for reference in dict.fromkeys(body.experiments)]
-        users = body.units or [BulkUnit(user_id) for user_id in dict.fromkeys(body.user_ids)]
-        self._check_pairs(len(users) * len(experiments), "user_ids" if body.user_ids else "units")
-        name = "user_ids[{}]" if body.user_ids else "units[{}].user_id"
-        for position, user in enumerate(users):
-            text_id(user.user_id, name.format(position), self.max_name)
-        answers = await self._assign_many(users, experiments, body.context, request.now)
+        name = "user_ids" if body.user_ids else "units"
+        user_ids = list(dict.fromkeys(body.user_ids)) or [unit.user_id for unit in body.units]
+        self._check_pairs(len(user_ids) * len(experiments), name)
+        for position, user_id in enumerate(user_ids):
+            if not 0 < len(user_id) <= self.max_name or "\0" in user_id:
+                text_id(user_id, f"{name}[{position}]{'' if body.user_ids else '.user_id'}", self.max_name)
+        servings = [self.assigner.serving(experiment) for experiment in experiments]
+        answers = None
+        if body.user_ids:
+            answers = await self.assigner.answer_all(servings, user_ids, body.context, request.now)
+        if answers is None:
+            users = body.units or [BulkUnit(user_id) for user_id in user_ids]
+            answers = await self._assign_many(users, servings, body.context, request.now)
         return Response(200, b'{"assignments":[%s],"total":%d}' % (b",".join(answers), len(answers)))
 
     async def _assign_many(
-        self, users: list[BulkUnit], experiments: list[Experiment], context: Context, now: int
+        self, users: list[BulkUnit], servings: list[Serving], context: Context, now: int
     ) -> list[bytes]:
         assigner = self.assigner
-        servings = [assigner.serving(experiment) for experiment in experiments]
         asked: list[tuple[Serving, str, str | None, Context]] = []
         for user in users:
             seen = {**context, **user.context} if user.context else context
