@@ -45,9 +45,9 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal."""
+        self._application.draining = True  # whoever sent it: what lasts, such as a stream, ends by this
         if sig == signal.SIGTERM and self._asked_at is None and self.started:
             self._asked_at = time.monotonic()
-            self._application.draining = True
             self._captured_signals.append(sig)
         else:
             super().handle_exit(sig, frame)

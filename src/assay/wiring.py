@@ -186,9 +186,11 @@ class Application:
                 settings, stores, routes, telemetry, self._uses, lambda: self.draining
             )
         )
+        streams = Streams(features, control, closing=lambda: self.draining, clock=microseconds)
+        telemetry.watch("assay_sdk_streams", "Open streams of SDKs.", lambda: streams.open)
         return HotPath(
             routes,
-            Streams(features, control, closing=lambda: self.draining, clock=microseconds),
+            streams,
             stores.published,
             anonymous=anonymous_rights(settings.anonymous_role),
             max_body=settings.max_body_bytes,

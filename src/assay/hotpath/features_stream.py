@@ -75,6 +75,11 @@ class Streams:
         self._awaited: set[asyncio.Event] = set()
         self._looking: asyncio.Task[None] | None = None
 
+    @property
+    def open(self) -> int:
+        """Streams that are open now."""
+        return len(self._awaited)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what belongs here, pass on the rest."""
         if scope["type"] == "http":

@@ -1,0 +1,204 @@
+"""SDKs that nobody here wrote, against a real server process."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from growthbook import GrowthBook, feature_repo
+from openfeature import api
+from openfeature.contrib.provider.ofrep import OFREPProvider
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.exception import ErrorCode
+from openfeature.flag_evaluation import Reason
+
+from live import Server, until
+
+CONDITION = {"country": {"$in": ["US", "DE"]}, "version": {"$vgte": "2.0.0"}}
+
+
+def made(client: httpx2.Client, key: str, **fields: Any) -> dict[str, Any]:
+    body = {
+        "name": key,
+        "key": key,
+        "status": "running",
+        "variants": [
+            {"name": "control", "allocation": 0.4},
+            {"name": "blue", "allocation": 0.6, "config": {"colour": "blue"}},
+        ],
+        **fields,
+    }
+    answer = client.post("/api/v1/experiments", json=body)
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def sdk_key(client: httpx2.Client) -> dict[str, Any]:
+    answer = client.post("/auth/keys", json={"name": "app", "role": "client"})
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.fixture
+def growthbook() -> Iterator[None]:
+    """The SDK keeps what it has loaded for the whole process."""
+    feature_repo.clear_cache()
+    yield
+    feature_repo.clear_cache()
+
+
+def attributes(number: int) -> dict[str, Any]:
+    return {
+        "country": ("US", "DE", "FR")[number % 3],
+        "version": ("1.9.0", "2.0.0", "2.10.1", "2.0.0-beta")[number % 4],
+        "account_id": f"acme-{number % 40}",
+    }
+
+
+@pytest.mark.usefixtures("growthbook")
+def test_growthbook__loads_our_payload_and_gives_what_the_server_gives(server: Server) -> None:
+    with server.client() as client:
+        made(client, "plain")
+        made(client, "targeted", condition=CONDITION)
+        made(client, "small", traffic_allocation=0.3)
+        made(client, "team", unit="account_id")
+        made(client, "forced", condition={"country": "nowhere"})
+        made(client, "hidden", status="draft")
+        made(client, "won")
+        assert client.post("/api/v1/experiments/won/stop", json={"winner": "blue"}).status_code == 200
+        for user in ("user-3", "user-8"):
+            path = f"/api/v1/experiments/forced/overrides/{user}"
+            assert client.put(path, json={"variant": "blue"}).status_code in {200, 201}
+        keys = ["plain", "targeted", "small", "team", "forced", "hidden", "won"]
+        sdk = GrowthBook(api_host=server.url, client_key=sdk_key(client)["key"])
+        sdk.load_features()
+        compared: dict[str, set[str]] = {key: set() for key in keys}
+        for number in range(200):
+            user, known = f"user-{number}", attributes(number)
+            sdk.set_attributes({"id": user, **known})
+            local = {key: sdk.get_feature_value(key, None) for key in keys}
+            for key, value in local.items():
+                answer = client.post(
+                    f"/api/v1/experiments/{key}/assign",
+                    json={"user_id": user, "context": known, "units": {"account_id": known["account_id"]}},
+                ).json()
+                served = (answer["config"] or answer["variant"]) if answer["assigned"] else None
+                assert value == served, (key, user, known)
+                compared[key].add(str(value))
+    both = {"control", "{'colour': 'blue'}"}
+    assert compared["plain"] == compared["team"] == both
+    assert compared["targeted"] == compared["small"] == {*both, "None"}
+    assert compared["forced"] == {"None", "{'colour': 'blue'}"}
+    assert compared["hidden"] == {"None"}
+    assert compared["won"] == {"{'colour': 'blue'}"}
+
+
+@pytest.mark.usefixtures("growthbook")
+def test_growthbook__hears_of_a_change_and_asks_again(server: Server) -> None:
+    with server.client() as client:
+        made(client, "first")
+        sdk = GrowthBook(api_host=server.url, client_key=sdk_key(client)["key"], attributes={"id": "ada"})
+        sdk.load_features()
+        assert set(sdk.get_features()) == {"first"}
+        sdk.start_auto_refresh()
+
+        def connected() -> bool:
+            return "\nassay_sdk_streams 1.0\n" in client.get("/metrics").text
+
+        def changed() -> bool:
+            return "second" in sdk.get_features()
+
+        try:
+            until(connected, "the SDK listens")
+            made(client, "second")
+            until(changed, "the SDK has the new feature", 20)
+        finally:
+            sdk.stop_auto_refresh(timeout=1)
+
+
+@pytest.mark.usefixtures("growthbook")
+def test_growthbook__remote_evaluation_gives_what_is_on_record_and_tracks_it(server: Server) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    def viewed(experiment: Any, result: Any, user_context: Any) -> None:
+        seen.append((experiment.key, result.key, user_context.attributes["id"]))
+
+    with server.client() as client:
+        made(client, "plain")
+        sdk = GrowthBook(
+            api_host=server.url,
+            client_key=sdk_key(client)["key"],
+            attributes={"id": "ada"},
+            remote_eval=True,
+            on_experiment_viewed=viewed,
+        )
+        sdk.load_features()
+        value = sdk.get_feature_value("plain", None)
+        stored = client.get("/api/v1/experiments/plain/assignment/ada").json()
+    assert value == (stored["config"] or stored["variant"])
+    assert seen == [("plain", stored["variant_key"], "ada")]
+
+
+def test_openfeature__a_provider_reads_every_type_and_every_error(server: Server) -> None:
+    with server.client() as client:
+        kinds = {"on": True, "text": "red", "count": 7, "share": 0.25}
+        for key, value in kinds.items():
+            made(client, key, variants=[{"name": "only", "allocation": 1, "config": {"value": value}}])
+        made(client, "shape", variants=[{"name": "only", "allocation": 1, "config": {"a": [1]}}])
+        made(client, "targeted", condition=CONDITION)
+        key = sdk_key(client)["key"]
+
+    def headers() -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    api.set_provider(OFREPProvider(server.url, headers_factory=headers))
+    try:
+        flags = api.get_client()
+        ada = EvaluationContext("ada", {"country": "US", "version": "2.1.0"})
+        assert flags.get_boolean_value("on", default_value=False, evaluation_context=ada) is True
+        assert flags.get_string_value("text", "code", ada) == "red"
+        assert flags.get_integer_value("count", 1, ada) == 7
+        assert flags.get_float_value("share", 1.0, ada) == 0.25
+        assert flags.get_object_value("shape", {}, ada) == {"a": [1]}
+        inside = flags.get_string_details("targeted", "code", ada)
+        outside = flags.get_string_details("targeted", "code", EvaluationContext("eve", {"country": "FR"}))
+        assert (inside.reason, inside.variant != "") == (Reason.SPLIT, True)
+        assert (outside.value, outside.reason) == ("code", Reason.UNKNOWN)
+        assert outside.flag_metadata["reason"] == "not_in_segment"
+        unknown = flags.get_string_details("nothing", "code", ada)
+        assert (unknown.value, unknown.error_code) == ("code", ErrorCode.FLAG_NOT_FOUND)
+        nobody = flags.get_string_details("text", "code", EvaluationContext(None, {"country": "US"}))
+        assert (nobody.value, nobody.error_code) == ("code", ErrorCode.TARGETING_KEY_MISSING)
+    finally:
+        api.clear_providers()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_with_open_streams_ends_at_once(server: Server, sent: signal.Signals) -> None:
+    with server.client() as client:
+        key = sdk_key(client)["key"]
+    ended = threading.Event()
+    connected = threading.Event()
+
+    def listen() -> None:
+        with httpx2.stream("GET", f"{server.url}/sub/{key}", timeout=60) as response:
+            for line in response.iter_lines():
+                if line:
+                    connected.set()
+        ended.set()
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    assert connected.wait(20)
+    process = server.process
+    assert process is not None
+    process.send_signal(sent)
+    assert ended.wait(5), "the stream did not end"
+    until(lambda: process.poll() is not None, "the server has ended", 10)
+    listener.join(5)
+    assert "Traceback" not in server.output()
+    server.process = None
