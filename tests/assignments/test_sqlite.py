@@ -201,3 +201,22 @@ def test_a_row_imported_again_at_another_time_is_known(
     again = store.import_records([[(1, Record(1, "u", 10, 1, NOW + 5))]], conflicts.append)
     assert (again.inserted, again.known, again.conflicts, conflicts) == (0, 1, 0, [])
     assert run(store.find(1, "u")) == Record(1, "u", 10, 0, NOW)
+
+
+def test_a_record_erased_before_its_caller_was_told__is_not_remembered(
+    small: Callable[[int], SqliteAssignments], run: Run
+) -> None:
+    store = small(100)
+
+    async def erase_meanwhile() -> None:
+        future = store.put(Record(1, "u", 10, 0, NOW))
+        # The loop is held up here, so that the record is stored and erased before it hears of either: the first
+        # removal may come before the commit, the last comes after it.
+        removed = [store.erase("u") for _ in range(3)]
+        assert sum(removed) == 1
+        await future
+        await asyncio.sleep(0)
+
+    run(erase_meanwhile())
+    assert run(store.find(1, "u")) is None
+    assert store.peek(1, "u") is None

@@ -178,6 +178,8 @@ class SqliteAssignments:
             removed += step
             if step < _SLICE:
                 self._recent.forget_experiment(experiment_id)
+                # Again, when those have been told whose rows were stored before and are removed now.
+                self._writer.afterwards(lambda: self._recent.forget_experiment(experiment_id))
                 return removed
 
     def erase(self, unit_id: str) -> int:
@@ -185,6 +187,7 @@ class SqliteAssignments:
         self._removed_units.add(unit_id)
         removed = self._writer.run(lambda connection: connection.execute(_ERASE, (unit_id,)).rowcount)
         self._recent.forget_unit(unit_id)
+        self._writer.afterwards(lambda: self._recent.forget_unit(unit_id))
         return removed
 
     def import_records(

@@ -149,6 +149,13 @@ def _estimate(each: Comparison) -> charts.Estimate:
     return charts.Estimate(lift.value, ends.low if ends else None, ends.high if ends else None)
 
 
+def _margin(metric: MetricSpec) -> float | None:
+    """The lift at which a guardrail is harmed, where its margin is a share of the control's value."""
+    if metric.margin is None or not metric.margin.is_relative:
+        return None
+    return -metric.margin.size if metric.direction is Direction.INCREASE else metric.margin.size
+
+
 def _block(report: Report, each: MetricReport, span: charts.Span) -> Block:
     metric = each.metric
     return Block(
@@ -202,7 +209,7 @@ def _row(report: Report, of: MetricReport, each: Comparison, span: charts.Span) 
         wording.p_value(effect.p_value),
         tone,
         said,
-        charts.interval(_estimate(each), span, tone, label),
+        charts.interval(_estimate(each), span, tone, label, margin=_margin(metric)),
         _METHODS.get(effect.method, wording.words(effect.method)),
         _steps(each, share=share),
         reason,

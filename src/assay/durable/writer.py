@@ -258,6 +258,14 @@ class SqliteWriter:
         finally:
             turn.released.set()
 
+    def afterwards(self, work: Callable[[], None]) -> None:
+        """Have `work` done on the event loop, after everybody whose rows are on disk by now has been told."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            work()
+        else:
+            loop.call_soon_threadsafe(work)
+
     def _enqueue(self, place: _Turn | _Job) -> None:
         with self._guard:
             if self._closing or self._thread is None:
