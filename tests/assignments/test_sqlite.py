@@ -210,8 +210,8 @@ def test_a_record_erased_before_its_caller_was_told__is_not_remembered(
 
     async def erase_meanwhile() -> None:
         future = store.put(Record(1, "u", 10, 0, NOW))
-        # The loop is held up here, so that the record is stored and erased before it hears of either: the first
-        # removal may come before the commit, the last comes after it.
+        # The loop is held up here, so that the record is stored and erased before it hears of either: the
+        # first removal may come before the commit, the last comes after it.
         removed = [store.erase("u") for _ in range(3)]
         assert sum(removed) == 1
         await future
