@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import resource
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -13,11 +15,13 @@ import uvloop
 
 from assay.hotpath.app import MOST_WAITING
 from assay.hotpath.protocol import (
+    BODY_RATE,
     BODY_SECONDS,
     HEAD_SECONDS,
     MOST_HEAD,
     MOST_HELD,
     UNREAD_SECONDS,
+    Front,
     HotProtocol,
 )
 from assay.wiring import Application
@@ -278,6 +282,11 @@ def test_100_continue_comes_only_where_the_body_is_wanted(tmp_path: Path) -> Non
         ("GET /health HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("POST /events HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         ("\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        ("PRI * HTTP/2.0\r\n\r\n", 400),
+        ("GET /health HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        ("GET /api/v1/experiments HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 20\r\n\r\nGET / HTTP/1.1\r\n\r\n", 400),
     ],
 )
 def test_what_is_too_large_or_no_http_is_refused_unread(tmp_path: Path, said: str, status: int) -> None:
@@ -289,6 +298,52 @@ def test_what_is_too_large_or_no_http_is_refused_unread(tmp_path: Path, said: st
     answer = run(tmp_path, journey, max_body_bytes=1024)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert b"connection: close\r\n" in answer
+    assert len(re.findall(rb"HTTP/1\.1 \d{3}", answer)) == 1
+
+
+def test_the_preface_of_http2_leaves_the_loop_to_others(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> list[int]:
+        seen = []
+        for pieces in (["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], list("PRI * HTTP/2.0\r\n\r\n")):
+            wire = await Wire.to(server)
+            for piece in pieces:
+                wire.say(piece)
+                await asyncio.sleep(0)
+            answer = await wire.rest()
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            other = await Wire.to(server)
+            seen.append((await other.ask(get("/health")))[0])
+        await until(lambda: len(server.server_state.connections) == 2)
+        return seen
+
+    assert run(tmp_path, journey) == [200, 200]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events", "/api/v1/experiments"])
+@pytest.mark.parametrize("upgrade", ["Upgrade: h2c", "UPGRADE:websocket", "upgrade: a\r\nUpgrade: h2c"])
+def test_a_body_behind_an_offer_of_another_protocol_is_the_body(
+    tmp_path: Path, path: str, upgrade: str
+) -> None:
+    inner = get("/api/v1/experiments/1")
+    offer = f"Connection: Upgrade, HTTP2-Settings\r\n{upgrade}\r\nHTTP2-Settings: AAMAAABk\r\n"
+    chunks = f"{AUTH}Transfer-Encoding: chunked\r\n{offer}\r\n"
+
+    async def journey(server: Serving) -> list[list[int]]:
+        wire = await prepared(server)
+        seen = []
+        # The second time the head is known.
+        for body in (inner, inner, '{"user_id":"ada","type":"t"}'):
+            wire.say(post(path, body, offer))
+            wire.say(get("/health"))
+            seen.append([(await wire.hear())[0] for _ in range(2)])
+        wire.say(f"POST {path} HTTP/1.1\r\n{chunks}{len(inner):x}\r\n{inner}\r\n0\r\n\r\n")
+        seen.append([(await wire.hear())[0], (await wire.ask(get("/health")))[0]])
+        wire.say(f"GET /health HTTP/1.1\r\n{AUTH}{offer}\r\n")
+        seen.append([(await wire.hear())[0], (await wire.ask(get("/health")))[0]])
+        return seen
+
+    accepted = 201 if path == "/api/v1/events" else 422
+    assert run(tmp_path, journey) == [[400, 200], [400, 200], [accepted, 200], [400, 200], [200, 200]]
 
 
 def test_a_client_that_never_reads_costs_a_bounded_amount_and_nobody_else_waits(tmp_path: Path) -> None:
@@ -357,10 +412,66 @@ def test_answers_left_unread_for_long_end_the_connection(tmp_path: Path) -> None
         while not there.flow.write_paused:
             wire.say(get("/experiments/1/assignment/ada") * 100)
             await asyncio.sleep(0)
-        there.look_after(server.front.tick + UNREAD_SECONDS)
+        there.look_after(server.front.tick)
+        there.look_after(server.front.tick + UNREAD_SECONDS - 2)
+        assert not there.transport.is_closing()
+        there.look_after(server.front.tick + UNREAD_SECONDS + 2)
         await until(lambda: not server.server_state.connections)
 
     run(tmp_path, journey)
+
+
+@pytest.mark.parametrize("more", ["", "Connection: close\r\n"])
+def test_an_answer_that_is_taken_slowly_is_taken_whole(tmp_path: Path, more: str) -> None:
+    async def journey(server: Serving) -> tuple[int, int, bytes]:
+        wire = await prepared(server)
+        there = connection(server)
+        there.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
+        users = [f"{'u' * 180}{number}" for number in range(10_000)]
+        wire.say(post("/api/v1/assignments", {"user_ids": users}, more))
+        unsent = there.transport.get_write_buffer_size
+        await until(lambda: unsent() > 0)
+        looks, heard = 0, b""
+        while left := unsent():
+            looks += 1
+            there.look_after(looks * (UNREAD_SECONDS // 2))
+            while unsent() == left:
+                heard += await wire.reader.read(256 * 1024)
+        head, _, body = heard.partition(b"\r\n\r\n")
+        size = re.search(rb"\r\ncontent-length: (\d+)", head)
+        assert size is not None
+        body += await wire.reader.readexactly(int(size[1]) - len(body))
+        return looks, len(json.loads(body)["assignments"]), head
+
+    looks, answered, head = run(tmp_path, journey)
+    assert looks > 4
+    assert answered == 10_000
+    assert (b"connection: close" in head) == bool(more)
+
+
+def test_a_body_that_comes_steadily_is_waited_for(tmp_path: Path) -> None:
+    size = 4 * BODY_RATE
+    text = json.dumps([{"user_id": "ada", "type": "t"}]).ljust(size)
+
+    async def journey(server: Serving) -> tuple[int, bytes]:
+        wire = await Wire.to(server)
+        head = f"POST /events HTTP/1.1\r\nHost: a\r\n{AUTH}Content-Length: {size}\r\n\r\n"
+        wire.say(head + text[: 2 * BODY_RATE])
+        await until(lambda: bool(server.server_state.connections))
+        there = connection(server)
+        await until(lambda: there._size == 2 * BODY_RATE)
+        there.look_after(there._since + BODY_SECONDS + 1)
+        wire.say(text[2 * BODY_RATE :])
+        status, _, _ = await wire.hear()
+        wire.say(head + text[: 2 * BODY_RATE])
+        await until(lambda: there._reading and there._size == 2 * BODY_RATE)
+        there.look_after(there._since + BODY_SECONDS + 3)
+        return status, await wire.rest()
+
+    accepted, refused = run(tmp_path, journey)
+    assert accepted == 202
+    assert refused.startswith(b"HTTP/1.1 408 ")
+    assert b"less than 20000 bytes a second" in refused
 
 
 def test_while_the_server_drains_every_answer_is_the_last_of_its_connection(tmp_path: Path) -> None:
@@ -388,6 +499,67 @@ def test_a_client_that_has_said_all_still_gets_its_answer(tmp_path: Path) -> Non
         return await wire.rest()
 
     assert b'"user_id":"new"' in run(tmp_path, journey)
+
+
+def test_all_that_was_said_before_the_end_is_answered(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> list[bytes]:
+        await prepared(server)
+        requests = [
+            "".join(get(f"/experiments/1/assignment/new{number}") for number in range(5)),
+            get("/health") * 100,
+            get("/api/v1/experiments/1") * 3,
+            get("/health") + post("/events", {"user_id": "ada", "type": "t"}) + get("/api/v1/experiments/1"),
+            get("/health") + "GET /hea",
+        ]
+        seen = []
+        for request in requests:
+            wire = await Wire.to(server)
+            wire.say(request)
+            wire.writer.write_eof()
+            seen.append(await wire.rest())
+        return seen
+
+    answers = run(tmp_path, journey)
+    assert [answer.count(b"HTTP/1.1 20") for answer in answers] == [5, 100, 3, 3, 1]
+    assert answers[0].count(b"\r\nconnection: close\r\n") == 1
+    for answer in answers:  # the end may be heard of after the last answer, but not before it
+        assert b"connection: close" not in answer[: answer.rindex(b"HTTP/1.1 20")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"HEAD /health HTTP/1.1\r\nHost: a\r\n{AUTH}Content-Length: 5000\r\n\r\n",
+        f"HEAD /health HTTP/1.1\r\nX: {'x' * MOST_HEAD}\r\n\r\n",
+        "HEAD /health HTTP/1.1\r\nbad header\r\n\r\n",
+        "HEAD /health HTTP/2.0\r\n\r\n",
+    ],
+)
+def test_a_refusal_of_head_has_no_body(tmp_path: Path, said: str) -> None:
+    async def journey(server: Serving) -> bytes:
+        wire = await prepared(server)
+        await wire.ask(get("/health"))
+        wire.say(said)
+        return await wire.rest()
+
+    answer = run(tmp_path, journey, max_body_bytes=1024)
+    assert int(answer[9:12]) >= 400
+    assert answer.endswith(b"\r\n\r\n")
+    assert answer.count(b"\r\n\r\n") == 1
+
+
+def test_a_process_may_have_as_many_connections_as_the_system_lets_it() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = 60_000 if hard == resource.RLIM_INFINITY else hard
+    assert allowed > 1024
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+        front = Front(lambda: None, lambda: False)
+        raised, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised == min(allowed, 50_256)
+    assert front.most_connections == raised - 256
 
 
 def test_with_too_many_waiting_new_work_is_refused_and_the_known_is_served(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ time for each thing it is waited for.
 """
 
 import asyncio
+import contextlib
+import re
 import resource
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -40,11 +42,13 @@ TURN: Final = 32
 SHORT_BODY: Final = 64 * 1024
 #: Seconds a head may take to arrive: it is one packet, or two.
 HEAD_SECONDS: Final = 10
-#: Seconds a body may take to arrive: with the largest one allowed by default, 140 kB a second.
+#: Seconds a body may take to arrive, and bytes that buy it one more: the slowest that is waited for in a long
+#: body. One that the control plane takes as it comes may take that long without a byte.
 BODY_SECONDS: Final = 60
-#: Seconds a client may leave its answers unread.
+BODY_RATE: Final = 20_000
+#: Seconds in which a client takes nothing of the answers that lie ready for it.
 UNREAD_SECONDS: Final = 60
-#: Seconds in which a client can still read why it was turned away before the connection goes.
+#: Seconds in which a client that was turned away can still read why before the connection goes.
 FAREWELL_SECONDS: Final = 10
 #: Heads remembered, and how long one may be; a client sends the same one again and again.
 _MOST_KNOWN: Final = 1024
@@ -75,10 +79,31 @@ _HEAD_TOO_LARGE = _refused(
     f"The request line and headers have more than {MOST_HEAD} bytes.",
 )
 _TOO_SLOW = _refused(408, "Request Timeout", "too_slow", "The request did not arrive in time; send it again.")
+_BODY_TOO_SLOW = _refused(
+    408,
+    "Request Timeout",
+    "too_slow",
+    f"The body came with less than {BODY_RATE} bytes a second for more than {BODY_SECONDS} seconds; "
+    "send it in smaller parts.",
+)
+_MALFORMED = _refused(400, "Bad Request", "bad_http", "Invalid HTTP request received.")
+_NO_TUNNEL = _refused(400, "Bad Request", "bad_http", "This server opens no tunnel and changes no protocol.")
+_OTHER_VERSION = _refused(
+    505, "HTTP Version Not Supported", "http_version", "This server speaks HTTP/1.1 and HTTP/1.0."
+)
 _CROWDED = problem(
     Unavailable("The server has no room for another connection.", code="too_many_connections", retry_after=1)
 )
 _ENDING = Unavailable("The server is shutting down.", code="shutting_down", retry_after=1)
+
+
+#: The name of the header that asks for another protocol. httptools takes a request that has it for one
+#: without a body and reads the body as the next request; so it gets to see the header under another name.
+_UPGRADE: Final = re.compile(rb"(?<=[\r\n])upgrade(?=[ \t]*:)", re.IGNORECASE)
+
+
+class _Unfit(Exception):  # noqa: N818 - it is caught a few lines on
+    """A head that httptools lets pass and this server does not; `args` has the answer."""
 
 
 def _framing(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, bool, bool]:
@@ -92,6 +117,19 @@ def _framing(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, bool, bool]:
         elif name == b"expect":
             expects = value.lower() == b"100-continue"
     return length, chunked, expects
+
+
+def _most_files() -> int:
+    """How many files this process may have open; asks for as many as its connections can need."""
+    wanted = _MOST_CONNECTIONS + _RESERVED
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        more = wanted if hard == unlimited else min(hard, wanted)
+        with contextlib.suppress(ValueError, OSError):  # the system has its reasons; then it is fewer
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, more), hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == unlimited else soft
 
 
 class _Known(NamedTuple):
@@ -115,8 +153,7 @@ class Front:
         self.tick = 0
         #: By everything between the request line and the blank line.
         self.known: dict[bytes, _Known] = {}
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        allowed = _MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else soft - _RESERVED
+        allowed = _most_files() - _RESERVED
         self.most_connections = max(min(allowed, _MOST_CONNECTIONS), 16)
         self._beginnings: dict[tuple[int, bytes], bytes] = {}
         self._defaults: object = None
@@ -189,15 +226,21 @@ class HotProtocol(HttpToolsProtocol):
         #: A head was read whose body is still arriving, of which `_due` bytes are missing; -1: chunks say.
         self._reading = False
         self._due = 0
-        #: The parser has seen a message begin, and end; `_beyond`: another behind it, which is not looked at.
-        self._began = self._complete = self._beyond = False
-        #: No request after this one: the client has said all it had to say.
+        #: The parser has seen a message begin, its head end, and the whole of it; `_beyond`: another behind,
+        #: which is not looked at.
+        self._began = self._headed = self._complete = self._beyond = False
+        #: No request after this one is served.
         self._last = False
+        #: The client sends no more; what it has sent is still served.
+        self._ended = False
         #: Nothing is read any more, only thrown away until the connection closes.
         self._over = False
         self._scheduled = False
         #: The second in which what is waited for began.
         self._since = front.tick
+        #: Bytes of answers that the client had not taken when they last were fewer, and the second of that.
+        self._unsent = 0
+        self._taken = front.tick
         # Of the request at work, where it is a hot one:
         self._target: Target | None = None
         self._parts: list[bytes] = []
@@ -226,22 +269,20 @@ class HotProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client will not send any more; it may still want its answer."""
-        self._last = True
-        if self.cycle is not None:
+        """The client will not send any more; it may still want its answers."""
+        if self._over or self._reading:
+            return False
+        self._ended = True
+        if self.cycle is not None and self._final():
             self.cycle.keep_alive = False
-        return self._busy and not self._over
+        self._work()
+        return not self._over
 
     def resume_writing(self) -> None:
         """The client has read its answers: go on."""
         super().resume_writing()
-        self._since = self._front.tick
+        self._since = self._taken = self._front.tick
         self._work()
-
-    def pause_writing(self) -> None:
-        """The client does not read its answers: no more until it does."""
-        super().pause_writing()
-        self._since = self._front.tick
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -252,39 +293,49 @@ class HotProtocol(HttpToolsProtocol):
             self._at = 0
         else:
             self._held = data
-            if not self._reading or self._target is None:  # a hot body has a time for the whole of it
+            if not self._reading or self._target is None:  # a hot body has its time by what has come of it
                 self._since = self._front.tick
         self._work()
 
     def shutdown(self) -> None:
-        """The server ends: close, after the answer that is being made."""
+        """The server ends: close, after the answer to what has begun to arrive."""
         self._last = True
         if self.cycle is not None:
             self.cycle.keep_alive = False
-        if not self._busy and not self._reading and not self._over:
+        if not (self._busy or self._reading or self._scheduled or self._held or self._over):
             self.transport.close()
 
     def look_after(self, tick: int) -> None:
         """Once a second: end what takes too long."""
+        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        if unsent:
+            if unsent < before or not before:
+                self._since = self._taken = tick
+            elif tick - self._taken >= UNREAD_SECONDS:
+                self.transport.abort()
+            return
         age = tick - self._since
         if self._over:
             if age >= FAREWELL_SECONDS:
                 self.transport.abort()
-        elif self.flow.write_paused:
-            if age >= UNREAD_SECONDS:
-                self.transport.abort()
         elif self._reading:
-            if age >= BODY_SECONDS:
-                if self._target is None:
-                    self.transport.close()
-                else:
-                    self._turn_away(_TOO_SLOW)
+            self._look_after_body(tick, age)
         elif self._busy or self._scheduled:
             pass
         elif self._held:
             if age >= HEAD_SECONDS:
-                self._turn_away(_TOO_SLOW)
+                self._refuse_next(_TOO_SLOW)
         elif age >= self.timeout_keep_alive:
+            self.transport.close()
+
+    def _look_after_body(self, tick: int, age: int) -> None:
+        if self._target is not None:
+            if age >= BODY_SECONDS + self._size // BODY_RATE:
+                self._turn_away(_BODY_TOO_SLOW)
+        elif self.flow.read_paused:  # it is the application that takes its time
+            self._since = tick
+        elif age >= BODY_SECONDS:
             self.transport.close()
 
     # From bytes to requests.
@@ -307,7 +358,13 @@ class HotProtocol(HttpToolsProtocol):
         left = len(self._held) - self._at
         if not left:
             self._held, self._at = b"", 0
-        if left > MOST_HELD and not self._over:
+        if self._over:
+            return
+        if self._ended:
+            if not (self._busy or self._scheduled or self.flow.write_paused):
+                self._over = True
+                self.transport.close()
+        elif left > MOST_HELD:
             self.flow.pause_reading()
         elif self.flow.read_paused and not self._busy:
             self.flow.resume_reading()
@@ -322,10 +379,10 @@ class HotProtocol(HttpToolsProtocol):
         end = held.find(b"\r\n\r\n", at)
         if end < 0:
             if len(held) - at > MOST_HEAD:
-                self._turn_away(_HEAD_TOO_LARGE)
+                self._refuse_next(_HEAD_TOO_LARGE)
             return False
         if end - at > MOST_HEAD:
-            self._turn_away(_HEAD_TOO_LARGE)
+            self._refuse_next(_HEAD_TOO_LARGE)
             return False
         first = held.find(b"\r\n", at)
         block = held[first:end]
@@ -364,13 +421,23 @@ class HotProtocol(HttpToolsProtocol):
 
     def _parse(self, text: bytes, block: bytes) -> None:
         """Let the parser judge a head, and begin what it asks for."""
-        self._began = self._complete = self._beyond = False
+        self._began = self._headed = self._complete = self._beyond = False
         self._target, self._body, self._size = None, [], 0
+        self._headless = text.startswith(b"HEAD ")
+        if self.ws_protocol_class is None or b"websocket" not in text.lower():
+            text = _UPGRADE.sub(b"x-upgrade", text)
         if not self._fed(text) or not self._began:
+            return
+        if not self._headed:  # such as the preface of HTTP/2, of which httptools waits for more
+            self._refuse()
             return
         length, chunked, expects = _framing(self.headers)
         if not self._complete:
+            if not length and not chunked:
+                self._refuse()
+                return
             self._reading, self._due = True, -1 if chunked else length
+            self._since = self._front.tick
         target, hot = self._target, self._hot
         if target is None or hot is None:
             return
@@ -402,25 +469,47 @@ class HotProtocol(HttpToolsProtocol):
             self._turn_away(problem(too_large(hot.max_body)))
         elif self._complete:
             self._reading = False
-            self._last = self._last or self._beyond
+            if self._beyond:
+                self._last = True
+                if self.cycle is not None:
+                    self.cycle.keep_alive = False
             if target is not None and hot is not None:
                 self._serve(hot, target, self._parts, self._query, self._head, b"".join(self._body))
+        elif not self._due:  # httptools counts otherwise than we do
+            self._refuse()
 
     def _fed(self, data: bytes) -> bool:
         """Give bytes to the parser; False when they are no HTTP, which the client has been told then."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            if self._target is None and self._should_upgrade():
-                self.handle_websocket_upgrade()
-                self._over = True
-                return False
-        except httptools.HttpParserError:
             if not self._beyond:
-                self._over = True
-                self.send_400_response("Invalid HTTP request received.")
+                if self._headed:
+                    self.handle_websocket_upgrade()
+                    self._over = True
+                else:
+                    self._refuse()
+                return False
+        except httptools.HttpParserError as error:
+            if not self._beyond:
+                unfit = error.__context__
+                self._refuse(*unfit.args if isinstance(unfit, _Unfit) else ())
                 return False
         return True
+
+    def _refuse(self, response: Response | None = None) -> None:
+        """Answer what is no request, and close; without a response of its own as uvicorn does."""
+        if response is None and not self._headless:
+            self._over = True
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            self._turn_away(response or _MALFORMED)
+
+    def _refuse_next(self, response: Response) -> None:
+        """Turn away a request whose head is not read."""
+        self._target = None
+        self._headless = self._held.startswith(b"HEAD ", self._at)
+        self._turn_away(response)
 
     # What the parser tells.
 
@@ -447,12 +536,19 @@ class HotProtocol(HttpToolsProtocol):
         """Decide who serves this request."""
         if self._beyond:
             return
+        self._headed = True
         parser, hot = self.parser, self._hot
-        method = parser.get_method().decode("ascii")
-        self._stays = parser.get_http_version() != "1.0" and parser.should_keep_alive()
-        if hot is not None and not (parser.should_upgrade() and self._should_upgrade()):
+        method, version, upgrades = parser.get_method().decode("ascii"), parser.get_http_version(), False
+        if version not in ("1.1", "1.0"):
+            raise _Unfit(_OTHER_VERSION)
+        if parser.should_upgrade():
+            upgrades = self._should_upgrade()
+            if not upgrades:  # CONNECT: what follows would be read as requests
+                raise _Unfit(_NO_TUNNEL)
+        self._stays = version == "1.1" and parser.should_keep_alive()
+        self._headless = method == "HEAD"
+        if hot is not None and not upgrades:
             url = httptools.parse_url(self.url)
-            self._headless = method == "HEAD"
             self._parts = split(url.path)
             self._target = hot.find("GET" if self._headless else method, self._parts)
             if self._target is not None:
@@ -467,7 +563,7 @@ class HotProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None:
             self._busy = True
-            if self._last or self._front.draining():
+            if self._front.draining() or self._final():
                 self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -498,7 +594,7 @@ class HotProtocol(HttpToolsProtocol):
             self._over = True
             return
         self.flow.resume_reading()  # also where it did not want the rest of the body, which is passed over
-        if self._held and not self._scheduled:
+        if (self._held or self._ended) and not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._go_on)
 
@@ -539,10 +635,14 @@ class HotProtocol(HttpToolsProtocol):
         except Exception as error:  # noqa: BLE001 - becomes an answer
             response = hot.failed(error, target)
         self._answer(hot, target, head, response)
-        if self._held:
+        if self._held or self._ended:
             self._work()
         elif self.flow.read_paused:
             self.flow.resume_reading()
+
+    def _final(self) -> bool:
+        """Whether no request can follow the one at work."""
+        return self._last or (self._ended and self._held.find(b"\r\n\r\n", self._at) < 0)
 
     def _answer(self, hot: HotPath, target: Target, head: Head, response: Response) -> None:
         hot.count(target, response.status)
@@ -551,7 +651,14 @@ class HotProtocol(HttpToolsProtocol):
         self._since = front.tick
         if self._over or self.transport.is_closing():
             return
-        if response.headers or self._headless or self._last or not self._stays or front.draining():
+        if (
+            response.headers
+            or self._headless
+            or self._last
+            or self._ended
+            or not self._stays
+            or front.draining()
+        ):
             self._write_rarely(head, response)
             return
         status, body, kind, _ = response
@@ -563,7 +670,7 @@ class HotProtocol(HttpToolsProtocol):
     def _write_rarely(self, head: Head, response: Response) -> None:
         """An answer with headers of its own, without its body, or the last one of the connection."""
         status, body, kind, extra = response
-        stays = self._stays and not self._last and not self._front.draining()
+        stays = self._stays and not self._final() and not self._front.draining()
         lines = [
             self._front.beginning(status, kind, self.server_state.default_headers),
             b"%d\r\nx-request-id: %s\r\n" % (len(body), head.identity or new_request_id()),
@@ -580,7 +687,7 @@ class HotProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         head = self._head if self._target is not None else Head(())
-        self._last, self._headless = True, False
+        self._last = True
         self._write_rarely(head, response)
 
     def _leave(self) -> None:
