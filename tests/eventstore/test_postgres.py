@@ -201,7 +201,7 @@ def test_a_read_only_database_answers_and_takes_nothing(postgres: Postgres, post
     store = PostgresStore(postgres_url)
     with pytest.raises(Unavailable, match="read-only") as caught:
         Feed(store).events(event("b"))
-    assert caught.value.code == "store_read_only"
+    assert caught.value.code == "store_readonly"
     assert len(store.events(EventFilter(), 10)[0]) == 1
     store.close()
 

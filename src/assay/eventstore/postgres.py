@@ -617,8 +617,8 @@ _KNOWN: Final[Mapping[str, tuple[str, str, int]]] = {
     "57014": ("The event store's database took longer than the setting allows.", "store_timeout", 5),
     "53100": ("The disk is full: the event store took nothing.", "store_full", 5),
     "53200": ("The event store's database is out of memory.", "store_out_of_memory", 5),
-    "53300": ("The event store's database takes no more connections.", "store_busy", 2),
-    "25006": ("The event store's database is read-only.", "store_read_only", 5),
+    "53300": ("The event store's database takes no more connections.", "database_connections", 2),
+    "25006": ("The event store's database is read-only.", "store_readonly", 5),
     "42P01": _UNPREPARED,
     "42883": _UNPREPARED,
 }
