@@ -104,7 +104,7 @@ def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
     opened: list[EmbeddedStores] = []
 
     def make(**given: str) -> House:
-        settings = load({"DATA": str(tmp_path / "data"), **given})
+        settings = load({"DATA_DIR": str(tmp_path / "data"), **given})
         stores = EmbeddedStores(settings)
         stores.open()
         opened.append(stores)

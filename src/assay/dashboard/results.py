@@ -84,7 +84,14 @@ def shown(visit: Visit) -> Response:
         age=wording.ago(report.computed_at, visit.now),
         worst=str(worst(report)),
         metric=_metric(report, visit.query.get("metric")).metric,
-        calls=None if report.total_units else calls(visit.origin, experiment.key, event_type),
+        calls=None
+        if report.total_units
+        else calls(
+            visit.origin,
+            experiment.key,
+            event_type,
+            configured=any(each.config for each in experiment.variants),
+        ),
     )
 
 

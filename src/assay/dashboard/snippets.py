@@ -14,8 +14,11 @@ class Calls(NamedTuple):
     track: tuple[tuple[str, str], ...]
 
 
-def calls(origin: str, key: str, event_type: str) -> Calls:
-    """How to create an experiment, ask for an assignment, and record an event, at this address."""
+def calls(origin: str, key: str, event_type: str, *, configured: bool = False) -> Calls:
+    """How to create an experiment, ask for an assignment, and record an event, at this address.
+
+    `configured` says that variants have configurations: SDKs get those, and names otherwise.
+    """
     definition = {
         "key": key,
         "name": "My first experiment",
@@ -45,8 +48,39 @@ def calls(origin: str, key: str, event_type: str) -> Calls:
                     "const { variant } = await answer.json();"
                 ),
             ),
+            ("OpenFeature", _openfeature(origin, key, configured=configured)),
+            ("GrowthBook", _growthbook(origin, key, configured=configured)),
         ),
         track=_in_each_language(events, event, "recorded"),
+    )
+
+
+def _openfeature(origin: str, key: str, *, configured: bool) -> str:
+    asked = f'getObjectValue("{key}", {{}}' if configured else f'getStringValue("{key}", "control"'
+    return (
+        'import { OpenFeature } from "@openfeature/server-sdk";\n'
+        'import { OFREPProvider } from "@openfeature/ofrep-provider";\n\n'
+        "await OpenFeature.setProviderAndWait(\n  new OFREPProvider({\n"
+        f'    baseUrl: "{origin}",\n'
+        '    headers: [["Authorization", `Bearer ${KEY}`]],\n  }),\n);\n'
+        f'const value = await OpenFeature.getClient().{asked}, {{ targetingKey: "user-1" }});'
+    )
+
+
+def _growthbook(origin: str, key: str, *, configured: bool) -> str:
+    fallback = "{}" if configured else '"control"'
+    return (
+        'import { GrowthBook } from "@growthbook/growthbook";\n\n'
+        "const growthbook = new GrowthBook({\n"
+        f'  apiHost: "{origin}",\n'
+        '  clientKey: KEY,\n  attributes: { id: "user-1" },\n'
+        "  // Who is in is counted from here on: report what the SDK has decided.\n"
+        "  trackingCallback: (experiment, result) =>\n"
+        f'    fetch("{origin}/api/v1/exposures", {{\n      method: "POST",\n'
+        '      headers: { Authorization: `Bearer ${KEY}`, "Content-Type": "application/json" },\n'
+        "      body: JSON.stringify({\n        user_id: result.hashValue,\n"
+        "        experiment: experiment.key,\n        variant: result.key,\n      }),\n    }),\n});\n"
+        f'await growthbook.init();\nconst value = growthbook.getFeatureValue("{key}", {fallback});'
     )
 
 
