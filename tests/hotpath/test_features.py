@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,11 @@ import httpx2
 import pytest
 import uvloop
 
+from assay.bucketing.conditions import compile_condition
+from assay.bucketing.ruleset import Experiment, Ruleset, Status, Variant
+from assay.hotpath.features import Features
+from assay.hotpath.features_stream import Streams
+from assay.published import Key, KeyRing, Published, Role
 from hotpath.served import Serving, served
 from inprocess import KEY, running, told
 
@@ -286,3 +293,93 @@ def test_the_packed_payload_is_what_gzip_makes(play: Play) -> None:
 
     plain, packed = play(journey)
     assert gzip.decompress(packed) == plain
+
+
+def many(count: int) -> list[Experiment]:
+    """Running experiments with a condition, three variants and a few overrides."""
+    rule = {"country": {"$in": ["US", "DE"]}, "age": {"$gte": 18}}
+    return [
+        Experiment.compile(
+            id=number,
+            key=f"experiment-{number}",
+            name="",
+            status=Status.RUNNING,
+            variants=[Variant(at, f"v{at}", f"V{at}", 1 / 3, config={"size": at}) for at in range(3)],
+            rule=rule,
+            condition=compile_condition(rule),
+            overrides={f"qa-{each}": 0 for each in range(5)},
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def test_a_payload_of_500_experiments_is_made_in_20_ms_and_a_change_in_less() -> None:
+    published = Published(Ruleset(many(500), 1), KeyRing([]))
+
+    def seconds(features: Features, ruleset: Ruleset) -> float:
+        published.ruleset = ruleset
+        begun = time.thread_time()
+        features.current()
+        return time.thread_time() - begun
+
+    features = Features(published, lambda _key, _now: None)
+    whole, change = [], []
+    for version in range(2, 8):
+        compiled = many(500)
+        whole.append(seconds(features, Ruleset(compiled, version)))
+        changed = Ruleset([*compiled[1:], many(501)[-1]], version)
+        change.append(seconds(features, changed))
+    assert min(whole) < 0.020
+    assert min(change) < min(whole) / 2
+    made = features.current()
+    assert len(json.loads(made.plain)["features"]) == 500
+    assert features.current() is made
+
+
+def test_the_payload_is_the_same_whatever_the_order_experiments_were_published_in() -> None:
+    compiled = many(3)
+    published = [Published(Ruleset(each, 1), KeyRing([])) for each in (compiled, compiled[::-1])]
+    first, second = (Features(each, lambda _key, _now: None).current() for each in published)
+    assert first == second
+    assert list(json.loads(first.plain)["features"]) == ["experiment-1", "experiment-2", "experiment-3"]
+
+
+def test_streams_are_bounded_and_silence_is_broken() -> None:
+    ring = KeyRing([Key(1, "app", Role.CLIENT, hashlib.sha256(b"secret").digest())])
+    features = Features(Published(Ruleset(many(1), 1), ring), lambda _key, _now: None)
+
+    async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise AssertionError("the stream is served here")
+
+    async def journey() -> tuple[list[Any], list[Any]]:
+        streams = Streams(features, nothing, closing=lambda: False, clock=lambda: 0, most=1, heartbeat=0.01)
+        scope = {"type": "http", "method": "GET", "path": "/sub/secret", "headers": []}
+        first: list[Any] = []
+        second: list[Any] = []
+        beaten, gone = asyncio.Event(), asyncio.Event()
+
+        async def receive() -> Any:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def keep(message: Any) -> None:
+            first.append(message)
+            if b"still here" in message.get("body", b""):
+                beaten.set()
+
+        async def refuse(message: Any) -> None:
+            second.append(message)
+
+        stream = asyncio.create_task(streams(scope, receive, keep))
+        await asyncio.wait_for(beaten.wait(), 10)
+        await streams(scope, receive, refuse)
+        gone.set()
+        await asyncio.wait_for(stream, 10)
+        assert streams.open == 0
+        return first, second
+
+    first, second = asyncio.run(journey())
+    assert first[0]["status"] == 200
+    assert first[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert second[0]["status"] == 503
+    assert json.loads(second[1]["body"])["code"] == "too_many_streams"

@@ -1,6 +1,7 @@
 """OFREP through the whole application; every answer is held against the protocol's own schemas."""
 
 import json
+import random
 import re
 from collections.abc import Callable
 from functools import cache
@@ -414,3 +415,46 @@ def test_the_api_page_has_every_call_of_sdks(play: Play) -> None:
         "/api/eval/{sdk_key}",
     }
     assert paths["/api/features/{sdk_key}"]["get"]["security"] == []
+
+
+def junk(chance: random.Random, depth: int = 3) -> Any:
+    """Any JSON, mostly with names that the calls know."""
+    names = [
+        "context",
+        "targetingKey",
+        "attributes",
+        "id",
+        "name",
+        "value",
+        "details",
+        "timestamp",
+        "eventId",
+    ]
+    names += ["forcedVariations", "forcedFeatures", "price", "account_id", "\ud83d\ude00", ""]
+    leaves = [None, True, 0, -1, 1e308, 10**30, 1.5, "", "ada", "x" * 300, "\u0000", "2026-01-01", [], {}]
+    if depth == 0 or chance.random() < 0.3:
+        return chance.choice(leaves)
+    if chance.random() < 0.3:
+        return [junk(chance, depth - 1) for _ in range(chance.randint(0, 3))]
+    return {chance.choice(names): junk(chance, depth - 1) for _ in range(chance.randint(0, 5))}
+
+
+def test_no_body_breaks_a_call(play: Play) -> None:
+    chance = random.Random(7)
+
+    async def journey(client: httpx2.AsyncClient) -> set[int]:
+        await running(client, key="price", condition={"age": {"$gt": 1}})
+        await running(client, key="team", unit="account_id")
+        key = (await told(client, "POST", "/auth/keys", json={"name": "app"}))["key"]
+        paths = [FLAGS, f"{FLAGS}/price", f"{FLAGS}/team", "/ofrep/v1/track/events", f"/api/eval/{key}"]
+        found = set()
+        for turn in range(600):
+            body = junk(chance)
+            if turn % 2:
+                body = {"context": {"targetingKey": "ada", "x": body}, "attributes": body, "name": "x"}
+            answer = await client.post(paths[turn % len(paths)], content=json.dumps(body).encode())
+            answer.json()
+            found.add(answer.status_code)
+        return found
+
+    assert play(journey) <= {200, 201, 202, 400, 413, 422}

@@ -1,4 +1,4 @@
-"""The ruleset as GrowthBook's SDKs read it: one feature for each experiment, its rules in their language.
+"""Experiments as GrowthBook's SDKs read them: one feature for each, its rules in their language.
 
 Source: the payload of GrowthBook's SDK specification, version 0.8. Whoever evaluates it gets what `evaluate`
 and `serve` give a unit that is not on record. Three things are never in it: an experiment that nobody is
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from assay.bucketing.hashing import bucket_ranges
-from assay.bucketing.ruleset import Experiment, Ruleset, Segment, Status, Variant, effective_weights
+from assay.bucketing.ruleset import Experiment, Segment, Status, Variant, effective_weights
 
 #: Ids that one experiment's overrides, or one segment's list, may have in a payload.
 MOST_IDS = 10_000
@@ -19,16 +19,16 @@ Definition = dict[str, Any]
 Groups = dict[str, list[str]]
 
 
-class Payload(NamedTuple):
-    """What SDKs are given.
+class Feature(NamedTuple):
+    """What SDKs are given of one experiment.
 
-    `features` by experiment key, `groups` by the names that conditions mention with `$inGroup`. `remote` are
-    the experiments that only the server can evaluate: key, and a sentence that says why.
+    `definition` is None for one that only the server can evaluate, and `remote` a sentence that says why.
+    `groups` are the lists that its conditions mention with `$inGroup`, by name.
     """
 
-    features: dict[str, Definition]
+    definition: Definition | None
     groups: Groups
-    remote: dict[str, str]
+    remote: str | None = None
 
 
 def value_of(variant: Variant) -> Any:
@@ -47,24 +47,21 @@ def served_values(experiment: Experiment) -> list[Any]:
     return [value_of(each if each.on else control) for each in experiment.variants]
 
 
-def payload_of(ruleset: Ruleset) -> Payload:
-    """Every feature that an SDK can evaluate, in the order of the experiments' ids."""
-    payload = Payload({}, {}, {})
-    for _, experiment in sorted(ruleset.by_id.items()):
-        if not experiment.variants:
-            continue
-        if experiment.status is Status.STOPPED and experiment.winner is not None:
-            winner = experiment.variants[experiment.winner]
-            payload.features[experiment.key] = {"defaultValue": value_of(winner)}
-        elif experiment.status is Status.RUNNING:
-            why = _too_long(experiment)
-            if why is not None:
-                payload.remote[experiment.key] = why
-                continue
-            # Who is not in gets null, which an SDK replaces by what the application's code says.
-            rules = [*_forced(experiment), _rule(experiment, payload.groups)]
-            payload.features[experiment.key] = {"defaultValue": None, "rules": rules}
-    return payload
+def feature_of(experiment: Experiment) -> Feature | None:
+    """The feature that an experiment is; None for one that SDKs are not told of."""
+    if not experiment.variants:
+        return None
+    if experiment.status is Status.STOPPED and experiment.winner is not None:
+        return Feature({"defaultValue": value_of(experiment.variants[experiment.winner])}, {})
+    if experiment.status is not Status.RUNNING:
+        return None
+    why = _too_long(experiment)
+    if why is not None:
+        return Feature(None, {}, why)
+    groups: Groups = {}
+    # Who is not in gets null, which an SDK replaces by what the application's code says.
+    rules = [*_forced(experiment), _rule(experiment, groups)]
+    return Feature({"defaultValue": None, "rules": rules}, groups)
 
 
 def _too_long(experiment: Experiment) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from assay.bucketing.evaluate import Reason
-from assay.bucketing.payload import hash_attribute, payload_of, served_values, value_of
+from assay.bucketing.payload import feature_of, hash_attribute, served_values, value_of
 from assay.bucketing.ruleset import Experiment, Ruleset, Status
 from assay.errors import AssayError, Forbidden, Unauthorized
 from assay.hotpath.assigner import Assigner, Serving, Settled
@@ -46,6 +46,23 @@ class Compiled(NamedTuple):
     packed: bytes
 
 
+class _Made(NamedTuple):
+    """A feature, encoded."""
+
+    definition: msgspec.Raw | None
+    groups: dict[str, msgspec.Raw]
+    remote: str
+
+
+def _made(experiment: Experiment) -> _Made | None:
+    feature = feature_of(experiment)
+    if feature is None:
+        return None
+    definition = None if feature.definition is None else msgspec.Raw(_encode(feature.definition))
+    groups = {name: msgspec.Raw(_encode(ids)) for name, ids in feature.groups.items()}
+    return _Made(definition, groups, feature.remote or "")
+
+
 class Features:
     """The payload of the ruleset in force, made once for each."""
 
@@ -53,28 +70,50 @@ class Features:
         self.published = published
         self._note_use = note_use
         self._made_of: Ruleset | None = None
+        #: By the experiment's id: what was made of it, which is good for as long as it is this very one.
+        self._made: dict[int, tuple[Experiment, _Made | None]] = {}
         self._compiled = Compiled(b"", b"", b"")
 
     def current(self) -> Compiled:
         """What SDKs are given now."""
         ruleset = self.published.ruleset
         if ruleset is not self._made_of:
-            payload = payload_of(ruleset)
-            plain = _encode(
-                {
-                    "status": 200,
-                    "features": payload.features,
-                    "experiments": [],
-                    "savedGroups": payload.groups,
-                    "assay": {"remote_only": payload.remote},
-                }
-            )
+            plain = self._document(ruleset)
             # Most changes of the catalog, those of drafts for one, leave it as it was.
             if plain != self._compiled.plain:
                 mark = blake2b(plain, digest_size=12).hexdigest().encode()
                 self._compiled = Compiled(mark, plain, gzip.compress(plain, _GZIP_LEVEL, mtime=0))
             self._made_of = ruleset
         return self._compiled
+
+    def _document(self, ruleset: Ruleset) -> bytes:
+        """The payload of a ruleset, in the order of the experiments' ids; only what changed is made anew."""
+        known, self._made = self._made, {}
+        features: dict[str, msgspec.Raw] = {}
+        groups: dict[str, msgspec.Raw] = {}
+        remote: dict[str, str] = {}
+        for number, experiment in sorted(ruleset.by_id.items()):
+            entry = known.get(number)
+            if entry is None or entry[0] is not experiment:
+                entry = (experiment, _made(experiment))
+            self._made[number] = entry
+            made = entry[1]
+            if made is None:
+                continue
+            if made.definition is not None:
+                features[experiment.key] = made.definition
+                groups.update(made.groups)
+            else:
+                remote[experiment.key] = made.remote
+        return _encode(
+            {
+                "status": 200,
+                "features": features,
+                "experiments": [],
+                "savedGroups": groups,
+                "assay": {"remote_only": remote},
+            }
+        )
 
     def authorise(self, secret: str, now: int) -> Key:
         """The key with this secret. Raises `Unauthorized`, or `Forbidden` for one that may not evaluate."""
