@@ -67,9 +67,9 @@ class Watched:
             self.wrong.append(f"left the house: {url}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """Debian's Chromium. For a module at a time: while it runs there is an event loop in this thread."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine; .ci/run installs Debian's")
     with sync_playwright() as playwright:
@@ -105,7 +105,11 @@ class Reader:
     def open(self, path: str) -> Page:
         """A page with everything that loads by itself."""
         self.page.goto(path)
-        expect(self.page.locator(".loading")).to_have_count(0, timeout=20_000)
+        loading = self.page.locator(".loading")
+        while waiting := loading.count():  # what is far down is loaded when it is scrolled to
+            loading.evaluate_all("all => all[0]?.scrollIntoView()")
+            expect(loading).not_to_have_count(waiting, timeout=20_000)
+        self.page.evaluate("scrollTo(0, 0)")
         return self.page
 
     def findings(self) -> list[str]:
