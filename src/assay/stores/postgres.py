@@ -129,6 +129,7 @@ class PostgresStores:
         await self._writer.start()
         if self._sibling is not None:
             self._sibling.listen(lambda: self._look(utc_now()))
+        self._waiters.submit(_look_at_replica, self.settings)  # nobody waits for it
 
     async def stop(self) -> None:
         """See `Stores`."""
@@ -275,6 +276,20 @@ def _event_store(settings: Settings, url: PostgresUrl, away: Away = never) -> Po
         memory=settings.report_memory,
         away=away,
     )
+
+
+def _look_at_replica(settings: Settings) -> None:
+    """Warn at the start of a replica that reports will not be able to use."""
+    replica = settings.report_postgres
+    if replica is None or replica == settings.events_postgres:
+        return
+    try:
+        if not schema.is_current(replica.url):
+            _log.warning(
+                "replica.behind", reason=f"{replica.shown} has no tables of this version: is it a replica?"
+            )
+    except AssayError as error:
+        _log.warning("replica.unusable", reason=error.detail)
 
 
 def _expect_whole(database: Database) -> None:
