@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -202,3 +203,54 @@ def test_a_server_with_open_streams_ends_at_once(server: Server, sent: signal.Si
     listener.join(5)
     assert "Traceback" not in server.output()
     server.process = None
+
+
+def test_on_postgresql__sdks_are_answered_by_any_worker_and_hear_of_every_change(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    settings = {"DATABASE_URL": postgres_url, "ASSAY_WORKERS": "2", "ADMIN_TOKEN": "the-admin-key"}
+    with Server(tmp_path / "data", settings) as server, server.client() as client:
+        made(client, "plain")
+        made(client, "targeted", condition=CONDITION)
+        key = sdk_key(client)["key"]
+        body = {"context": {"targetingKey": "ada", "country": "DE", "version": "2.0.0"}}
+        remote = {"attributes": {"id": "ada", "country": "DE", "version": "2.0.0"}}
+        variants: dict[str, set[str]] = {"plain": set(), "targeted": set()}
+        for _ in range(6):  # a connection of its own each time, which either worker may take
+            with server.client(key) as app:
+                bulk = app.post("/ofrep/v1/evaluate/flags", json=body)
+                again = app.post(
+                    "/ofrep/v1/evaluate/flags", json=body, headers={"If-None-Match": bulk.headers["etag"]}
+                )
+                assert (bulk.status_code, again.status_code) == (200, 304)
+                for flag in bulk.json()["flags"]:
+                    variants[flag["key"]].add(flag["variant"])
+                features = app.post(f"/api/eval/{key}", json=remote).json()["features"]
+                for name, feature in features.items():
+                    variants[name].add(feature["rules"][0]["tracks"][0]["result"]["key"])
+        for name, found in variants.items():
+            stored = client.get(f"/api/v1/experiments/{name}/assignment/ada").json()
+            assert found == {stored["variant_key"]}
+
+        # Two streams, which may lie at one worker or at both; the change is made at any.
+        heard: list[str] = []
+        ready = threading.Semaphore(0)
+
+        def listen() -> None:
+            with httpx2.stream("GET", f"{server.url}/sub/{key}", timeout=60) as response:
+                for line in response.iter_lines():
+                    if line.startswith("retry"):
+                        ready.release()
+                    if line == "event: features-updated":
+                        heard.append(line)
+
+        listeners = [threading.Thread(target=listen, daemon=True) for _ in range(4)]
+        for listener in listeners:
+            listener.start()
+        assert all(ready.acquire(timeout=20) for _ in listeners)
+        made(client, "later")
+        until(lambda: len(heard) == 4, "all streams hear of the change", 5)
+        assert server.stop() == 0, server.output()
+        for listener in listeners:
+            listener.join(5)
+            assert not listener.is_alive()
