@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import resource
 import socket
@@ -9,11 +10,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import httpx2
 import pytest
 import uvicorn
 import uvloop
 
-from assay.hotpath.app import MOST_WAITING
+from assay.hotpath.app import MOST_WAITING, split
+from assay.hotpath.http import Head, Response, new_request_id
 from assay.hotpath.protocol import (
     BODY_RATE,
     BODY_SECONDS,
@@ -560,6 +563,67 @@ def test_a_process_may_have_as_many_connections_as_the_system_lets_it() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert raised == min(allowed, 50_256)
     assert front.most_connections == raised - 256
+
+
+def test_answers_from_a_catalog_unseen_for_long_tell_its_age(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> list[list[str | None]]:
+        hot = server.front.hot()
+        assert hot is not None
+        wire = await prepared(server)
+        transport = httpx2.ASGITransport(app=server.config.app)  # type: ignore[arg-type]
+        seen = []
+        async with httpx2.AsyncClient(transport=transport, base_url="http://assay") as client:
+            for age in (0.0, 2.0, 3.44, 75.0, 0.1):
+                hot._measure_age, hot._looked = lambda age=age: age, 0
+                _, head, _ = await wire.ask(get("/health"))
+                found = re.search(rb"\r\nx-assay-age: ([^\r]+)\r\n", head)
+                answer = await client.get("/health")
+                seen.append([found and found[1].decode(), answer.headers.get("x-assay-age")])
+        return seen
+
+    assert run(tmp_path, journey) == [[None] * 2, [None] * 2, ["3.4"] * 2, ["75.0"] * 2, [None] * 2]
+
+
+def test_many_spellings_of_one_key_are_accepted_and_cost_no_memory(tmp_path: Path) -> None:
+    async def journey(server: Serving) -> tuple[set[int], int, bool]:
+        hot = server.front.hot()
+        assert hot is not None
+        wire = await prepared(server)
+        await wire.ask(get("/experiments/1/assignment/ada"))
+        parts = split(b"/experiments/1/assignment/ada")
+        target = hot.find("GET", parts)
+        assert target is not None
+        long = b"Bearer" + b" " * 10_000 + KEY.encode()
+        words = (b"Bearer", b"bearer", b"BEARER", b"bEARER", b"beARER", b"beaRER", b"bearER", b"bearEr")
+        spellings = [
+            b"%s%s%s" % (word, b" " * more, KEY.encode()) for word in words for more in range(1, 441)
+        ]
+        spellings += [each + b" " for each in spellings]
+        statuses, most = set(), 0
+        for spelling in [*spellings, long]:
+            answer = hot.begin(target, parts, b"", Head([(b"authorization", spelling)]), b"")
+            assert isinstance(answer, Response)
+            statuses.add(answer.status)
+            most = max(most, len(hot._known))
+        return statuses, most, any(header == long for header, _ in hot._known)
+
+    assert run(tmp_path, journey) == ({200}, 4096, False)
+
+
+def test_request_ids_of_forked_processes_differ() -> None:
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(theirs, new_request_id())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        told = pipe.read()
+    mine = new_request_id()
+    assert told.partition(b"-")[2] == mine.partition(b"-")[2]
+    assert len(told) == len(mine)
+    assert told != mine
 
 
 def test_with_too_many_waiting_new_work_is_refused_and_the_known_is_served(tmp_path: Path) -> None:

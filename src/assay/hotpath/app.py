@@ -38,6 +38,13 @@ _log = structlog.get_logger("assay.hotpath")
 #: means longer waiting: at 10,000 answers a second this many wait 0.4 s, and clients begin to give up.
 MOST_WAITING: Final = 4096
 
+#: Authorization headers remembered, and how long one may be: it can be spelt in many ways.
+_MOST_KNOWN: Final = 4096
+_LONGEST_KNOWN: Final = 512
+#: Seconds for which the catalog may be unseen before answers say so, and microseconds between two looks.
+_FRESH: Final = 2.0
+_LOOK_EVERY: Final = 100_000
+
 _OVERLOADED = Unavailable(
     "More requests are waiting than can be answered soon; repeat the request a little later.",
     code="overloaded",
@@ -93,11 +100,13 @@ class HotPath:
     """Dispatches hot routes without a framework; the rest goes to `fallback`.
 
     `clock` gives microseconds UTC. A route is found by one dictionary look-up on method, number of
-    segments and the two segments that tell our paths apart.
+    segments and the two segments that tell our paths apart. `age` gives the seconds since the catalog was
+    last seen, where another process may have changed it.
 
     Attributes:
         max_body: the most bytes a body may have.
         waiting: requests that wait for something; whoever awaits an `Outcome` counts it here meanwhile.
+        age: what answers say in `x-assay-age`, the seconds since the catalog was seen; empty while fresh.
     """
 
     def __init__(
@@ -111,9 +120,13 @@ class HotPath:
         clock: Callable[[], int],
         note_use: Callable[[Key, int], None],
         answered: dict[tuple[str, int], int],
+        age: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.max_body = max_body
         self.waiting = 0
+        self.age = b""
+        self._measure_age = age
+        self._looked = 0
         self._fallback = fallback
         self._published = published
         self._anonymous = anonymous
@@ -194,6 +207,8 @@ class HotPath:
         """The answer, or what it waits for. Raises nothing."""
         try:
             now = self._clock()
+            if not 0 <= now - self._looked < _LOOK_EVERY:
+                self._look_at_age(now)
             right = target.right
             key = None if right is None else self._authorise(head.authorization, right, now)
             if target.quick is not None and not query:
@@ -206,6 +221,11 @@ class HotPath:
             return target.handler(Request(params, query, head, body, key, now, self.max_body))
         except Exception as error:  # noqa: BLE001 - becomes an answer
             return self.failed(error, target)
+
+    def _look_at_age(self, now: int) -> None:
+        self._looked = now
+        age = self._measure_age()
+        self.age = b"%.1f" % age if age > _FRESH else b""
 
     def failed(self, error: Exception, target: Target) -> Response:
         """The answer to a request that met this error; what is not the caller's doing is logged."""
@@ -235,6 +255,8 @@ class HotPath:
             return
         response = await self._response(target, parts, scope["query_string"], head, receive)
         self.count(target, response.status)
+        if self.age:
+            response = response._replace(headers=(*response.headers, (b"x-assay-age", self.age)))
         await respond(send, response, identity)
 
     async def _response(
@@ -271,7 +293,10 @@ class HotPath:
                 return key
         key = ring.authorise(header, right, now, self._anonymous)
         if header is not None and key is not None:
-            self._known[header, right] = key
+            if len(header) <= _LONGEST_KNOWN:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[header, right] = key
             self._note_use(key, now)
         return key
 

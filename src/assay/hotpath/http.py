@@ -37,7 +37,15 @@ TEXT = b"text/plain; charset=utf-8"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}").fullmatch
 _ids = itertools.count()
 #: Tells the ids of one process from those of another; no secret hangs on it.
-_process = os.urandom(6).hex().encode()
+_process = bytearray(os.urandom(6).hex().encode())
+
+
+def _after_fork() -> None:
+    _process[:] = os.urandom(6).hex().encode()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Response(NamedTuple):
@@ -293,7 +301,7 @@ def path_text(segment: bytes) -> str:
 
 
 def new_request_id() -> bytes:
-    """An id that no other request of this process has."""
+    """An id that no other request has."""
     return b"%s-%x" % (_process, next(_ids))
 
 

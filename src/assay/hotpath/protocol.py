@@ -656,6 +656,7 @@ class HotProtocol(HttpToolsProtocol):
             or self._headless
             or self._last
             or self._ended
+            or hot.age
             or not self._stays
             or front.draining()
         ):
@@ -670,11 +671,13 @@ class HotProtocol(HttpToolsProtocol):
     def _write_rarely(self, head: Head, response: Response) -> None:
         """An answer with headers of its own, without its body, or the last one of the connection."""
         status, body, kind, extra = response
+        age = self._hot.age if self._hot is not None else b""
         stays = self._stays and not self._final() and not self._front.draining()
         lines = [
             self._front.beginning(status, kind, self.server_state.default_headers),
             b"%d\r\nx-request-id: %s\r\n" % (len(body), head.identity or new_request_id()),
             *(b"%s: %s\r\n" % each for each in extra),
+            b"x-assay-age: %s\r\n" % age if age else b"",
             b"\r\n" if stays else b"connection: close\r\n\r\n",
             b"" if self._headless else body,
         ]
