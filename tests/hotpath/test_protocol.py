@@ -437,7 +437,8 @@ def test_an_answer_that_is_taken_slowly_is_taken_whole(tmp_path: Path, more: str
         looks, heard = 0, b""
         while left := unsent():
             looks += 1
-            there.look_after(looks * (UNREAD_SECONDS // 2))
+            server.front.tick += UNREAD_SECONDS // 2
+            there.look_after(server.front.tick)
             while unsent() == left:
                 heard += await wire.reader.read(256 * 1024)
         head, _, body = heard.partition(b"\r\n\r\n")
