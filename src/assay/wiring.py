@@ -197,6 +197,7 @@ class Application:
             clock=microseconds,
             note_use=self._uses.note,
             answered=telemetry.answered,
+            age=lambda: time.monotonic() - self._seen_catalog,
         )
 
     def _watch(self, telemetry: Telemetry) -> None:
