@@ -169,7 +169,11 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return html.escape(" | ".join(str(each) for each in schema["enum"]))
     kind = str(schema.get("type", "anything"))
-    return f"list of {_type(schema['items'])}" if kind == "array" and "items" in schema else html.escape(kind)
+    if kind == "array" and "prefixItems" in schema:  # of so many, each of its own kind
+        return f"list of {', '.join(_type(each) for each in schema['prefixItems'])}"
+    if kind == "array" and isinstance(schema.get("items"), Mapping):
+        return f"list of {_type(schema['items'])}"
+    return html.escape(kind)
 
 
 _PAGE = """<!doctype html>
