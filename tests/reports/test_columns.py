@@ -146,3 +146,14 @@ def test_a_quantile_is_said_to_be_missing__and_nothing_else_decides_in_its_place
     assert "primary metric m is a quantile, which reports do not compute" in decision.sentence
     with pytest.raises(Invalid, match="m is a quantile"):
         filled.report(spec, metrics="m")
+
+
+def test_what_the_plan_asks_for_and_the_report_does_not_do__is_said(filled: World) -> None:
+    plain = metric(MetricType.CONVERSION)
+    spec = replace(SPEC, metrics=(plain,), declared=(plain,), method="always_valid", activation="view")
+    cautions = " ".join(filled.report(spec).decision.cautions)
+    assert "method always_valid; these numbers are of the fixed one" in cautions
+    assert "whether or not they reached the activation event" in cautions
+    usual = " ".join(filled.report(replace(spec, method="fixed", activation=None)).decision.cautions)
+    assert "fixed one" not in usual
+    assert "activation" not in usual

@@ -182,6 +182,13 @@ def _cautions(facts: Facts, verdict: Verdict, alpha: float) -> tuple[str, ...]:
     said: list[str] = []
     if facts.narrowed:
         said.append("This looks at part of the experiment's time only.")
+    if facts.spec.method != "fixed":
+        said.append(
+            f"The plan asks for the method {facts.spec.method}; these numbers are of the fixed one, which is "
+            "right only at the planned end."
+        )
+    if facts.spec.activation is not None:
+        said.append("All units are counted, whether or not they reached the activation event.")
     own = facts.primary.metric.event_type
     said += [_silence(each) for each in facts.silent if each and each != own]
     for each in facts.primary.comparisons:
