@@ -47,7 +47,7 @@ def test_clock_steps_back_an_hour__all_is_as_it_was(
         assert await results(client, day.experiment) == (20, 20, [10, 0])
         # The lease goes by the database's clock, so scheduled work goes on, and so does everything else.
         assert application.stores.leads()
-        await asyncio.to_thread(application._chore)
+        await asyncio.to_thread(application._keep_house)
         assert application.stores.leads()
         assert (await client.get("/ready")).status_code == 200
         clock.shift = 0
