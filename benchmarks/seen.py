@@ -106,7 +106,7 @@ class Report:
         window = windows[second]
         window.statuses[status] += 1
         if status < 500:
-            value = int(latency * 1e6)
+            value = max(int(latency * 1e6), 0)  # sent before it was due, and answered by then
             window.latency.add(value)
             histogram = self.by_kind.get(kind)
             if histogram is None:

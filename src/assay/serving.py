@@ -26,6 +26,8 @@ from assay.workers import Workers, listening
 _FAREWELL = 1.0
 #: New objects after which a search for cycles among them begins; ten such searches make one among older ones.
 _YOUNG_OBJECTS = 50_000
+#: How long a thread may keep the interpreter while another waits for it.
+_SWITCH_SECONDS = 0.001
 
 
 class _Server(uvicorn.Server):
@@ -149,6 +151,8 @@ def _run(
     # not look at what is loaded for good, nor begin so often: it took a third of a bulk call.
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
+    # The writer, the drain and reports give the interpreter back to the event loop after a millisecond, not five.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
