@@ -151,7 +151,7 @@ def _run(
     # not look at what is loaded for good, nor begin so often: it took a third of a bulk call.
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
-    # The writer, the drain and reports give the interpreter back to the event loop after a millisecond, not five.
+    # The event loop waits a millisecond for the writer, the drain and reports to let go, not five.
     sys.setswitchinterval(_SWITCH_SECONDS)
     server.run(sockets=[listener])
     return 0 if server.started else 1
