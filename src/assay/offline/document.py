@@ -3,12 +3,11 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from assay.offline.judging import Verdict
 from assay.offline.report import Analysis, Arm, Comparison, MetricResult, Segmented
 from assay.offline.request import FileMetric, Kind
 from assay.offline.sentences import headline
 from assay.offline.units import Tail
-from assay.stats import Interval, Reason
+from assay.stats import Interval, Reason, Verdict
 
 #: Raised when a field changes its meaning or goes away; new fields may come at any time.
 SCHEMA_VERSION: Final = 1

@@ -6,11 +6,22 @@ from typing import Final
 
 from assay.errors import Invalid
 from assay.offline.health import Finding, findings
-from assay.offline.judging import Judged, Pair, Verdict, judge, judge_family
+from assay.offline.judging import Pair, judge_pair, judge_pairs
 from assay.offline.request import FileMetric, Judging, Kind, Request, check
 from assay.offline.source import opened
 from assay.offline.units import ByArm, Read, Summary, Tail, read
-from assay.stats import ArmInterval, Contrast, Count, Interval, Moments, Ratio, arm_interval, one_proportion
+from assay.stats import (
+    ArmInterval,
+    Contrast,
+    Count,
+    Interval,
+    Judged,
+    Moments,
+    Ratio,
+    Verdict,
+    arm_interval,
+    one_proportion,
+)
 from assay.stats.heterogeneity import Heterogeneity, heterogeneity
 from assay.stats.srm import Phase, SampleRatio, sample_ratio
 from assay.stats.tails import critical_value
@@ -114,7 +125,7 @@ def analyze(request: Request) -> Analysis:
         for metric in request.metrics
         for treatment in order[1:]
     ]
-    family = judge_family([pair for _, _, pair in pairs], judging)
+    family = judge_pairs([pair for _, _, pair in pairs], judging)
     comparisons: dict[str, list[Comparison]] = {}
     for (metric, treatment, pair), judged in zip(pairs, family, strict=True):
         comparisons.setdefault(metric.name, []).append(
@@ -192,7 +203,7 @@ def _comparison(pair: Pair, judged: Judged, judging: Judging, *, control: str, t
         return Comparison(control, treatment, judged)
     plain, adjusted = pair.plain.contrast().variance, pair.contrast().variance
     reduction = 1.0 - adjusted / plain if plain and adjusted is not None else None
-    unadjusted = judge(pair.plain, judging, judged.verdict.alpha)
+    unadjusted = judge_pair(pair.plain, judging, judged.verdict.alpha)
     return Comparison(control, treatment, judged, unadjusted, reduction)
 
 
@@ -235,7 +246,7 @@ def _segments(metric: FileMetric, found: Read, judging: Judging, order: Sequence
             effects = tuple(
                 SegmentEffect(
                     name,
-                    judge(pair, single, judging.alpha),
+                    judge_pair(pair, single, judging.alpha),
                     (pulled.estimate, pulled.standard_error) if pulled else None,
                 )
                 for (name, pair), pulled in zip(pairs.items(), gate.segments, strict=True)
@@ -271,4 +282,4 @@ def _p_of(metric: FileMetric, control: Summary, treatment: Summary) -> float | N
     one, other = (
         replace(side, moments=side.moments.transform({"y": {column: 1.0}})) for side in (control, treatment)
     )
-    return judge(Pair(metric, one, other), Judging(), _CHECK_LEVEL).p_value
+    return judge_pair(Pair(metric, one, other), Judging(), _CHECK_LEVEL).p_value

@@ -1,9 +1,9 @@
 """The analysis in a sentence: what happened to the first metric, and whether it can be believed."""
 
-from assay.offline.judging import Verdict
 from assay.offline.report import Analysis, Comparison
 from assay.offline.request import FileMetric, Kind
 from assay.offline.wording import ends, number, p_value, percent, signed_number, signed_percent
+from assay.stats import Verdict
 
 #: A chance to win beyond which a posterior is worth a claim.
 LIKELY = 0.95

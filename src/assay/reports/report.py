@@ -8,8 +8,9 @@ from enum import StrEnum
 from assay.eventstore.base import EventCount, SeriesPoint
 from assay.reports.arms import ArmSummary, ByVariant, Tally
 from assay.reports.question import Question
-from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, VariantSpec
-from assay.stats import Effect, SampleRatio
+from assay.reports.spec import Direction, ExperimentSpec, LookVerdict, MetricSpec, VariantSpec
+from assay.stats import Contrast, Effect, NonInferiority, SampleRatio
+from assay.stats import Verdict as Numbers
 
 
 class Why(StrEnum):
@@ -37,12 +38,39 @@ _WHY = {
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the experiment's own method says of a comparison.
+
+    `numbers` are as they stand now, with covariates where there are any, at the level that the correction
+    leaves; `significant` is the verdict, which under a sequential method is that of the looks so far and None
+    before the first (`waiting` then says so). `members` is the size of the family that was corrected for; 1
+    means none. `unadjusted` is the same without covariates, `variance_reduction` the share of the variance
+    that they took away. `margin` is the test of a guardrail against its margin. `look` is the look that
+    decided: the first that crossed, else the last.
+    """
+
+    numbers: Numbers
+    contrast: Contrast
+    significant: bool | None
+    members: int = 1
+    adjusted_p_value: float | None = None
+    covariates: tuple[str, ...] = ()
+    unadjusted: Numbers | None = None
+    variance_reduction: float | None = None
+    margin: NonInferiority | None = None
+    look: LookVerdict | None = None
+    look_number: int | None = None
+    waiting: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """A treatment against the control by one metric.
 
-    `effect` is the experiment's own method; the counts in it are those of the comparable units. `strata` is
-    the number of stretches of equal split that the effect was averaged over; `left_out` units came while one
-    of the arms was closed.
+    `effect` is the fixed-horizon test without covariates, as the compatible views show it; `judged` is what
+    the experiment's own method says, where the whole family was judged. The counts are those of the
+    comparable units. `strata` is the number of stretches of equal split that the effect was averaged over;
+    `left_out` units came while one of the arms was closed.
     """
 
     control: VariantSpec
@@ -52,6 +80,7 @@ class Comparison:
     treatment_tally: Tally
     strata: int
     left_out: int
+    judged: Judgement | None = None
 
     @property
     def significant(self) -> bool:

@@ -138,6 +138,11 @@ class AnalysisSpec:
     spending_power: float = 1.0
     planned_units: int | None = None
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether its verdicts belong to looks."""
+        return self.method in ("group_sequential", "always_valid")
+
 
 @dataclass(frozen=True, slots=True)
 class DeviationSpec:
@@ -183,12 +188,50 @@ class PhaseSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LookVerdict:
+    """What one comparison showed at a look.
+
+    `z` is the difference over its standard error and `limit` what its size had to reach; `crossed` says
+    whether it did, after the correction for the family, and is `None` where no test could be made. `interval`
+    is the repeated interval of the difference. `p_value` is uncorrected: the stage-wise one of a
+    group-sequential test that ended here, the smallest so far of an always-valid one.
+    """
+
+    metric: str
+    treatment_id: int
+    z: float | None
+    limit: float | None
+    crossed: bool | None
+    estimate: float | None
+    interval: tuple[float | None, float | None] | None
+    p_value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LookSpec:
+    """A look that was made: its number from 1 on, when, at how many units and what share of the plan."""
+
+    number: int
+    at: datetime
+    units: int
+    fraction: float
+    verdicts: tuple[LookVerdict, ...] = ()
+
+    def verdict(self, metric: str, treatment_id: int) -> LookVerdict | None:
+        """What the comparison of this metric and treatment showed."""
+        return next(
+            (one for one in self.verdicts if (one.metric, one.treatment_id) == (metric, treatment_id)), None
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentSpec:
     """An experiment as the report sees it. `variants` holds every arm that ever was, in display order.
 
     `declared` are all metrics of the experiment, `metrics` those that reports compute.
     `activation` is the event a unit must have to be analysed. `plan_hash` is that of the frozen plan,
-    `deviations` are what was done otherwise since.
+    `deviations` are what was done otherwise since. `looks` are those made so far, in order; the verdicts of
+    the sequential methods change with them alone.
     """
 
     id: int
@@ -216,6 +259,7 @@ class ExperimentSpec:
     hypothesis: str = ""
     plan_hash: str | None = None
     deviations: tuple[DeviationSpec, ...] = ()
+    looks: tuple[LookSpec, ...] = ()
 
     @property
     def control(self) -> VariantSpec | None:

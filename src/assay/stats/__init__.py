@@ -122,6 +122,7 @@ from assay.stats.resampling import (
 from assay.stats.sequential import Mixture, SequentialEffect, always_valid, mixture, multiplier, tuned_rho2
 from assay.stats.srm import Phase, SampleRatio, SequentialRatio, sample_ratio, sequential_sample_ratio
 from assay.stats.tails import Alternative, Interval
+from assay.stats.verdicts import Case, Judged, Rules, Verdict, judge, judge_family
 
 __all__ = [
     "REASONS",
@@ -133,6 +134,7 @@ __all__ = [
     "Beta",
     "Bootstrap",
     "Boundaries",
+    "Case",
     "Contrast",
     "Corrected",
     "Count",
@@ -145,6 +147,7 @@ __all__ = [
     "GroupSequentialEffect",
     "Heterogeneity",
     "Interval",
+    "Judged",
     "Lift",
     "LinearModelEffect",
     "Mean",
@@ -163,11 +166,13 @@ __all__ = [
     "RankSum",
     "Ratio",
     "Reason",
+    "Rules",
     "SampleRatio",
     "SequentialEffect",
     "SequentialRatio",
     "StopEstimate",
     "TableTest",
+    "Verdict",
     "Winsorised",
     "adjust",
     "adjusted_at_stop",
@@ -215,6 +220,8 @@ __all__ = [
     "inflation",
     "information_fraction",
     "interaction",
+    "judge",
+    "judge_family",
     "linear_model",
     "mann_whitney",
     "mean_statistic",
