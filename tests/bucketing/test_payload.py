@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.bucketing.conditions import compile_condition
-from assay.bucketing.evaluate import evaluate, serve
+from assay.bucketing.evaluate import Reason, evaluate, serve
+from assay.bucketing.features import Caller, Features, Miss, Source
 from assay.bucketing.payload import MOST_IDS, feature_of
 from assay.bucketing.ruleset import Experiment, Members, Namespace, Segment, Status, Variant
 
@@ -270,6 +271,36 @@ def test_payload__any_experiment_and_user__the_sdk_gives_what_the_server_gives(
     assert found == server_value(compiled, unit_id, user_id, attributes)
 
 
+MISSED = {
+    Reason.NO_UNIT: Miss.NO_UNIT,
+    Reason.NOT_IN_SEGMENT: Miss.CONDITION,
+    Reason.LAYER_EXCLUDED: Miss.NAMESPACE,
+    Reason.NOT_IN_TRAFFIC: Miss.COVERAGE,
+}
+
+
+@given(compiled=experiments(), user_id=ids, attributes=people)
+def test_payload__any_experiment_and_user__our_own_evaluation_says_what_the_server_says_and_why(
+    compiled: Experiment, user_id: str, attributes: dict[str, Any]
+) -> None:
+    unit_id = user_id if compiled.unit == "user_id" else attributes.get("account_id")
+    payload = payload_of([compiled])
+    features = Features({"features": payload.features, "savedGroups": payload.groups})
+    found = features.evaluate(compiled.key, Caller({**attributes, "id": user_id}))
+    assert features.problems == {}
+    decision = (serve(compiled, unit_id, None) if unit_id else None) or evaluate(
+        compiled, unit_id, user_id, attributes
+    )
+    assert found.value == server_value(compiled, unit_id, user_id, attributes)
+    if decision.variant is None:
+        assert (found.source, found.miss) == (Source.DEFAULT, MISSED[decision.reason])
+    elif decision.reason is Reason.OVERRIDE:
+        assert found.source is Source.FORCE
+    else:
+        assert found.ran is not None
+        assert (found.ran.variant, found.ran.bucket) == (decision.variant.key, decision.bucket)
+
+
 @pytest.mark.slow
 def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_gives() -> None:
     chance = random.Random(20260711)
@@ -303,13 +334,17 @@ def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_g
             )
         )
     client = sdk(compiled)
+    payload = payload_of(compiled)
+    features = Features({"features": payload.features, "savedGroups": payload.groups})
     in_some = 0
     for user in range(USERS):
         user_id = f"user-{user}"
         attributes = {"country": chance.choice(["US", "DE", "FR"]), "age": chance.randint(10, 80)}
         client.set_attributes({"id": user_id, **attributes})
+        caller = Caller({"id": user_id, **attributes})
         for each in compiled:
             found = client.get_feature_value(each.key, None)
+            assert features.evaluate(each.key, caller).value == found
             assert found == server_value(each, user_id, user_id, attributes), (each.key, user_id, attributes)
             in_some += found is not None
     assert 5 < in_some / USERS < 45  # neither nobody nor everybody, else nothing is compared
