@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import Invalid
-from assay.reports.report import Report, Verdict
+from assay.reports.report import Report
 from assay.reports.spec import (
     CapSpec,
     FilterSpec,
@@ -15,7 +14,7 @@ from assay.reports.spec import (
     Role,
     SourceSpec,
 )
-from assay.stats import Count, Moments, Ratio, compare, two_proportions
+from assay.stats import Count, Moments, Ratio, Reason, compare, two_proportions
 from contracts.event_store import DAY, NOW
 from reports.world import SPEC, World
 
@@ -43,7 +42,7 @@ def filled(world: World) -> World:
 
 
 def shown(world: World, wanted: MetricSpec) -> tuple[Report, list[float | None]]:
-    report = world.report(replace(SPEC, metrics=(wanted,), declared=(wanted,)))
+    report = world.report(replace(SPEC, metrics=(wanted,)))
     return report, [arm.value for arm in report.primary.arms]
 
 
@@ -129,7 +128,7 @@ def test_several_metrics_come_together(filled: World) -> None:
         role=Role.SECONDARY,
     )
     every = (plain, narrowed, ratio)
-    report = filled.report(replace(SPEC, metrics=every, declared=every))
+    report = filled.report(replace(SPEC, metrics=every))
     assert [[arm.value for arm in each.arms] for each in report.metrics] == [
         [10 / 40, 20 / 40],
         [10 / 40, 20 / 40],
@@ -137,23 +136,10 @@ def test_several_metrics_come_together(filled: World) -> None:
     ]
 
 
-def test_a_quantile_is_said_to_be_missing__and_nothing_else_decides_in_its_place(filled: World) -> None:
-    wanted = metric(MetricType.QUANTILE, quantile=0.9)
-    other = replace(metric(MetricType.CONVERSION, where=GERMAN), key="german", role=Role.SECONDARY)
-    spec = replace(SPEC, metrics=(other,), declared=(wanted, other))
-    decision = filled.report(spec).decision
-    assert decision.verdict is Verdict.KEEP_RUNNING
-    assert "primary metric m is a quantile, which reports do not compute" in decision.sentence
-    with pytest.raises(Invalid, match="m is a quantile"):
-        filled.report(spec, metrics="m")
-
-
-def test_what_the_plan_asks_for_and_the_report_does_not_do__is_said(filled: World) -> None:
-    plain = metric(MetricType.CONVERSION)
-    spec = replace(SPEC, metrics=(plain,), declared=(plain,), method="always_valid", activation="view")
-    cautions = " ".join(filled.report(spec).decision.cautions)
-    assert "method always_valid; these numbers are of the fixed one" in cautions
-    assert "whether or not they reached the activation event" in cautions
-    usual = " ".join(filled.report(replace(spec, method="fixed", activation=None)).decision.cautions)
-    assert "fixed one" not in usual
-    assert "activation" not in usual
+def test_a_quantile_decides_like_any_other_metric(filled: World) -> None:
+    wanted = metric(MetricType.QUANTILE, "view", quantile=0.5, zeros=True)
+    report, values = shown(filled, wanted)
+    assert values == [0.0, 0.0]
+    [found] = report.primary.comparisons
+    assert (found.effect.p_value, found.effect.reason) == (None, Reason.QUANTILE_TIES)
+    assert Reason.QUANTILE_TIES.sentence in report.decision.sentence

@@ -392,8 +392,14 @@ class EventStore(Protocol):
         The smallest value at or below which such a share lies; None: no unit has an event.
         """
 
-    def quantiles(self, scope: Scope, asked: Sequence[Quantile]) -> list[QuantileArm]:
-        """Each quantile in each variant and phase; by variant, phase, then in the order asked."""
+    def quantiles(
+        self, scope: Scope, asked: Sequence[Quantile], strata: Mapping[int, int] | None = None
+    ) -> list[QuantileArm]:
+        """Each quantile in each variant and phase; by variant, phase, then in the order asked.
+
+        Quantiles of phases do not add up to that of their union: `strata` puts phases together, each under
+        the number that stands for it in the answer; a phase that it lacks stands for itself.
+        """
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """Events that count, by variant and type."""

@@ -42,8 +42,9 @@ def columns(
     wanted: Sequence[Column],
     blocks: Sequence[Block],
     groups: Iterable[tuple[str, str]] | None,
+    strata: Mapping[int, int] | None = None,
 ) -> list[Cell]:
-    """See `EventStore.columns`."""
+    """See `EventStore.columns`, and for the strata `EventStore.quantiles`."""
     by_key = {column.key: column for column in wanted}
     unknown = sorted({key for block in blocks for key in block} - by_key.keys())
     if unknown:
@@ -55,7 +56,7 @@ def columns(
     if of_units is not None:
         grouping = list(of_units), [numbers[label] for label in of_units.values()]
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    of = plan.units(engine, scope, bound, grouping)
+    of = plan.units(engine, scope, bound, grouping, strata)
     text = filled(engine.statement("columns", "cells"), key=of.keyed(), units=of.text)
     cells = engine.ask(text, bound.used_in(text))
     asked = _Asked(engine, scope, of, bound, by_key, blocks)
@@ -374,15 +375,18 @@ def _active(column: Column) -> Feature:
     return made
 
 
-def quantiles(engine: Engine, scope: Scope, asked: Sequence[Quantile]) -> list[QuantileArm]:
+def quantiles(
+    engine: Engine, scope: Scope, asked: Sequence[Quantile], strata: Mapping[int, int] | None
+) -> list[QuantileArm]:
     """See `EventStore.quantiles`."""
     arms = []
     for place, one in enumerate(asked):
         if not 0.0 < one.q < 1.0:
             raise ValueError(f"a quantile lies strictly between 0 and 1, not at {one.q!r}")
         block = (one.column.key,)
-        cells = columns(engine, scope, [one.column], [block], None)  # all cells, and what is unreadable
-        found = _quantile(engine, scope, one) if cells else {}
+        # All cells, and what is unreadable.
+        cells = columns(engine, scope, [one.column], [block], None, strata)
+        found = _quantile(engine, scope, one, strata) if cells else {}
         for cell in cells:
             missed = cell.unreadable.get(one.column.key, 0)
             row = found.get((cell.variant_id, cell.phase))
@@ -390,9 +394,11 @@ def quantiles(engine: Engine, scope: Scope, asked: Sequence[Quantile]) -> list[Q
     return [arm for *_, arm in sorted(arms, key=lambda each: each[:3])]
 
 
-def _quantile(engine: Engine, scope: Scope, one: Quantile) -> dict[Key, tuple[Any, ...]]:
+def _quantile(
+    engine: Engine, scope: Scope, one: Quantile, strata: Mapping[int, int] | None
+) -> dict[Key, tuple[Any, ...]]:
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    of = plan.units(engine, scope, bound)
+    of = plan.units(engine, scope, bound, strata=strata)
     observed = _observed(engine, scope, of, bound, one)
     if not observed:
         return {}

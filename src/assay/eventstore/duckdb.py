@@ -163,10 +163,12 @@ class DuckdbStore:
         with self.one_moment():
             return cells.percentiles(self._engine, scope, columns, levels)
 
-    def quantiles(self, scope: Scope, asked: Sequence[Quantile]) -> list[QuantileArm]:
+    def quantiles(
+        self, scope: Scope, asked: Sequence[Quantile], strata: Mapping[int, int] | None = None
+    ) -> list[QuantileArm]:
         """See `EventStore`."""
         with self.one_moment():
-            return cells.quantiles(self._engine, scope, asked)
+            return cells.quantiles(self._engine, scope, asked, strata)
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""

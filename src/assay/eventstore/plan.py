@@ -94,9 +94,13 @@ class Units(NamedTuple):
 
 
 def units(
-    engine: Engine, scope: Scope, bound: Bound, groups: tuple[list[str], list[int]] | None = None
+    engine: Engine,
+    scope: Scope,
+    bound: Bound,
+    groups: tuple[list[str], list[int]] | None = None,
+    strata: Mapping[int, int] | None = None,
 ) -> Units:
-    """`groups`: units, and the number of each one's group."""
+    """`groups`: units, and the number of each one's group; `strata`: phases, and what stands for each."""
     grouping = ""
     if groups is not None:
         grouping = filled(
@@ -107,11 +111,17 @@ def units(
         engine.statement("columns", "units"),
         assignments=assignments(engine, scope, bound),
         since=since,
+        phase=_stratum(strata or {}),
         label="" if groups is None else ", g.label",
         groups=grouping,
         narrowing=compose.units_narrowed(scope, bound, since),
     )
     return Units(text, ("variant_id", "phase") if groups is None else ("variant_id", "phase", "label"))
+
+
+def _stratum(strata: Mapping[int, int]) -> str:
+    moved = " ".join(f"WHEN {phase:d} THEN {stratum:d}" for phase, stratum in sorted(strata.items()))
+    return f"CASE a.phase {moved} ELSE a.phase END" if moved else "a.phase"
 
 
 def assignments(engine: Engine, scope: Scope, bound: Bound) -> str:

@@ -21,10 +21,10 @@ from assay.stats import (
     Verdict,
     arm_interval,
     one_proportion,
+    quantile_arm_interval,
 )
 from assay.stats.heterogeneity import Heterogeneity, heterogeneity
 from assay.stats.srm import Phase, SampleRatio, sample_ratio
-from assay.stats.tails import critical_value
 
 #: Names that a control usually has, likeliest first.
 CONTROLS: Final = ("control", "baseline", "off", "a", "0", "0.0", "false")
@@ -211,12 +211,8 @@ def _arm(metric: FileMetric, variant: str, summary: Summary | None, alpha: float
     if summary is None:
         return Arm(variant, 0, None, None, None)
     if summary.quantile is not None:
-        found = summary.quantile
-        reach = None
-        if found.value is not None and found.standard_error is not None and found.units > 1:
-            size = critical_value(found.units - 1, alpha, "two-sided") * found.standard_error
-            reach = Interval(found.value - size, found.value + size)
-        return Arm(variant, summary.units, found.value, reach, None)
+        around = quantile_arm_interval(summary.quantile, alpha=alpha)
+        return Arm(variant, summary.units, around.value, around.interval, None)
     if summary.successes is not None:
         shown: ArmInterval = one_proportion(Count(summary.units, summary.successes), alpha=alpha)
     else:

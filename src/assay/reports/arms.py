@@ -7,8 +7,20 @@ from functools import reduce
 from operator import add
 
 from assay.eventstore.base import Arm, Measure, UnitMoments
+from assay.eventstore.columns import QuantileArm as Found
 from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType, VariantSpec
-from assay.stats import ArmInterval, Count, Mean, Moments, Ratio, arm_interval, one_proportion
+from assay.stats import (
+    ArmInterval,
+    Count,
+    Mean,
+    Moments,
+    QuantileArm,
+    Ratio,
+    Reason,
+    arm_interval,
+    one_proportion,
+    quantile_arm_interval,
+)
 
 COLUMNS = ("converted", "events", "total")
 #: No event has the empty type, so in a measure it stands for all of them.
@@ -25,6 +37,10 @@ _VALUES: Mapping[MetricType, Mean | Ratio] = {
     MetricType.FUNNEL: Mean("converted"),
     MetricType.THRESHOLD: Mean("converted"),
 }
+#: Columns of the time before the assignment, and what they adjust the metric by.
+BEFORE_SHARE = ("before",)
+BEFORE_AMOUNT = ("before_any", "before_early", "before_late")
+BEFORE_RATIO = ("before_total", "before_events")
 #: Metrics of which a unit has one or none: shares.
 SHARES = frozenset({MetricType.CONVERSION, MetricType.RETENTION, MetricType.FUNNEL, MetricType.THRESHOLD})
 
@@ -38,14 +54,20 @@ class Tally:
     """A whole number, but for a ratio whose denominator is a sum."""
     total: float
     moments: Moments
+    """Of `COLUMNS`, and of those of the time before where the metric looks back."""
+    unreadable: int = 0
+    """Events that have the property, but not as a number."""
 
     def __add__(self, other: "Tally") -> "Tally":
         """The tally of the union of two disjoint sets of units."""
+        if not self.units or not other.units:
+            return self if self.units else other
         return Tally(
             self.converters + other.converters,
             self.events + other.events,
             self.total + other.total,
             self.moments + other.moments,
+            self.unreadable + other.unreadable,
         )
 
     @property
@@ -64,6 +86,27 @@ NOTHING = Tally(0, 0, 0.0, Moments.empty(COLUMNS))
 #: Tallies by phase, by variant id.
 ByPhase = Mapping[int, Tally]
 ByVariant = Mapping[int, ByPhase]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample quantile, and what its standard error was computed from."""
+
+    arm: QuantileArm
+    found: Found
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """The quantiles of one metric by variant: of all its units, and of those of each split.
+
+    Quantiles do not add up, so the phases of one split are asked for together: `stratum_of` has the first of
+    them for each phase, and `strata` is by variant and that first phase.
+    """
+
+    overall: Mapping[int, Sample]
+    strata: Mapping[int, Mapping[int, Sample]]
+    stratum_of: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +131,20 @@ class ArmSummary:
 
 
 def value_of(metric: MetricSpec) -> Mean | Ratio:
-    """Which function of the unit columns the metric is."""
+    """Which function of the unit columns the metric is; a quantile is none."""
     return _VALUES[metric.type]
+
+
+def covariates_of(metric: MetricSpec, moments: Moments) -> tuple[Mean | Ratio, ...]:
+    """What the metric is adjusted by, of the columns that are there.
+
+    Units without a time before are zeros in it; an amount's are told apart by an indicator as well
+    (`before_any`), and in a ratio they have no weight.
+    """
+    if BEFORE_RATIO[0] in moments.columns:
+        return (Ratio(*BEFORE_RATIO),)
+    names = BEFORE_SHARE if metric.type in SHARES else BEFORE_AMOUNT
+    return tuple(Mean(name) for name in names if name in moments.columns)
 
 
 def measure_of(metric: MetricSpec) -> Measure:
@@ -111,8 +166,17 @@ def merged(parts: Iterable[Tally]) -> Tally:
     return reduce(add, parts, NOTHING)
 
 
-def summarise(metric: MetricSpec, variant: VariantSpec, tally: Tally, alpha: float) -> ArmSummary:
-    """Value and interval of one arm: Wilson for a share, Student for a mean, the delta method for a ratio."""
+def summarise(
+    metric: MetricSpec, variant: VariantSpec, tally: Tally, alpha: float, sample: Sample | None = None
+) -> ArmSummary:
+    """Value and interval of one arm: Wilson for a share, Student for a mean, the delta method for a ratio.
+
+    `sample` is there for a quantile, which has no spread over units of its own.
+    """
+    if metric.type is MetricType.QUANTILE:
+        nobody = QuantileArm(metric.quantile or 0.5, 0, tally.units, None, None, Reason.NO_DATA)
+        around = quantile_arm_interval(nobody if sample is None else sample.arm, alpha=alpha)
+        return ArmSummary(variant, tally, around.value, None, around)
     if metric.type in SHARES:
         interval = one_proportion(tally.count, alpha=alpha)
         return ArmSummary(

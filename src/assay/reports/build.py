@@ -5,16 +5,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from assay.errors import Invalid
 from assay.events.timestamps import EPOCH, micros
 from assay.eventstore.base import Arm, Bucket, EventStore, Measure, Scope
 from assay.reports.arms import EVERY_TYPE, measure_of, shown_variants, tallies
-from assay.reports.columns import ask_columns, is_plain
+from assay.reports.columns import ask_columns, ask_quantiles, is_plain, source_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
 from assay.reports.health import Evidence, examine
+from assay.reports.judging import judged_reports, next_look
 from assay.reports.question import Question
-from assay.reports.report import ConversionSource, MetricReport, Report, Why
+from assay.reports.report import ConversionSource, Report, Why
 from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, MetricType, Role, VariantSpec
 from assay.stats import Phase, SampleRatio, sample_ratio
 
@@ -39,23 +39,32 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
     declared = tuple(dict.fromkeys((*spec.metrics, primary)))
     every = tuple(dict.fromkeys((*declared, *wanted, conversion, *activity)))
     end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
-    measures = {measure.key: measure for measure in map(measure_of, filter(is_plain, every))}
+    plain = [metric for metric in every if is_plain(metric, before=spec.analysis.cuped)]
+    measures = {measure.key: measure for measure in map(measure_of, plain)}
     arms = store.moments(scope, list(measures.values()))
-    by_metric = {metric: tallies(arms, measure_of(metric)) for metric in every if is_plain(metric)}
-    further = [metric for metric in every if not is_plain(metric)]
+    by_metric = {metric: tallies(arms, measure_of(metric)) for metric in plain}
+    further = [metric for metric in every if metric not in by_metric]
     if further:
-        by_metric.update(ask_columns(store, scope, further, micros(end)))
+        by_metric.update(ask_columns(store, scope, further, micros(end), before=spec.analysis.cuped))
+    quantiles = ask_quantiles(store, spec, scope, by_metric, micros(end))
     units = _units(spec, arms)
     shown, missing = _shown(spec, question, units)
     # The decision weighs every comparison, however few are shown.
     everyone, lacking = _shown(spec, replace(question, variant=None), units)
 
-    def reported(metric: MetricSpec, variants: tuple[VariantSpec, ...]) -> MetricReport:
-        return report_metric(spec, metric, by_metric[metric], variants, alpha=alpha)
-
-    whole = {metric: reported(metric, everyone) for metric in every}
-    reports = whole if shown == everyone else {metric: reported(metric, shown) for metric in every}
+    whole = {
+        metric: report_metric(
+            spec, metric, by_metric[metric], everyone, alpha=alpha, quantiles=quantiles.get(metric)
+        )
+        for metric in every
+    }
+    total = sum(units.values())
+    whole = judged_reports(spec, whole, primary, units=total, now=end, alpha=alpha)
+    reports = whole if shown == everyone else {metric: of.narrowed(shown) for metric, of in whole.items()}
     ratio = _sample_ratio(spec, arms)
+    # Whom the activation event lets in is one question, whom the assignment did another.
+    everybody = store.moments(replace(scope, activation=None), ()) if scope.activation else ()
+    assigned_ratio = _sample_ratio(spec, everybody) if everybody else None
     judged = tuple(whole[metric] for metric in declared)
     begin = _begin(store, spec, scope)
     checks = examine(Evidence(spec, units, judged, ratio, begin, end))
@@ -83,6 +92,8 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
         series=tuple(store.series(scope, measure_of(conversion), Bucket(grain))) if grain else (),
         missing=missing,
         begin=begin,
+        next_look=next_look(spec),
+        assigned_ratio=assigned_ratio,
     )
 
 
@@ -95,6 +106,7 @@ def scope_of(spec: ExperimentSpec, question: Question) -> Scope:
         events_from=None if question.start is None else micros(question.start),
         until=None if question.end is None else micros(question.end),
         excluded_units=spec.excluded_units,
+        activation=None if spec.activation is None else source_of(spec.activation),
     )
 
 
@@ -164,8 +176,6 @@ def _conversion(event_type: str | None, like: MetricSpec | None) -> MetricSpec:
 
 
 def _metric(spec: ExperimentSpec, name: str) -> MetricSpec:
-    if any(name in (each.key, each.name) for each in spec.declared if each not in spec.metrics):
-        raise Invalid.field("metrics", f"{name} is a quantile, which reports do not compute")
     for metric in spec.metrics:
         if metric.key == name:
             return metric

@@ -67,13 +67,6 @@ def _first(facts: Facts, alpha: float) -> _Answer:
         return Verdict.FIX, f"Do not read the effect yet. {ratio.sentence} Find the cause first.", None
     if facts.missing is not None:
         return Verdict.INCONCLUSIVE, facts.missing.sentence, None
-    if spec.uncomputed is not None:
-        name = spec.uncomputed.name
-        return (
-            waiting,
-            f"No verdict: the primary metric {name} is a quantile, which reports do not compute.",
-            None,
-        )
     tested = [each for each in facts.primary.comparisons if each.effect.p_value is not None]
     if not tested:
         reason = next(each.effect.reason for each in facts.primary.comparisons)
@@ -182,13 +175,6 @@ def _cautions(facts: Facts, verdict: Verdict, alpha: float) -> tuple[str, ...]:
     said: list[str] = []
     if facts.narrowed:
         said.append("This looks at part of the experiment's time only.")
-    if facts.spec.method != "fixed":
-        said.append(
-            f"The plan asks for the method {facts.spec.method}; these numbers are of the fixed one, which is "
-            "right only at the planned end."
-        )
-    if facts.spec.activation is not None:
-        said.append("All units are counted, whether or not they reached the activation event.")
     own = facts.primary.metric.event_type
     said += [_silence(each) for each in facts.silent if each and each != own]
     for each in facts.primary.comparisons:

@@ -10,7 +10,6 @@ from assay.catalog import editing, phases, preregistration
 from assay.catalog.database import ReadTx
 from assay.catalog.durations import microseconds
 from assay.catalog.tables import Experiment, Override, Phase
-from assay.reports.columns import is_computed
 from assay.reports.spec import (
     AnalysisSpec,
     CapSpec,
@@ -26,8 +25,6 @@ from assay.reports.spec import (
     SourceSpec,
     VariantSpec,
 )
-
-#: What the moments of one measure answer.
 
 
 def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
@@ -45,7 +42,7 @@ def spec_of(
     deviations: Iterable[Mapping[str, Any]] = (),
 ) -> ExperimentSpec:
     """The picture that these rows make."""
-    declared = tuple(_metric(metric) for metric in experiment.metrics)
+    metrics = tuple(_metric(metric) for metric in experiment.metrics)
     return ExperimentSpec(
         id=experiment.id,
         key=experiment.key,
@@ -61,15 +58,13 @@ def spec_of(
         phases=tuple(_phase(row) for row in history),
         started_at=experiment.started_at,
         ended_at=experiment.ended_at,
-        metrics=tuple(filter(is_computed, declared)),
+        metrics=metrics,
         target_sample_size=experiment.target_sample_size,
         significance_level=experiment.significance_level,
         power=experiment.power,
         minimum_detectable_effect=experiment.minimum_detectable_effect,
-        method=experiment.analysis.get("method", "fixed"),
         winner_id=experiment.winner_id,
         excluded_units=frozenset(overridden),
-        declared=declared,
         analysis=_analysis(experiment.analysis),
         activation=_source(experiment.activation) if experiment.activation else None,
         hypothesis=experiment.hypothesis,

@@ -1,12 +1,12 @@
 """The report: one frozen value that every endpoint, page and export renders, so that they cannot disagree."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from assay.eventstore.base import EventCount, SeriesPoint
-from assay.reports.arms import ArmSummary, ByVariant, Tally
+from assay.reports.arms import ArmSummary, ByVariant, Quantiles, Tally
 from assay.reports.question import Question
 from assay.reports.spec import Direction, ExperimentSpec, LookVerdict, MetricSpec, VariantSpec
 from assay.stats import Contrast, Effect, NonInferiority, SampleRatio
@@ -94,6 +94,15 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class NextLook:
+    """The look to come: at a time, or when so many units are in; neither where looks are made daily."""
+
+    number: int
+    at: datetime | None
+    units: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricReport:
     """One metric: its arms in display order, and each treatment against the control."""
 
@@ -101,11 +110,20 @@ class MetricReport:
     arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
     tallies: ByVariant
+    quantiles: Quantiles | None = None
 
     @property
     def silent(self) -> bool:
         """Whether there are units, and no event of any of them counts."""
         return any(arm.units for arm in self.arms) and not any(arm.tally.events for arm in self.arms)
+
+    def narrowed(self, shown: Collection[VariantSpec]) -> "MetricReport":
+        """The same with the arms and treatments shown alone."""
+        return replace(
+            self,
+            arms=tuple(arm for arm in self.arms if arm.variant in shown),
+            comparisons=tuple(each for each in self.comparisons if each.treatment in shown),
+        )
 
     def arm(self, variant_id: int) -> ArmSummary | None:
         """The arm of this variant."""
@@ -208,6 +226,8 @@ class Report:
     the conversion. `counts`, with `activity` (the units that have any of those events), and `series` are
     there when asked for. `variants` are the arms to show. `missing` says why there is no comparison.
     `begin` is when the experiment started, or its first unit came where that was earlier (to the hour).
+    Where only units with the activation event are analysed, `units` and `sample_ratio` are theirs, and
+    `assigned_ratio` is that of all that were assigned.
     """
 
     spec: ExperimentSpec
@@ -228,6 +248,8 @@ class Report:
     series: tuple[SeriesPoint, ...] = ()
     missing: Why | None = None
     begin: datetime | None = None
+    next_look: NextLook | None = None
+    assigned_ratio: SampleRatio | None = None
 
     def blank(self, of: MetricReport) -> Why | None:
         """Why there is nothing to count for this metric, if so."""

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from assay.stats import Alternative
+from assay.stats.boundaries import Spending
+from assay.stats.multiplicity import Correction
+from assay.stats.verdicts import Method
+
 
 class MetricType(StrEnum):
     """How a unit's events become one number; the value of an arm follows from it."""
@@ -128,13 +133,13 @@ class AnalysisSpec:
     of units at which all information is in.
     """
 
-    method: str = "fixed"
-    alternative: str = "two-sided"
-    correction: str = "holm"
+    method: Method = "fixed"
+    alternative: Alternative = "two-sided"
+    correction: Correction = "holm"
     cuped: bool = True
     looks: int | None = None
     look_dates: tuple[datetime, ...] = ()
-    spending: str = "obrien_fleming"
+    spending: Spending = "obrien_fleming"
     spending_power: float = 1.0
     planned_units: int | None = None
 
@@ -228,7 +233,6 @@ class LookSpec:
 class ExperimentSpec:
     """An experiment as the report sees it. `variants` holds every arm that ever was, in display order.
 
-    `declared` are all metrics of the experiment, `metrics` those that reports compute.
     `activation` is the event a unit must have to be analysed. `plan_hash` is that of the frozen plan,
     `deviations` are what was done otherwise since. `looks` are those made so far, in order; the verdicts of
     the sequential methods change with them alone.
@@ -250,10 +254,8 @@ class ExperimentSpec:
     significance_level: float = 0.05
     power: float = 0.8
     minimum_detectable_effect: float | None = None
-    method: str = "fixed"
     winner_id: int | None = None
     excluded_units: frozenset[str] = frozenset()
-    declared: tuple[MetricSpec, ...] = ()
     analysis: AnalysisSpec = AnalysisSpec()
     activation: SourceSpec | None = None
     hypothesis: str = ""
@@ -266,12 +268,6 @@ class ExperimentSpec:
         """The arm that the others are compared with."""
         chosen = [variant for variant in self.variants if variant.is_control]
         return next(iter(chosen or self.variants), None)
-
-    @property
-    def uncomputed(self) -> MetricSpec | None:
-        """The primary metric, if it is one that reports do not compute."""
-        chosen = [metric for metric in self.declared if metric.role is Role.PRIMARY]
-        return next((metric for metric in chosen if metric not in self.metrics), None)
 
     @property
     def primary(self) -> MetricSpec | None:

@@ -9,9 +9,19 @@ from typing import NamedTuple
 
 from assay.events.timestamps import EPOCH, micros
 from assay.eventstore.base import Bucket, EventStore, SeriesPoint
-from assay.reports.arms import COLUMNS, NOTHING, ArmSummary, ByVariant, Tally, measure_of, tallies, value_of
+from assay.reports.arms import (
+    COLUMNS,
+    NOTHING,
+    ArmSummary,
+    ByVariant,
+    Quantiles,
+    Tally,
+    measure_of,
+    tallies,
+    value_of,
+)
 from assay.reports.build import scope_of
-from assay.reports.columns import ask_columns, is_plain
+from assay.reports.columns import ask_columns, ask_quantiles, is_plain
 from assay.reports.compare import report_metric
 from assay.reports.question import Grain
 from assay.reports.report import Point, Report, Trend
@@ -34,10 +44,10 @@ def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -
     rows = store.series(scope_of(spec, question), measure_of(metric), Bucket(grain))
     starts = [start for start in sorted({row.bucket for row in rows}) if not _before(start, report, grain)]
     steady = len({spec.weights(phase.number) for phase in spec.phases}) <= 1
-    plain = is_plain(metric)
+    plain = is_plain(metric, before=False)
     if plain and metric.type is MetricType.CONVERSION and steady:
         counted = _counted(rows, cumulative=question.cumulative)
-        found = {start: counted[start] for start in starts}
+        found: dict[int, _Answer] = {start: (counted[start], None) for start in starts}
     elif plain and len(starts) > MOST_POINTS and not question.cumulative:
         return Trend(tuple(_sums(report, metric, grain, rows)), len(starts), compared=False)
     else:
@@ -47,8 +57,14 @@ def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -
     return Trend(points, len(starts))
 
 
-def _point(report: Report, metric: MetricSpec, start: int, grain: Grain, by_variant: ByVariant) -> Point:
-    found = report_metric(report.spec, metric, by_variant, report.variants, alpha=report.alpha)
+_Answer = tuple[ByVariant, Quantiles | None]
+
+
+def _point(report: Report, metric: MetricSpec, start: int, grain: Grain, answer: _Answer) -> Point:
+    by_variant, quantiles = answer
+    found = report_metric(
+        report.spec, metric, by_variant, report.variants, alpha=report.alpha, quantiles=quantiles
+    )
     begin = EPOCH + timedelta(microseconds=start)
     return Point(begin, last_moment(begin, grain, report.end), found.arms, found.comparisons)
 
@@ -90,8 +106,8 @@ def _plain_value(metric: MetricSpec, tally: Tally) -> float | None:
     return above / below if below else None
 
 
-def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, grain: Grain) -> ByVariant:
-    """The store's moments as of the end of one stretch."""
+def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, grain: Grain) -> _Answer:
+    """What the store answers as of the end of one stretch."""
     begin = EPOCH + timedelta(microseconds=start)
     until = last_moment(begin, grain, report.end)
     question = report.question
@@ -99,10 +115,11 @@ def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, gr
         begin = begin if question.start is None else max(begin, question.start)
         question = replace(question, start=begin)
     scope = scope_of(report.spec, replace(question, end=until))
-    if not is_plain(metric):
-        return ask_columns(store, scope, [metric], micros(until))[metric]
+    if not is_plain(metric, before=False):
+        counted = ask_columns(store, scope, [metric], micros(until), before=False)
+        return counted[metric], ask_quantiles(store, report.spec, scope, counted, micros(until)).get(metric)
     measure = measure_of(metric)
-    return tallies(store.moments(scope, [measure]), measure)
+    return tallies(store.moments(scope, [measure]), measure), None
 
 
 def _counted(rows: Iterable[SeriesPoint], *, cumulative: bool) -> dict[int, ByVariant]:

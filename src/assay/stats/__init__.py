@@ -103,9 +103,11 @@ from assay.stats.quantile import (
     pooled_cap,
     quantile,
     quantile_arm,
+    quantile_arm_interval,
     quantile_contrast,
     quantile_interval,
     quantile_of_values,
+    stratified_quantiles,
     winsorise,
 )
 from assay.stats.reasons import Reason
@@ -246,6 +248,7 @@ __all__ = [
     "predict",
     "quantile",
     "quantile_arm",
+    "quantile_arm_interval",
     "quantile_contrast",
     "quantile_interval",
     "quantile_of_values",
@@ -261,6 +264,7 @@ __all__ = [
     "sequential_sample_ratio",
     "stagewise_p",
     "stitched_bound",
+    "stratified_quantiles",
     "stratify",
     "total",
     "tuned_rho2",

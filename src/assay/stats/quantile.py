@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assay.stats import special
-from assay.stats.contrast import Array, Contrast, Ratio, contrast, welch_df
+from assay.stats.contrast import Array, Contrast, Ratio, contrast, nothing, welch_df
 from assay.stats.effect import ArmInterval
 from assay.stats.moments import Moments
 from assay.stats.reasons import Reason
@@ -164,6 +164,63 @@ def quantile_contrast(
     part_c, part_t = control.standard_error**2, treatment.standard_error**2
     df = welch_df(part_c, n - 1, part_t, m - 1)
     return Contrast("quantile", n, m, base, other - base, part_c + part_t, part_c, -part_c, df, base, other)
+
+
+def stratified_quantiles(
+    strata: Sequence[tuple[QuantileArm, QuantileArm]], weights: Sequence[float]
+) -> Contrast:
+    """Difference of two quantiles within strata, averaged with fixed weights (they need not sum to 1).
+
+    Each pair is (control, treatment) of one stratum. The value of an arm is the average of its strata's
+    quantiles, which is not the quantile of their union. Degrees of freedom by Satterthwaite over all cells.
+    """
+    if len(strata) != len(weights) or not strata or min(weights) <= 0.0:
+        raise ValueError("each stratum needs a positive weight, and there must be one")
+    parts = [quantile_contrast(control, treatment) for control, treatment in strata]
+    if len(parts) == 1:
+        return parts[0]
+    n, m = sum(each.count_control for each in parts), sum(each.count_treatment for each in parts)
+    shares = [weight / math.fsum(weights) for weight in weights]
+    reason = next((each.reason for each in parts if each.reason), None)
+    if reason:
+        return nothing("quantile_stratified", n, m, reason)
+
+    def averaged(values: Sequence[float | None], power: int = 1) -> float:
+        return math.fsum(share**power * (value or 0.0) for share, value in zip(shares, values, strict=True))
+
+    base = averaged([each.control for each in parts])
+    estimate = averaged([each.estimate for each in parts])
+    variance = averaged([each.variance for each in parts], 2)
+    base_variance = averaged([each.control_variance for each in parts], 2)
+    spread = math.fsum(
+        ((share**2) * (each.variance or 0.0)) ** 2 / (each.df or 1.0)
+        for share, each in zip(shares, parts, strict=True)
+    )
+    df = variance * variance / spread
+    return Contrast(
+        "quantile_stratified",
+        n,
+        m,
+        base,
+        estimate,
+        variance,
+        base_variance,
+        -base_variance,
+        df,
+        base,
+        base + estimate,
+    )
+
+
+def quantile_arm_interval(arm: QuantileArm, *, alpha: float = 0.05) -> ArmInterval:
+    """Confidence interval for one arm's quantile, from its standard error (Student's t with units - 1)."""
+    check_alpha(alpha)
+    if arm.standard_error is None or arm.value is None or arm.units < 2:
+        reason = arm.reason or Reason.INSUFFICIENT_DATA
+        return ArmInterval("quantile", arm.units, arm.value, None, None, reason)
+    reach = critical_value(arm.units - 1, alpha, "two-sided") * arm.standard_error
+    around = Interval(arm.value - reach, arm.value + reach)
+    return ArmInterval("quantile", arm.units, arm.value, arm.standard_error, around)
 
 
 def quantile_interval(values: npt.ArrayLike, q: float, *, alpha: float = 0.05) -> ArmInterval:

@@ -2,7 +2,8 @@
 -- The units a question is about, and since when their events count.
 -- {assignments}: the table, or what stands for it where only units with a certain event are looked at.
 -- {label}, {groups}: the number of each unit's group, where units are told apart by groups.
-SELECT a.seq AS unit, a.unit_id, a.variant_id, a.phase, a.assigned_at, {since} AS since {label}
+-- {phase}: the phase, or the number of the stratum that it belongs to.
+SELECT a.seq AS unit, a.unit_id, a.variant_id, {phase} AS phase, a.assigned_at, {since} AS since {label}
 FROM {assignments} AS a {groups}
 WHERE a.experiment_id = $experiment_id {narrowing}
 

@@ -176,7 +176,7 @@ def _experiment(spec: ExperimentSpec) -> Document:
         "started_at": iso_or_none(spec.started_at),
         "ended_at": iso_or_none(spec.ended_at),
         "target_sample_size": spec.target_sample_size,
-        "analysis": {"method": spec.method},
+        "analysis": {"method": spec.analysis.method},
         "excluded_units": len(spec.excluded_units),
         "phases": [
             {
