@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 
 from assay import __version__
 from assay.api.app import create_api
@@ -14,27 +15,45 @@ from assay.hotpath.features_stream import STREAM_PATHS
 from assay.hotpath.http import Application
 from assay.published import anonymous_rights
 from assay.reports.report import Report
+from assay.reports.snapshots import Snapshots
 from assay.settings import Settings
 from assay.stores.base import Stores
 from assay.telemetry import Telemetry
+
+
+def snapshots(settings: Settings, stores: Stores, telemetry: Telemetry) -> Snapshots:
+    """The reports that this process keeps, for whoever shows them and for the schedule."""
+
+    def analysed(report: Report, seconds: float) -> None:
+        significant = any(each.significant for each in report.primary.comparisons)
+        telemetry.analysed(report.spec.id, seconds, significant=significant)
+
+    made = Snapshots(
+        stores.database,
+        stores.store,
+        stores.flush,
+        max_age=timedelta(seconds=settings.report_max_age),
+        analysed=analysed,
+    )
+    counted = made.counted
+    telemetry.count("assay_report_hits_total", "Reports that were at hand.", lambda: counted.hits)
+    telemetry.count("assay_report_waits_total", "Reports shared with another reader.", lambda: counted.waits)
+    telemetry.count("assay_report_misses_total", "Reports that were computed.", lambda: counted.misses)
+    return made
 
 
 def build(
     settings: Settings,
     stores: Stores,
     routes: Sequence[Route],
-    telemetry: Telemetry,
     uses: KeyUse,
     closing: Callable[[], bool],
+    kept: Snapshots,
 ) -> Application:
     """API and dashboard over the open stores; `routes` are the hot ones, for the API page.
 
     `closing` says whether the server is about to end.
     """
-
-    def analysed(report: Report, seconds: float) -> None:
-        significant = any(each.significant for each in report.primary.comparisons)
-        telemetry.analysed(report.spec.id, seconds, significant=significant)
 
     @contextlib.contextmanager
     def paused() -> Iterator[None]:
@@ -49,6 +68,7 @@ def build(
             database=stores.database,
             published=stores.published,
             store=stores.store,
+            snapshots=kept,
             assignments=stores.assignments,
             flush=stores.wait_past,
             paused=paused,
@@ -58,7 +78,6 @@ def build(
             anonymous=anonymous,
             max_body=settings.max_body_bytes,
             docs=settings.docs,
-            analysed=analysed,
             extra_paths={**paths, **STREAM_PATHS},
             extra_schemas=schemas,
         )
@@ -68,13 +87,13 @@ def build(
             database=stores.database,
             published=stores.published,
             store=stores.store,
+            snapshots=kept,
             assignments=stores.assignments,
             flush=stores.flush,
             clock=microseconds,
             key_use=uses,
             installation=lambda: _installation(stores),
             anonymous=anonymous,
-            analysed=analysed,
             closing=closing,
         )
     )

@@ -323,6 +323,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     report_threads: Annotated[
         int, Meta(ge=0, description="Threads of the analytical store; 0: one for each core.")
     ] = 0
+    report_max_age: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86400,
+            description="Seconds that a report on a running experiment stays good while nothing new comes; "
+            "pages show one that old whatever has come.",
+        ),
+    ] = 60.0
     docs: Annotated[bool, Meta(description="Serve the API page at `/docs` and `/openapi.json`.")] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe line that is logged.")

@@ -2,10 +2,12 @@
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -32,6 +34,9 @@ from assay.stores.base import utc_now
 from assay.stores.choice import stores_for
 from assay.stores.commands import perform
 from assay.telemetry import Telemetry, configure_logging
+
+if TYPE_CHECKING:
+    from assay.reports.snapshots import Snapshots
 
 _log = structlog.get_logger("assay")
 
@@ -71,6 +76,8 @@ class Application:
         self.hot: HotPath | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._uses = keys.KeyUse()
+        self._first = threading.Lock()
+        self._snapshots: Snapshots | None = None
         #: When the catalog was last seen, by the clock that never steps.
         self._seen_catalog = 0.0
 
@@ -183,7 +190,7 @@ class Application:
         )
         control = OnDemand(
             lambda: import_module("assay.control").build(
-                settings, stores, routes, telemetry, self._uses, lambda: self.draining
+                settings, stores, routes, self._uses, lambda: self.draining, self._kept()
             )
         )
         streams = Streams(features, control, closing=lambda: self.draining, clock=microseconds)
@@ -199,6 +206,14 @@ class Application:
             answered=telemetry.answered,
             age=lambda: time.monotonic() - self._seen_catalog,
         )
+
+    def _kept(self) -> "Snapshots":
+        """The reports this process keeps, made when the first is asked for, with all that takes to import."""
+        with self._first:
+            if self._snapshots is None:
+                made = import_module("assay.control").snapshots
+                self._snapshots = made(self.settings, self.stores, self._telemetry)
+            return self._snapshots
 
     def _watch(self, telemetry: Telemetry) -> None:
         """Connect the gauges to what they show."""

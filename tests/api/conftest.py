@@ -22,6 +22,7 @@ from assay.catalog.publish import Publisher
 from assay.durable.writer import SqliteWriter
 from assay.eventstore.duckdb import DuckdbStore
 from assay.published import KeyRing, Published, Role
+from assay.reports.snapshots import Snapshots
 
 START = 1_795_000_000_000_000  # 2026-11-18, in microseconds
 
@@ -109,7 +110,7 @@ class House:
 
 @pytest.fixture
 def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
-    """Builds a house; keyword arguments are those of `Parts`."""
+    """Builds a house; keyword arguments are those of `Parts`, and who hears of each report."""
     with contextlib.ExitStack() as stack:
 
         def build(**settings: Any) -> House:
@@ -136,10 +137,12 @@ def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
             async def flush() -> None:
                 flushes.append(clock.now)
 
+            analysed = settings.pop("analysed", lambda _report, _seconds: None)
             parts = Parts(
                 database=database,
                 published=published,
                 store=store,
+                snapshots=Snapshots(database, store, lambda: None, analysed=analysed),
                 assignments=assignments,
                 flush=flush,
                 paused=nullcontext,

@@ -89,6 +89,37 @@ class KeepingContract:
         assert store.erase("nobody") == Erased(0, 0, 0)
         assert store.recent_keys(10) == []
 
+    def test_the_watermark_stands_still_while_nothing_comes(self, store: EventStore, feed: Feed) -> None:
+        feed.assign(("a", 10))
+        feed.events(event("a"))
+        before = store.watermark()
+        assert before.settled
+        store.moments(SCOPE, [PURCHASES])
+        store.ledger(SCOPE)
+        assert store.watermark() == before
+
+    def test_the_watermark_moves_with_every_change(self, store: EventStore, feed: Feed) -> None:
+        marks = [store.watermark()]
+
+        def moved(*, epoch: bool) -> None:
+            marks.append(store.watermark())
+            assert marks[-1].mark not in [each.mark for each in marks[:-1]]
+            assert (marks[-1].epoch != marks[-2].epoch) == epoch
+            assert marks[-1].settled
+
+        feed.assign(("a", 10))
+        moved(epoch=False)
+        feed.events(event("a"), event("a", "view", at=NOW - DAY))
+        moved(epoch=False)
+        store.append(store.position(), rejections=[(1, "purchase", "invalid", 1, ())])
+        moved(epoch=False)
+        assert store.expire({"view": NOW}, None, 10) == 1
+        moved(epoch=False)
+        store.erase("a")
+        moved(epoch=True)
+        store.purge(1)
+        moved(epoch=True)
+
     def test_units_without_events_are_zeros(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10), ("b", 10), ("c", 11))
         first, second = store.moments(SCOPE, [PURCHASES])

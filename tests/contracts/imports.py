@@ -245,7 +245,10 @@ class ImportContract:
 
     def test_a_repeated_import_counts_once(self, imports: Import) -> None:
         text = "user_id,type\n" + "".join(f"u{index},t\n" for index in range(10)) + ",t\n"
+        before = imports.store.watermark()
         assert imports.events(text) == Imported(11, 10, 0, 1, 0)
+        after = imports.store.watermark()
+        assert (after.mark != before.mark, after.epoch != before.epoch) == (True, True)
         assert imports.events(text) == Imported(11, 0, 10, 1, 0)
         assert len(imports.stored()) == 10
         assert imports.bad == 2 * [BadRow(11, "user_id", "", "is missing")]

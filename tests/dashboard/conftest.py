@@ -15,7 +15,7 @@ from assay.catalog import experiments, keys
 from assay.catalog.checks import parse
 from assay.catalog.database import Actor
 from assay.catalog.inputs import ExperimentCreate
-from assay.control import build
+from assay.control import build, snapshots
 from assay.published import Role
 from assay.settings import load
 from assay.stores.base import utc_now
@@ -112,7 +112,8 @@ def house_with(tmp_path: Path) -> Iterator[Callable[..., House]]:
         with stores.database.writing(Actor("test"), utc_now()) as tx:
             for role in Role:
                 secrets[role.value] = keys.create(tx, keys.KeyInput(name=f"{role} key", role=role))[1]
-        app = build(settings, stores, [], Telemetry(), keys.KeyUse(), lambda: False)
+        kept = snapshots(settings, stores, Telemetry())
+        app = build(settings, stores, [], keys.KeyUse(), lambda: False, kept)
         return House(app, stores, secrets)
 
     yield make

@@ -91,7 +91,7 @@ def test_preparing_is_done_once_by_however_many(postgres_url: str) -> None:
     assert Feed(stores[0]).events(event("a")).events == 1
     with psycopg.connect(postgres_url) as connection:
         connection.execute("UPDATE event_store_version SET version = 99")
-    with pytest.raises(Conflict, match="of version 99; this program knows 2"):
+    with pytest.raises(Conflict, match="of version 99; this program knows 3"):
         stores[0].prepare()
     for store in stores:
         store.close()
@@ -128,6 +128,31 @@ def test_events_of_the_acknowledging_path_are_seen_at_once(
     assert store.append((-1, 0), rejections=[(1, "purchase", "invalid", 3, ("\0 cut",))]) == (0, 0, 0)
     [entry] = [entry for entry in store.ledger(SCOPE) if entry.reason is LedgerReason.REJECTED]
     assert (entry.count, entry.samples) == (3, ("\ufdd0 cut",))
+
+
+def test_a_watermark_knows_of_writes_that_are_not_committed_yet(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    before = store.watermark()
+    with psycopg.connect(postgres_url) as writer:
+        writer.execute(
+            "INSERT INTO events (event_id, keyed, user_id, type, occurred_at, counts_until, received_at) "
+            "VALUES (gen_random_uuid(), false, 'a', 'purchase', %(at)s, %(at)s, %(at)s)",
+            {"at": NOW},
+        )
+        during = store.watermark()
+        assert (before.settled, during.settled) == (True, False)
+        assert during.mark != before.mark
+        writer.commit()
+        after = store.watermark()
+        assert (after.mark, after.settled) == (during.mark, True)
+        with writer.transaction():
+            writer.execute(
+                "INSERT INTO assignments (experiment_id, unit_id, variant_id, phase, assigned_at) "
+                "VALUES (1, 'b', 10, 0, 0)"
+            )
+            assert not store.watermark().settled
+    assert store.watermark().mark != after.mark
 
 
 def test_a_store_belongs_to_one_log(store: PostgresStore) -> None:

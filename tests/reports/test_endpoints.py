@@ -74,6 +74,23 @@ def test_short_prefixes__answer_alike(house: House, shop: dict[str, Any]) -> Non
 
 
 @pytest.mark.usefixtures("shop")
+def test_repeats__are_the_same_bytes_until_something_comes(house: House) -> None:
+    feed = Feed(house.parts.store)
+    feed.row, feed.assigned = 2, 200
+    for path in ("report", "results", "results?view=summary", "stats", "timeseries", "timeseries?by=hour"):
+        first, again = house.ask("GET", f"{BASE}/{path}"), house.ask("GET", f"{BASE}/{path}")
+        assert first.content == again.content
+        assert int(again.headers["age"]) > int(first.headers["age"])
+        feed.events(event("control-99", "purchase", START + 120 * SECOND, a=5.0))
+        house.clock.now += SECOND
+        stale = house.ask("GET", f"{BASE}/{path}{'&' if '?' in path else '?'}max_age=60")
+        new = house.ask("GET", f"{BASE}/{path}")
+        assert (stale.content == first.content, new.content == first.content) == (True, False)
+    before = answered(house, "report")
+    assert answered(house, "report", refresh="true")["computed_at"] > before["computed_at"]
+
+
+@pytest.mark.usefixtures("shop")
 def test_parameters__reach_the_question(house: House) -> None:
     assert answered(house, "results", group_by="day")["timeseries"][0]["group_by"] == "day"
     assert answered(house, "results", end_date="2020-01-01")["summary"]["total_assigned"] == 0
@@ -98,6 +115,10 @@ def test_parameters__reach_the_question(house: House) -> None:
         ("report?segment=x", "segment"),
         ("stats?group_by=day", "group_by"),
         ("timeseries?by=minute", "by"),
+        ("report?refresh=perhaps", "refresh"),
+        ("results?max_age=-1", "max_age"),
+        ("stats?max_age=86401", "max_age"),
+        ("timeseries?max_age=1&refresh=true", "max_age"),
         ("export?format=xls", "format"),
         ("export?rows=all", "rows"),
     ],

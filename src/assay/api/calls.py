@@ -13,7 +13,7 @@ from assay.catalog.database import Actor
 from assay.errors import FieldError, Invalid
 from assay.published import Right
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 def answer(document: object, status: int = 200, *, version: int | None = None) -> Response:
     """A JSON answer; `version` becomes the ETag that `If-Match` refers to."""
     headers = {} if version is None else {"ETag": f'"{version}"'}
-    return Response(_encode(document), status, headers=headers, media_type="application/json")
+    return Response(encode(document), status, headers=headers, media_type="application/json")
 
 
 def nothing() -> Response:

@@ -11,7 +11,7 @@ from assay.catalog.database import Database
 from assay.catalog.keys import KeyUse
 from assay.eventstore.base import EventStore
 from assay.published import Published, Right
-from assay.reports.report import Report
+from assay.reports.snapshots import Snapshots
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -23,13 +23,14 @@ class Parts:
     `flush` returns once everything acknowledged before the call can be read from `store`; while `paused` is
     held nothing is on its way there, so that what is removed stays removed. `forget` makes every process
     forget what it remembers of a user whose traces were removed. `clock` gives microseconds UTC. `anonymous`
-    is what calls without a key may do. `analysed` hears of each report and the seconds it took. `extra_paths`
-    and `extra_schemas` are the hot routes' part of the API page; `docs` says whether there is one.
+    is what calls without a key may do. `extra_paths` and `extra_schemas` are the hot routes' part of the API
+    page; `docs` says whether there is one.
     """
 
     database: Database
     published: Published
     store: EventStore
+    snapshots: Snapshots
     assignments: AssignmentStore
     flush: Callable[[], Awaitable[None]]
     paused: Callable[[], AbstractContextManager[None]]
@@ -39,7 +40,6 @@ class Parts:
     anonymous: frozenset[Right] = frozenset()
     max_body: int = 8 * 1024 * 1024
     docs: bool = True
-    analysed: Callable[[Report, float], None] = field(default=lambda _report, _seconds: None)
     extra_paths: Mapping[str, Any] = field(default_factory=dict)
     extra_schemas: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,8 +1,8 @@
 """Routes of results: one report, in the shape that each client expects."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, Any, NamedTuple, cast, get_args
 
 from fastapi import APIRouter, Request, Response
@@ -11,19 +11,17 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from assay.api.bodies import OptionalDocument
-from assay.api.calls import Call, Reading, answer
+from assay.api.calls import Call, Reading, encode
 from assay.api.operations import operation
 from assay.catalog.checks import Input, Name, parse
-from assay.durable.priority import give_way
 from assay.errors import Invalid
 from assay.events.timestamps import micros
 from assay.eventstore.base import EventFilter
 from assay.reports import export
-from assay.reports.build import build
 from assay.reports.picture import read_spec
 from assay.reports.question import GRAINS, Question, ask, known_only
 from assay.reports.report import Report
-from assay.reports.trend import trend
+from assay.reports.snapshots import Snapshot
 from assay.reports.views.canonical import canonical, timeseries
 from assay.reports.views.results import results, summary
 from assay.reports.views.verdicts import stats, winners
@@ -50,11 +48,14 @@ _ABOUT = {
     "metrics": "Keys or names of metrics, comma-separated; any other word is an event type to convert to.",
     "metric": "Key or name of one metric; by default the primary one.",
     "cumulative": "Whether each point holds everything so far (the default) or its own step alone.",
-    "refresh": "Compute anew; every report is, as long as none is kept.",
+    "refresh": "Compute anew, even if nothing new has come.",
+    "max_age": "An answer computed so many seconds ago will do, whatever has come since.",
     "format": f"One of {', '.join(get_args(export.Format))}.",
     "rows": "`users` or `events` instead of the sufficient statistics.",
 }
 _WINDOW = ("start_date", "end_date", "last_day")
+_FRESH = ("refresh", "max_age")
+_OLDEST = 86_400
 _CONVERSION = ("event_type", "primary_event_type", "conversion_event_type")
 
 
@@ -92,11 +93,34 @@ class _Query(NamedTuple):
         return given
 
 
-_REPORT = _Query((*_WINDOW, "start", "end", "metrics", "refresh"))
-_RESULTS = _Query((*_WINDOW, *_CONVERSION, "variant_id", "group_by", "aggregation", "view"))
-_STATS = _Query((*_WINDOW, *_CONVERSION))
-_TIMESERIES = _Query((*_WINDOW, "start", "end", "metric", "by", "group_by", "aggregation", "cumulative"))
-_EXPORT = _Query((*_WINDOW, "metrics", "event_type", "format", "rows"))
+_REPORT = _Query((*_WINDOW, "start", "end", "metrics", *_FRESH))
+_RESULTS = _Query((*_WINDOW, *_CONVERSION, "variant_id", "group_by", "aggregation", "view", *_FRESH))
+_STATS = _Query((*_WINDOW, *_CONVERSION, *_FRESH))
+_TIMESERIES = _Query(
+    (*_WINDOW, "start", "end", "metric", "by", "group_by", "aggregation", "cumulative", *_FRESH)
+)
+_EXPORT = _Query((*_WINDOW, "metrics", "event_type", "format", "rows", *_FRESH))
+
+
+class _Freshness(NamedTuple):
+    """How new an answer must be: computed after the call, or that old at most; else with all there is."""
+
+    anew: bool = False
+    max_age: timedelta | None = None
+
+    @classmethod
+    def taken(cls, given: dict[str, str]) -> "_Freshness":
+        """What the parameters ask for; they are taken out. Raises `Invalid` naming the one that is wrong."""
+        anew, text = given.pop("refresh", "").lower() or "false", given.pop("max_age", "")
+        if anew not in ("true", "false", "1", "0"):
+            raise Invalid.field("refresh", f"must be true or false, got {anew!r}")
+        if not text:
+            return cls(anew in ("true", "1"))
+        if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= _OLDEST):
+            raise Invalid.field("max_age", f"must be a whole number of seconds, 0 to {_OLDEST}, got {text!r}")
+        if anew in ("true", "1"):
+            raise Invalid.field("max_age", "contradicts refresh=true, which computes anew: send one of them")
+        return cls(max_age=timedelta(seconds=int(text)))
 
 
 class ConversionInput(Input):
@@ -116,7 +140,8 @@ class ConversionInput(Input):
 async def get_report(call: Reading, request: Request, experiment: str) -> Response:
     """The complete report: every metric, every comparison, health and decision."""
     given = _REPORT.read(request)
-    return await _answered(call, experiment, ask(given, call.now), canonical)
+    fresh = _Freshness.taken(given)
+    return await _answered(call, experiment, ask(given, call.now), canonical, fresh)
 
 
 @router.get("/experiments/{experiment}/results", openapi_extra=_RESULTS.documented)
@@ -127,8 +152,9 @@ async def get_results(call: Reading, request: Request, experiment: str) -> Respo
     view = given.pop("view", "") or "full"
     if view not in ("full", "summary"):
         raise Invalid.field("view", f"{view!r} is not one of full, summary")
+    fresh = _Freshness.taken(given)
     question = replace(ask(given, call.now), counts=True)
-    return await _answered(call, experiment, question, summary if view == "summary" else results)
+    return await _answered(call, experiment, question, summary if view == "summary" else results, fresh)
 
 
 @router.post("/experiments/{experiment}/results", status_code=200)
@@ -136,7 +162,7 @@ async def get_results(call: Reading, request: Request, experiment: str) -> Respo
 async def post_results(call: Reading, experiment: str, body: OptionalDocument) -> Response:
     """Who won, by rates in percent with their intervals."""
     given = parse(ConversionInput, body)
-    return await _answered(call, experiment, ask(given.model_dump(), call.now), winners)
+    return await _answered(call, experiment, ask(given.model_dump(), call.now), winners, _Freshness())
 
 
 @router.get("/experiments/{experiment}/stats", openapi_extra=_STATS.documented)
@@ -144,7 +170,8 @@ async def post_results(call: Reading, experiment: str, body: OptionalDocument) -
 async def get_stats(call: Reading, request: Request, experiment: str) -> Response:
     """One headline comparison with a recommendation."""
     given = _STATS.read(request)
-    return await _answered(call, experiment, ask(given, call.now), stats)
+    fresh = _Freshness.taken(given)
+    return await _answered(call, experiment, ask(given, call.now), stats, fresh)
 
 
 @router.get("/experiments/{experiment}/timeseries", openapi_extra=_TIMESERIES.documented)
@@ -155,15 +182,23 @@ async def get_timeseries(call: Reading, request: Request, experiment: str) -> Re
     Long cumulative series are thinned to evenly spaced points, and `thinned` says so. No step of another
     series is left out; long ones of anything but a share come without intervals, and `note` says so.
     """
-    question = ask(_TIMESERIES.read(request), call.now)
+    given = _TIMESERIES.read(request)
+    fresh = _Freshness.taken(given)
+    question = ask(given, call.now)
     grain = question.grain or "day"
+    asked = replace(question, grain=None)
 
-    def document(report: Report) -> _Document:
+    def body(snapshot: Snapshot) -> bytes:
+        report = snapshot.report
         metric = report.primary.metric if question.metrics is None else report.metrics[0].metric
-        found = trend(call.parts.store, report, metric, grain)
-        return timeseries(replace(report, question=replace(report.question, grain=grain)), metric, found)
+        found = call.parts.snapshots.trend(snapshot, metric, grain)
+        shown = replace(report, question=replace(report.question, grain=grain))
+        return encode(timeseries(shown, metric, found))
 
-    return await _answered(call, experiment, replace(question, grain=None), document)
+    def kept(snapshot: Snapshot) -> bytes:
+        return snapshot.kept((timeseries, grain), lambda: body(snapshot))
+
+    return await _shown(call, experiment, asked, kept, fresh)
 
 
 @router.get("/experiments/{experiment}/export", openapi_extra=_EXPORT.documented)
@@ -177,36 +212,58 @@ async def get_export(call: Reading, request: Request, experiment: str) -> Respon
     kind = given.pop("rows", "") or "statistics"
     if kind not in ("statistics", "users", "events"):
         raise Invalid.field("rows", f"{kind!r} is not one of statistics, users, events")
+    fresh = _Freshness.taken(given)
     question = ask(given, call.now)
     await call.parts.flush()
-    key, rows = await run_in_threadpool(_rows, call, experiment, question, kind)
+    key, rows = await run_in_threadpool(_rows, call, experiment, question, kind, fresh)
     pieces = export.written(cast("export.Kind", kind), rows, form)
     name = f'attachment; filename="{key}-{kind}.{form}"'
     return StreamingResponse(pieces, media_type=export.MEDIA[form], headers={"Content-Disposition": name})
 
 
 async def _answered(
-    call: Call, experiment: str, question: Question, view: Callable[[Report], _Document]
+    call: Call,
+    experiment: str,
+    question: Question,
+    view: Callable[[Report], _Document],
+    fresh: _Freshness,
 ) -> Response:
-    """The view of the report on everything that was acknowledged before the call."""
-    await call.parts.flush()
-    return await run_in_threadpool(lambda: answer(view(_report(call, experiment, question))))
+    """The view of the report; the same bytes for as long as it is the same report."""
+
+    def kept(snapshot: Snapshot) -> bytes:
+        return snapshot.kept(view, lambda: encode(view(snapshot.report)))
+
+    return await _shown(call, experiment, question, kept, fresh)
 
 
-def _report(call: Call, experiment: str, question: Question) -> Report:
-    give_way()  # a report may take seconds of all cores, an assignment takes microseconds of one
-    with call.parts.database.reading() as tx:
-        spec = read_spec(tx, experiment)
-    begun = time.perf_counter()
-    report = build(call.parts.store, spec, question, call.now)
-    call.parts.analysed(report, time.perf_counter() - begun)
-    return report
+async def _shown(
+    call: Call, experiment: str, question: Question, body: Callable[[Snapshot], bytes], fresh: _Freshness
+) -> Response:
+    """The answer that is made of a snapshot, and how many seconds ago that was computed."""
+    if fresh.max_age is None:
+        await call.parts.flush()
+
+    def made() -> Response:
+        snapshot = _snapshot(call, experiment, question, fresh)
+        age = {"Age": f"{snapshot.age(call.now) // timedelta(seconds=1)}"}
+        return Response(body(snapshot), headers=age, media_type="application/json")
+
+    return await run_in_threadpool(made)
 
 
-def _rows(call: Call, experiment: str, question: Question, kind: str) -> tuple[str, Iterator[export.Row]]:
+def _snapshot(call: Call, experiment: str, question: Question, fresh: _Freshness) -> Snapshot:
+    """On everything that was acknowledged before the call, unless an older one will do."""
+    if fresh.anew:
+        return call.parts.snapshots.anew(experiment, question, call.now)
+    return call.parts.snapshots.get(experiment, question, call.now, max_age=fresh.max_age)
+
+
+def _rows(
+    call: Call, experiment: str, question: Question, kind: str, fresh: _Freshness
+) -> tuple[str, Iterator[export.Row]]:
     """The experiment's key and the rows to write."""
     if kind == "statistics":
-        report = _report(call, experiment, question)
+        report = _snapshot(call, experiment, question, fresh).report
         return report.spec.key, export.sufficient_statistics(report)
     with call.parts.database.reading() as tx:
         spec = read_spec(tx, experiment)

@@ -27,7 +27,6 @@ from assay.dashboard import (
     segments,
     signing,
 )
-from assay.dashboard.keeping import Shelf
 from assay.dashboard.pages import (
     HEADERS,
     ROOT,
@@ -99,7 +98,7 @@ class Dashboard:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._sessions, self._shelf = Sessions(), Shelf()
+        self._sessions = Sessions()
         self._tickets = Tickets()
         self._routes = [Route(ROOT + page.path, self._endpoint(page), methods=page.methods) for page in PAGES]
 
@@ -193,7 +192,6 @@ class Dashboard:
             theme=theme if theme in {"light", "dark"} else "",
             cookies=cookies,
             sessions=self._sessions,
-            shelf=self._shelf,
             tickets=self._tickets,
             resumed_after=request.headers.get("last-event-id", ""),
             request_id=request.scope.get("assay.request_id"),

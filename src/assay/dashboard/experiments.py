@@ -70,7 +70,7 @@ def listed(visit: Visit) -> Response:
 def headline(visit: Visit) -> Response:
     """The part of a row that takes a report."""
     try:
-        found = _headline(visit.shelf.report(visit.parts, visit.place["key"], visit.now))
+        found = _headline(visit.snapshot(visit.place["key"]).report)
     except AssayError as error:
         return render(visit, "_headline.html", headline=None, problem=error.detail)
     return render(visit, "_headline.html", headline=found, problem="")
@@ -99,7 +99,7 @@ def _archived(tx: ReadTx) -> bool:
 
 def _row(visit: Visit, experiment: Experiment) -> Row:
     started = experiment.started_at is not None
-    kept = visit.shelf.found(visit.parts, str(experiment.id), visit.now) if started else None
+    kept = visit.kept_report(str(experiment.id)) if started else None
     return Row(
         experiment,
         running_for(experiment.started_at, experiment.ended_at, visit.now),

@@ -72,7 +72,7 @@ def _do(visit: Visit, name: str, chosen: Step, back: str) -> Response:
 def _ask(
     visit: Visit, name: str, chosen: Step, experiment: Experiment, problem: AssayError | None = None
 ) -> Response:
-    kept = visit.shelf.found(visit.parts, str(experiment.id), visit.now) if experiment.started_at else None
+    kept = visit.kept_report(str(experiment.id)) if experiment.started_at else None
     return render(
         visit,
         "step.html",

@@ -18,12 +18,14 @@ from starlette.responses import HTMLResponse, Response
 
 from assay.catalog.database import Actor
 from assay.dashboard import wording
-from assay.dashboard.keeping import Shelf
 from assay.dashboard.parts import Parts, moment
 from assay.dashboard.sessions import Session, Sessions
 from assay.dashboard.tickets import Tickets
 from assay.errors import AssayError
 from assay.published import Right
+from assay.reports.question import Question
+from assay.reports.report import Report
+from assay.reports.snapshots import Snapshot
 
 ROOT: Final = "/ui"
 POLICY: Final = (
@@ -84,7 +86,6 @@ class Visit:
     theme: str
     cookies: Mapping[str, str]
     sessions: Sessions
-    shelf: Shelf
     tickets: Tickets
     request_id: str | None = None
     resumed_after: str = ""
@@ -108,6 +109,17 @@ class Visit:
             key_id=key.id if key is not None and key.id else None,
             request_id=self.request_id,
         )
+
+    def snapshot(self, reference: str) -> Snapshot:
+        """The report on an experiment that pages show, with its age. Raises `NotFound`, `Unavailable`."""
+        kept = self.parts.snapshots
+        return kept.get(reference, Question(), self.now, max_age=kept.max_age)
+
+    def kept_report(self, reference: str) -> Report | None:
+        """The same report, if nothing need be computed for it."""
+        kept = self.parts.snapshots
+        found = kept.found(reference, Question(), self.now, kept.max_age)
+        return None if found is None else found.report
 
     def still_may(self) -> bool:
         """Whether the key they came with is in force still; anonymous readers stay."""

@@ -10,7 +10,7 @@ from assay.catalog.database import Database
 from assay.catalog.keys import KeyUse
 from assay.eventstore.base import EventStore
 from assay.published import Published, Right
-from assay.reports.report import Report
+from assay.reports.snapshots import Snapshots
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,14 +43,14 @@ class Parts:
     """The rooms the pages speak to, and their limits.
 
     `flush` returns, in a thread, once everything acknowledged before the call can be read from `store`.
-    `clock` gives microseconds UTC. `anonymous` is what a visitor without a key may do. `analysed` hears of
-    each report and the seconds it took. `installation` says how this process and its stores are; `closing`
-    whether the server is about to end.
+    `clock` gives microseconds UTC. `anonymous` is what a visitor without a key may do. `installation` says
+    how this process and its stores are; `closing` whether the server is about to end.
     """
 
     database: Database
     published: Published
     store: EventStore
+    snapshots: Snapshots
     assignments: AssignmentStore
     flush: Callable[[], None]
     clock: Callable[[], int]
@@ -59,7 +59,6 @@ class Parts:
     anonymous: frozenset[Right] = frozenset()
     max_body: int = 1024 * 1024
     closing: Callable[[], bool] = field(default=lambda: False)
-    analysed: Callable[[Report, float], None] = field(default=lambda _report, _seconds: None)
 
 
 def moment(microseconds: int) -> datetime:

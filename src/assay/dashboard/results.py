@@ -66,13 +66,13 @@ def shown(visit: Visit) -> Response:
     """The page; with `refresh`, from a report made just now."""
     key = visit.place["key"]
     if visit.query.get("refresh"):
-        visit.shelf.report(visit.parts, key, visit.now, anew=True)
+        visit.parts.snapshots.anew(key, Question(), visit.now)
         return go(visit, link("experiments", key))
     with visit.parts.database.reading() as tx:
         experiment = find(tx, key)
     if experiment.status == Status.DRAFT:
         return render(visit, "draft.html", **_frame(visit, experiment))
-    report = visit.shelf.report(visit.parts, str(experiment.id), visit.now)
+    report = visit.snapshot(str(experiment.id)).report
     event_type = report.primary.metric.event_type or "signup"
     return render(
         visit,
@@ -97,15 +97,16 @@ def shown(visit: Visit) -> Response:
 
 def trend_piece(visit: Visit) -> Response:
     """The charts over time of one metric."""
-    report = visit.shelf.report(visit.parts, visit.place["key"], visit.now)
+    snapshot = visit.snapshot(visit.place["key"])
+    report = snapshot.report
     of = _metric(report, visit.query.get("metric"))
     begin = report.begin or report.end
     asked = visit.query.get("by")
     grain: Grain = (
         "hour" if asked == "hour" or (not asked and report.end - begin < timedelta(days=3)) else "day"
     )
-    found = visit.shelf.trend(visit.parts, report, of, grain)
-    activity = visit.shelf.activity(visit.parts, report, of, grain)
+    found = visit.parts.snapshots.trend(snapshot, of.metric, grain)
+    activity = visit.parts.snapshots.activity(snapshot, of.metric, grain)
     return render(
         visit,
         "_trend.html",
@@ -144,7 +145,7 @@ def export_file(visit: Visit) -> Response:
         rows = export.users(spec, visit.parts.assignments.page)
     else:
         kind = "statistics"
-        report = visit.shelf.report(visit.parts, visit.place["key"], visit.now)
+        report = visit.snapshot(visit.place["key"]).report
         spec, rows = report.spec, export.sufficient_statistics(report)
     pieces = export.written(cast("Literal['statistics', 'users']", kind), rows, cast("export.Format", form))
     return StreamingResponse(

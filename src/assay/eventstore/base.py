@@ -29,7 +29,7 @@ escapes. The event that takes back counts like any other of its type.
 Times are µs since the epoch everywhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -239,6 +239,22 @@ class Position(NamedTuple):
     assignments: int
 
 
+class Watermark(NamedTuple):
+    """Where a store stands, for whoever keeps its answers.
+
+    An answer that was asked for after a settled watermark was taken holds until a later one has another
+    `mark`.
+    """
+
+    mark: Hashable
+    """Another after every change that could change an answer."""
+    epoch: int
+    """Grows when rows are removed or imported: no answer of an earlier epoch may be shown again."""
+    settled: bool
+    """Whether all that the mark stands for is there to be read; if not, answers asked for now may lack some
+    of it, and the same mark later says nothing of them."""
+
+
 Rejections = tuple[int | None, str | None, str, int, tuple[str, ...]]
 """Refusals of one kind, for the ledger: experiment id, event type, code, how many, and up to five samples."""
 
@@ -347,6 +363,9 @@ class EventStore(Protocol):
 
     def position(self) -> Position:
         """How far the log has been taken; (-1, 0) for an empty store."""
+
+    def watermark(self) -> Watermark:
+        """Where the store stands. Everything acknowledged to it before the call is within the mark."""
 
     def append(
         self,

@@ -34,6 +34,7 @@ from assay.eventstore.base import (
     Scope,
     SeriesPoint,
     StoredEvent,
+    Watermark,
 )
 from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm
 from assay.eventstore.dialects import Bound, Duckdb, Engine
@@ -86,6 +87,8 @@ class DuckdbStore:
         self._moment = _Moment()
         self._engine = Engine(Duckdb(), self._ask)
         self._importing = threading.Lock()
+        # One process has the file, so what it counts is all there is.
+        self._writes = self._epoch = 0
         self._closed = False
         with self._open_guard:
             if self.path in self._open_paths:
@@ -135,6 +138,10 @@ class DuckdbStore:
                 self._note(connection, note)
             connection.execute(_APPEND["advance"], {"events": position[0], "assignments": position[1]})
         return Appended(stored, duplicates, assigned)
+
+    def watermark(self) -> Watermark:
+        """See `EventStore`."""
+        return Watermark(self._writes, self._epoch, settled=True)
 
     def recent_keys(self, limit: int) -> list[tuple[str, str]]:
         """See `EventStore`."""
@@ -231,6 +238,7 @@ class DuckdbStore:
         try:
             return self._import_events(what, bad_row, progress)
         finally:
+            self._epoch += 1
             self._importing.release()
 
     def _import_events(
@@ -318,6 +326,7 @@ class DuckdbStore:
                 for table in ("events", "assignments", "ledger")
             ]
             connection.execute(_REVERSALS["forget_reversals"])
+        self._epoch += 1
         with self._writing, contextlib.suppress(duckdb.Error), self._cursor() as connection:
             connection.execute(
                 "CHECKPOINT"
@@ -363,6 +372,7 @@ class DuckdbStore:
                     try:
                         yield connection
                         connection.execute("COMMIT")
+                        self._writes += 1
                     except BaseException:
                         with contextlib.suppress(duckdb.Error):
                             connection.execute("ROLLBACK")

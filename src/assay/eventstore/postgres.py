@@ -38,6 +38,7 @@ from assay.eventstore.base import (
     Scope,
     SeriesPoint,
     StoredEvent,
+    Watermark,
 )
 from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm
 from assay.eventstore.dialects import Engine, Postgres
@@ -48,7 +49,7 @@ _SCHEMA = statements("postgres/schema")
 _APPEND = statements("postgres/append")
 
 #: The tables this code works with; higher ones come from a newer version of it.
-_VERSION: Final = 2
+_VERSION: Final = 3
 #: The first server that can say whether a text is JSON without failing, 16.
 _OLDEST_SERVER: Final = 160_000
 #: Whoever makes or changes tables holds this lock of the database until the end of the transaction.
@@ -249,6 +250,18 @@ class PostgresStore:
             _run(connection, _APPEND["advance"], {"events": position[0], "assignments": position[1]})
         return Appended(stored, duplicates, assigned)
 
+    def watermark(self) -> Watermark:
+        """See `EventStore`.
+
+        Rows are numbered by sequences, which count at once what is written later. So an unchanged count says
+        that nothing was added since, unless somebody held a number then that was not committed: whoever does
+        has locked the table, which is looked at after the count.
+        """
+        with self._transaction() as connection:
+            [(events, assignments, changes, epoch)] = _run(connection, _SCHEMA["watermark"], {})
+            [(writing,)] = _run(connection, _SCHEMA["being_written"], {})
+        return Watermark((events, assignments, changes), epoch, settled=not writing)
+
     def recent_keys(self, limit: int) -> list[tuple[str, str]]:
         """See `EventStore`."""
         return [(row[0], row[1]) for row in self._ask(_SCHEMA["recent_keys"], {"limit": limit})]
@@ -326,6 +339,8 @@ class PostgresStore:
                 if at is not None and removed < limit:
                     older = {"type": kind, "before": Postgres.time(at), "limit": limit - removed}
                     removed += _changed(connection, _SCHEMA["expire"], older)
+            if removed:
+                _run(connection, _APPEND["taken"], {})
         return removed
 
     def import_events(
@@ -402,6 +417,7 @@ class PostgresStore:
     def _removed(self, what: str, parameters: Mapping[str, Any]) -> Erased:
         with self._transaction(timeout=0) as connection:
             _run(connection, _APPEND["taken"], {})
+            _run(connection, _APPEND["new_epoch"], {})
             return Erased(
                 *(
                     _changed(connection, _SCHEMA[f"{what}_{table}"], parameters)
@@ -425,6 +441,7 @@ class _Target:
         """See `importing.Target`."""
         with self._transaction() as connection:
             _run(connection, _APPEND["taken"], {})
+            _run(connection, _APPEND["new_epoch"], {})
             self._connection = connection
             try:
                 yield

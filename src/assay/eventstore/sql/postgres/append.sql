@@ -69,8 +69,11 @@ SELECT
 FROM (SELECT CAST($code AS TEXT) AS code) AS said;
 
 -- taken --
--- Writes wait here for one another.
-SELECT events, assignments FROM position FOR UPDATE;
+-- Writes wait here for one another, and are counted: what they change has no number of its own.
+UPDATE position SET changes = changes + 1 RETURNING events, assignments;
+
+-- new_epoch --
+UPDATE position SET epoch = epoch + 1;
 
 -- advance --
 UPDATE position SET events = greatest(events, $events), assignments = greatest(assignments, $assignments);

@@ -52,6 +52,9 @@ CREATE TABLE IF NOT EXISTS position (
   events BIGINT NOT NULL,
   assignments BIGINT NOT NULL
 );
+-- Writes other than those of the acknowledging path, and those of them that remove or import; see `watermark`.
+ALTER TABLE position ADD COLUMN IF NOT EXISTS changes BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE position ADD COLUMN IF NOT EXISTS epoch BIGINT NOT NULL DEFAULT 0;
 INSERT INTO position SELECT -1, 0 WHERE NOT EXISTS (SELECT * FROM position);
 -- Which log the position is a position in.
 CREATE TABLE IF NOT EXISTS source (identity BIGINT NOT NULL);
@@ -166,6 +169,26 @@ SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= CAST($place AS pg_
 
 -- position --
 SELECT events, assignments FROM position;
+
+-- watermark --
+SELECT
+  pg_sequence_last_value(CAST(pg_get_serial_sequence('events', 'seq') AS regclass)),
+  pg_sequence_last_value(CAST(pg_get_serial_sequence('assignments', 'seq') AS regclass)),
+  changes,
+  epoch
+FROM position;
+
+-- being_written --
+-- Whether anybody else is writing to one of the numbered tables; the lock is taken before the number, and kept longer
+-- than the rows are invisible.
+SELECT EXISTS (
+  SELECT FROM pg_locks
+  WHERE locktype = 'relation'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND relation IN (CAST('events' AS regclass), CAST('assignments' AS regclass))
+    AND mode = 'RowExclusiveLock'
+    AND pid <> pg_backend_pid()
+);
 
 -- recent_keys --
 -- From the end of the table, where the latest are, so that it takes no longer when there are many.
