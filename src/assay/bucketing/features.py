@@ -196,11 +196,11 @@ class Features:
     def __len__(self) -> int:
         return len(self._features)
 
-    def unit_of(self, key: str) -> str:
-        """The attribute by which this feature's last experiment knows its unit; `id` where it has none."""
+    def test_of(self, key: str) -> Test | None:
+        """The last experiment among this feature's rules; None where it has none."""
         feature = self._features.get(key)
-        tests = [] if feature is None else [each.test for each in feature.rules if each.test is not None]
-        return tests[-1].attribute if tests else "id"
+        tests = () if feature is None else [each.test for each in feature.rules if each.test is not None]
+        return tests[-1] if tests else None
 
     def evaluate(self, key: str, caller: Caller) -> Evaluated:
         """The value of a feature for a caller; an unknown one is worth None."""
@@ -244,7 +244,9 @@ class Features:
             if failed is not None:
                 return Miss.PREREQUISITE, None if failed is Source.DEFAULT else failed
         if rule.condition is not None and not rule.condition(caller.attributes):
-            return Miss.CONDITION, None
+            # Without a unit no condition would help.
+            lacks = rule.test is not None and not unit_text(caller.attributes.get(rule.attribute))
+            return Miss.NO_UNIT if lacks else Miss.CONDITION, None
         if rule.filters and _filtered(rule.filters, caller.attributes):
             return Miss.NAMESPACE, None
         if rule.forces and not _rolled_out(rule, caller):
