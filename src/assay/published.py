@@ -49,7 +49,8 @@ def anonymous_rights(role: str) -> frozenset[Right]:
 class Key(NamedTuple):
     """One API key as the server remembers it: never the secret, only its SHA-256 digest.
 
-    `id` is 0 for a key that comes from the environment; `expires_at` is in microseconds UTC.
+    `id` is 0 for a key that comes from the environment; `expires_at` is in microseconds UTC. `scope` are the
+    ids of the experiments the key may know of, None for all.
     """
 
     id: int
@@ -57,6 +58,12 @@ class Key(NamedTuple):
     role: Role
     digest: bytes
     expires_at: int | None = None
+    scope: frozenset[int] | None = None
+
+
+def covers(key: Key | None, experiment_id: int) -> bool:
+    """Whether a call with this key may know of the experiment; one without a key may know of all."""
+    return key is None or key.scope is None or experiment_id in key.scope
 
 
 class KeyRing:

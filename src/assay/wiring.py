@@ -5,7 +5,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ import structlog
 
 from assay import __version__
 from assay.bucketing.ruleset import Ruleset
-from assay.catalog import keys, lifecycle
+from assay.catalog import keys, lifecycle, ramps
+from assay.durable.priority import give_way
 from assay.durable.siblings import Sibling
 from assay.errors import AssayError
 from assay.events.event import Limits
@@ -59,6 +61,41 @@ class OnDemand:
         await application(scope, receive, send)
 
 
+class HealthChecks:
+    """Looks at experiments' health in a thread of its own, one after the other; `ramps.Ask` is told of it.
+
+    A report takes as long as it takes, and what is done twice a second must not wait for it.
+    """
+
+    def __init__(self, check: Callable[[int], str | None]) -> None:
+        self._check = check
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assay-health", initializer=give_way)
+        self._asked: dict[int, tuple[datetime, Future[str | None]]] = {}
+
+    def ask(self, experiment_id: int, due_at: datetime) -> ramps.Health | None:
+        """See `ramps.Ask`. What cannot be read just now is asked again; a check that breaks is a problem."""
+        asked = self._asked.get(experiment_id)
+        if asked is None or asked[0] != due_at:
+            self._asked[experiment_id] = (due_at, self._thread.submit(self._check, experiment_id))
+            return None
+        future = asked[1]
+        if not future.done():
+            return None
+        error = future.exception()
+        if error is None:
+            return ramps.Health(future.result())
+        del self._asked[experiment_id]
+        if isinstance(error, AssayError):
+            _log.warning("ramps.health_unknown", experiment_id=experiment_id, reason=error.detail)
+            return None
+        _log.error("ramps.health_failed", experiment_id=experiment_id, exc_info=error)
+        return ramps.Health(f"Health could not be looked at ({type(error).__name__}).")
+
+    def close(self) -> None:
+        """Begin no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
 class Application:
     """The ASGI application: opens its stores when the server starts, closes them when it stops."""
 
@@ -78,6 +115,7 @@ class Application:
         self._uses = keys.KeyUse()
         self._first = threading.Lock()
         self._snapshots: Snapshots | None = None
+        self._health = HealthChecks(self._problem)
         #: When the catalog was last seen, by the clock that never steps.
         self._seen_catalog = 0.0
 
@@ -152,6 +190,7 @@ class Application:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.hot = None
+        self._health.close()
         if self._sibling is not None:
             self._sibling.say(self._telemetry.snapshot())
         if self._opened:
@@ -306,6 +345,16 @@ class Application:
         self._seen_catalog = time.monotonic()
         if self.stores.leads():
             lifecycle.tick(self.stores.database, now)
+            ramps.tick(self.stores.database, now, self._health.ask)
+
+    def _problem(self, experiment_id: int) -> str | None:
+        """Why a ramp should not go on; the report is loaded when it is first needed, as all of control is."""
+        stores = self.stores
+        stores.flush()
+        found: str | None = import_module("assay.reports.halting").problem(
+            stores.database, stores.store, experiment_id, utc_now()
+        )
+        return found
 
     def _keep_house(self) -> None:
         """What may wait for a slow store."""

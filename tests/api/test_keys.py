@@ -20,6 +20,8 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(house: House) -> None:
         "prefix": secret[:12],
         "is_active": True,
         "created_at": made["created_at"],
+        "experiments": None,
+        "tags": None,
         "last_used_at": None,
         "expires_at": None,
     }

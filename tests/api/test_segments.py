@@ -23,6 +23,7 @@ def test_create_read_edit_delete(house: House) -> None:
         "name": "US",
         "description": "d",
         "rules": {"country_code": "US"},
+        "private": False,
         "member_count": 0,
         "experiments": [],
         "created_at": segment["created_at"],

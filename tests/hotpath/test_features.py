@@ -383,3 +383,118 @@ def test_streams_are_bounded_and_silence_is_broken() -> None:
     assert first[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
     assert second[0]["status"] == 503
     assert json.loads(second[1]["body"])["code"] == "too_many_streams"
+
+
+async def scoped(client: httpx2.AsyncClient, **scope: Any) -> str:
+    """A key that may know of some experiments only."""
+    made = await told(client, "POST", "/auth/keys", json={"name": "app", "role": "client", **scope})
+    return str(made["key"])
+
+
+def test_a_key_with_a_scope_knows_of_nothing_else(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> dict[str, Any]:
+        await running(client, key="price")
+        await running(client, key="title", tags=["web"])
+        await running(client, key="colour")
+        secret = await scoped(client, experiments=["price"], tags=["web"])
+        bearer = {"Authorization": f"Bearer {secret}"}
+        context = {"context": {"targetingKey": "ann"}}
+
+        async def status(method: str, path: str, body: Any = None) -> int:
+            return (await client.request(method, path, json=body, headers=bearer)).status_code
+
+        async def said(method: str, path: str, body: Any = None) -> Any:
+            return (await client.request(method, path, json=body, headers=bearer)).json()
+
+        exposures = [{"user_id": "ann", "experiment": "colour", "variant": "control"}]
+        checked = {"user_id": "ann", "experiment_ids": ["price", "colour"]}
+        return {
+            "payload": list((await said("GET", f"/api/features/{secret}"))["features"]),
+            "evaluated": list(
+                (await said("POST", f"/api/eval/{secret}", {"attributes": {"id": "ann"}}))["features"]
+            ),
+            "flags": [
+                each["key"] for each in (await said("POST", "/ofrep/v1/evaluate/flags", context))["flags"]
+            ],
+            "flag": (await said("POST", "/ofrep/v1/evaluate/flags/colour", context))["errorCode"],
+            "inside": await status("GET", "/api/v1/experiments/price/assignment/ann"),
+            "outside": await status("GET", "/api/v1/experiments/colour/assignment/ann"),
+            "posted": await status("POST", "/api/v1/experiments/colour/assign", {"user_id": "ann"}),
+            "bulk": [
+                each["experiment_key"]
+                for each in (await said("POST", "/api/v1/assignments", {"user_ids": ["ann"]}))["assignments"]
+            ],
+            "named": await status(
+                "POST", "/api/v1/assignments", {"user_ids": ["ann"], "experiments": ["colour"]}
+            ),
+            "eligible": (await said("POST", "/api/v1/experiments/check-eligibility", checked))["ineligible"],
+            "exposed": await status("POST", "/api/v1/exposures", exposures),
+            "tracked": await status(
+                "POST", "/api/v1/experiments/colour/track", {"user_id": "ann", "event_name": "buy"}
+            ),
+            "on record": (await client.get("/api/v1/experiments/colour/assignments")).json()["assignments"],
+        }
+
+    found = play(journey)
+    inside = ["price", "title"]
+    assert (found["payload"], found["evaluated"], found["flags"], found["bulk"]) == (inside,) * 4
+    assert found["flag"] == "FLAG_NOT_FOUND"
+    assert (found["inside"], found["outside"], found["posted"], found["named"]) == (200, 404, 404, 404)
+    assert found["eligible"] == {"colour": "unknown_experiment"}
+    assert (found["exposed"], found["tracked"], found["on record"]) == (422, 404, [])
+
+
+def test_a_scope_by_tag_follows_the_tags(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[list[str]]:
+        await running(client, key="title", tags=["web"])
+        await running(client, key="price")
+        secret = await scoped(client, tags=["web"])
+
+        async def features() -> list[str]:
+            return list((await client.get(f"/api/features/{secret}")).json()["features"])
+
+        seen = [await features()]
+        await told(client, "PATCH", "/api/v1/experiments/price", json={"tags": ["web"]})
+        seen.append(await features())
+        await told(client, "PATCH", "/api/v1/experiments/title", json={"tags": []})
+        return [*seen, await features()]
+
+    assert play(journey) == [["title"], ["title", "price"], ["price"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"role": "viewer", "tags": ["web"]}, "tags"),
+        ({"experiments": ["no-such"]}, "experiments[0]"),
+        ({"experiments": []}, "experiments"),
+    ],
+)
+def test_a_scope_that_cannot_be_is_refused(play: Play, body: dict[str, Any], path: str) -> None:
+    async def journey(client: httpx2.AsyncClient) -> tuple[int, str]:
+        answer = await client.post("/auth/keys", json={"name": "app", **body})
+        return answer.status_code, answer.json()["errors"][0]["path"]
+
+    assert play(journey) == (422, path)
+
+
+def test_what_is_private_is_evaluated_by_the_server_alone(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[Any]:
+        segment = await told(
+            client, "POST", "/segments", json={"name": "s", "rules": {"plan": "gold-77"}, "private": True}
+        )
+        await running(client, key="rule", condition={"plan": "gold-77"}, private=True)
+        await running(client, key="part", segments=[segment["id"]])
+        await running(client, key="open")
+        secret = await scoped(client)
+        answer = await client.get(f"/api/features/{secret}")
+        asked = {"attributes": {"id": "ann", "plan": "gold-77"}}
+        evaluated = (await client.post(f"/api/eval/{secret}", json=asked)).json()["features"]
+        return [answer.text, answer.json(), {key: each["defaultValue"] for key, each in evaluated.items()}]
+
+    text, payload, evaluated = play(journey)
+    assert "gold-77" not in text
+    assert list(payload["features"]) == ["open"]
+    assert payload["assay"]["remote_only"] == {"rule": "it is private", "part": "segment 1 is private"}
+    assert set(evaluated) == {"rule", "part", "open"}
+    assert None not in evaluated.values()

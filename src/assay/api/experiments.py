@@ -11,11 +11,18 @@ from assay.api.bodies import Document, OptionalDocument
 from assay.api.calls import Call, Editing, Limit, Reading, Skip, answer, listing
 from assay.api.operations import operation
 from assay.bucketing.ruleset import Status
-from assay.catalog import audit, checklist, documents, experiments, lifecycle, phases, templates
+from assay.catalog import audit, checklist, documents, experiments, lifecycle, phases, ramps, templates
 from assay.catalog.checks import Input, parse
 from assay.catalog.database import WriteTx
 from assay.catalog.editing import expect_version, find
-from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, StatusText, StopInput
+from assay.catalog.inputs import (
+    ExperimentCreate,
+    ExperimentEdit,
+    RampHaltInput,
+    RampResumeInput,
+    StatusText,
+    StopInput,
+)
 from assay.catalog.tables import Experiment
 from assay.catalog.templates import NewExperiment
 
@@ -206,6 +213,24 @@ def stop_experiment(call: Editing, experiment: str, body: OptionalDocument) -> R
     given = parse(StopInput, body)
     return _changed(
         call, experiment, lambda tx, row: lifecycle.stop(tx, row, winner=given.winner, reason=given.reason)
+    )
+
+
+@router.post("/experiments/{experiment}/ramp/halt")
+@operation(takes=RampHaltInput, answers=documents.ExperimentDocument, body_required=False)
+def halt_ramp(call: Editing, experiment: str, body: OptionalDocument) -> Response:
+    """Open no more steps of a ramp until it is resumed."""
+    reason = parse(RampHaltInput, body).reason or f"Halted by {call.actor.name}."
+    return _changed(call, experiment, lambda tx, row: ramps.halt(tx, row, reason))
+
+
+@router.post("/experiments/{experiment}/ramp/resume")
+@operation(takes=RampResumeInput, answers=documents.ExperimentDocument, body_required=False)
+def resume_ramp(call: Editing, experiment: str, body: OptionalDocument) -> Response:
+    """Go on with a halted ramp: the step that did not open is due now."""
+    given = parse(RampResumeInput, body)
+    return _changed(
+        call, experiment, lambda tx, row: ramps.resume(tx, row, ignore_health=given.ignore_health)
     )
 
 

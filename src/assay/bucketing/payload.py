@@ -1,9 +1,9 @@
 """Experiments as GrowthBook's SDKs read them: one feature for each, its rules in their language.
 
 Source: the payload of GrowthBook's SDK specification, version 0.8. Whoever evaluates it gets what `evaluate`
-and `serve` give a unit that is not on record. Three things are never in it: an experiment that nobody is
-served by, what people wrote for people (names and descriptions of experiments and segments), and a list of
-ids too long to send.
+and `serve` give a unit that is not on record. Four things are never in it: an experiment that nobody is
+served by, what people wrote for people (names and descriptions of experiments and segments), what is marked
+private, and a list of ids too long to send.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,11 +51,14 @@ def feature_of(experiment: Experiment) -> Feature | None:
     """The feature that an experiment is; None for one that SDKs are not told of."""
     if not experiment.variants:
         return None
+    if experiment.private:
+        served = experiment.status is Status.RUNNING or experiment.winner is not None
+        return Feature(None, {}, "it is private") if served else None
     if experiment.status is Status.STOPPED and experiment.winner is not None:
         return Feature({"defaultValue": value_of(experiment.variants[experiment.winner])}, {})
     if experiment.status is not Status.RUNNING:
         return None
-    why = _too_long(experiment)
+    why = _withheld(experiment)
     if why is not None:
         return Feature(None, {}, why)
     groups: Groups = {}
@@ -64,10 +67,13 @@ def feature_of(experiment: Experiment) -> Feature | None:
     return Feature({"defaultValue": None, "rules": rules}, groups)
 
 
-def _too_long(experiment: Experiment) -> str | None:
+def _withheld(experiment: Experiment) -> str | None:
+    """Why the rules cannot be sent: something is private or too long."""
     if len(experiment.overrides) > MOST_IDS:
         return f"{len(experiment.overrides)} overrides; at most {MOST_IDS} are sent"
     for segment in experiment.segments:
+        if segment.private:
+            return f"segment {segment.id} is private"
         if segment.members is not None and segment.members.listed is None:
             return f"segment {segment.id} lists {len(segment.members)} users; at most {MOST_IDS} are sent"
     return None

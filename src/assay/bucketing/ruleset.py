@@ -87,13 +87,17 @@ def _digest(unit_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A named part of the population, by rule, by list, or both; `rule` is what `condition` was made from."""
+    """A named part of the population, by rule, by list, or both.
+
+    `rule` is what `condition` was made from; what is `private` is evaluated by the server alone.
+    """
 
     id: int
     name: str
     condition: Condition | None = None
     members: Members | None = None
     rule: Mapping[str, Any] | None = None
+    private: bool = False
 
     def matches(self, user_id: str, attributes: Mapping[str, Any]) -> bool:
         """Whether the user belongs to it, by membership or by rule."""
@@ -117,6 +121,7 @@ class Experiment:
     `ranges` holds one stretch of [0, 1) for each variant, empty for those that are off, and `edges` the same
     in one row. `phase` numbers the stretch of unchanged allocation. Times are microseconds UTC. `overrides`
     maps a unit id to the index of a variant, and `winner` is one. `rule` is what `condition` was made from.
+    What is `private` is evaluated by the server alone.
     """
 
     id: int
@@ -142,6 +147,7 @@ class Experiment:
     needs_attributes: bool
     by_variant_id: Mapping[int, int]
     rule: Mapping[str, Any] | None
+    private: bool
 
     @classmethod
     def compile(
@@ -157,6 +163,7 @@ class Experiment:
         coverage: float = 1.0,
         condition: Condition | None = None,
         rule: Mapping[str, Any] | None = None,
+        private: bool = False,
         segments: Iterable[Segment] = (),
         namespace: Namespace | None = None,
         overrides: Mapping[str, int] = _NO_OVERRIDES,
@@ -199,6 +206,7 @@ class Experiment:
             needs_attributes=condition is not None or any(each.condition is not None for each in attached),
             by_variant_id=MappingProxyType({each.id: at for at, each in enumerate(arms)}),
             rule=rule,
+            private=private,
         )
 
 

@@ -41,6 +41,19 @@ class SegmentReference(TypedDict):
     name: str
 
 
+class RampDocument(TypedDict):
+    """How far a ramp has come: `status` is planned, running, paused, halted, finished or ended.
+
+    `opened` counts steps; `next_at` is when the next one opens, `reason` why it did not.
+    """
+
+    status: str
+    opened: int
+    next_at: str | None
+    halted_at: str | None
+    reason: str | None
+
+
 class ExperimentDocument(TypedDict):
     """An experiment."""
 
@@ -56,12 +69,15 @@ class ExperimentDocument(TypedDict):
     start_at: str | None
     end_at: str | None
     schedule_error: str | None
+    ramp: list[dict[str, Any]] | None
+    ramp_state: RampDocument | None
     started_at: str | None
     ended_at: str | None
     traffic_allocation: float
     variants: list[VariantDocument]
     segments: list[SegmentReference]
     condition: dict[str, Any] | None
+    private: bool
     layer: dict[str, Any] | None
     unit: str
     metrics: list[dict[str, Any]]
@@ -149,6 +165,7 @@ class SegmentDocument(TypedDict):
     name: str
     description: str
     rules: dict[str, Any] | None
+    private: bool
     member_count: int
     experiments: list[int]
     created_at: str
@@ -157,12 +174,14 @@ class SegmentDocument(TypedDict):
 
 
 class KeyDocument(TypedDict):
-    """An API key, without its secret."""
+    """An API key, without its secret; `experiments` and `tags` are what it is limited to, null for all."""
 
     id: int
     name: str
     role: str
     prefix: str
+    experiments: list[int] | None
+    tags: list[str] | None
     is_active: bool
     created_at: str
     last_used_at: str | None
@@ -257,12 +276,15 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "start_at": iso_or_none(row.start_at),
         "end_at": iso_or_none(row.end_at),
         "schedule_error": row.schedule_error,
+        "ramp": row.ramp,
+        "ramp_state": _ramp(row),
         "started_at": iso_or_none(row.started_at),
         "ended_at": iso_or_none(row.ended_at),
         "traffic_allocation": row.coverage,
         "variants": [variant(arm) for arm in row.variants if not arm.removed],
         "segments": [{"id": each.id, "name": each.name} for each in row.segments],
         "condition": row.condition,
+        "private": row.private,
         "layer": row.layer,
         "unit": row.unit,
         "metrics": _metrics(row),
@@ -279,6 +301,27 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "decision": row.decision,
         "phase": row.phase,
         "version": row.version,
+    }
+
+
+def _ramp(row: Experiment) -> RampDocument | None:
+    if row.ramp is None:
+        return None
+    state = row.ramp_state or {"opened": 0, "halted_at": None, "reason": None}
+    if row.status == "draft":
+        status = "planned"
+    elif state["opened"] == len(row.ramp):
+        status = "finished"
+    elif row.status in {"stopped", "archived"}:
+        status = "ended"
+    else:
+        status = "halted" if state["halted_at"] else row.status
+    return {
+        "status": status,
+        "opened": state["opened"],
+        "next_at": iso_or_none(row.ramp_due_at),
+        "halted_at": state["halted_at"],
+        "reason": state["reason"],
     }
 
 
@@ -336,6 +379,7 @@ def segment(row: Segment, experiments: list[int]) -> SegmentDocument:
         "name": row.name,
         "description": row.description,
         "rules": row.rules,
+        "private": row.private,
         "member_count": row.member_count,
         "experiments": experiments,
         "created_at": iso(row.created_at),
@@ -356,6 +400,8 @@ def key(row: ApiKey, now: datetime) -> KeyDocument:
         "name": row.name,
         "role": row.role,
         "prefix": row.prefix,
+        "experiments": None if row.scope is None else row.scope["experiments"],
+        "tags": None if row.scope is None else row.scope["tags"],
         "is_active": row.revoked_at is None and (row.expires_at is None or row.expires_at > now),
         "created_at": iso(row.created_at),
         "last_used_at": iso_or_none(row.last_used_at),

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import definitions, documents, lifecycle, metrics, preregistration, variants
+from assay.catalog import definitions, documents, lifecycle, metrics, preregistration, ramps, variants
 from assay.catalog.checks import expect_storable, shown
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import LIVE, as_id, changing, checked_rule, expect_version, state_forbids, whole
@@ -25,6 +25,7 @@ _PLAIN = {
     "description": "description",
     "hypothesis": "hypothesis",
     "owner": "owner",
+    "private": "private",
     "traffic_allocation": "coverage",
     "unit": "unit",
     "target_sample_size": "target_sample_size",
@@ -44,6 +45,7 @@ _READ_ONLY = {
     "winner": "winner",
     "decision": "decision",
     "schedule_error": "schedule_error",
+    "ramp_state": "ramp_state",
     "preregistration_hash": "preregistration_hash",
     "phase": "phase",
 }
@@ -90,6 +92,7 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         unit=given.unit,
         coverage=given.traffic_allocation,
         condition=checked_rule(given.condition, "condition"),
+        private=given.private,
         layer=given.layer.model_dump() if given.layer else None,
         metrics=chosen,
         target_sample_size=given.target_sample_size,
@@ -102,6 +105,7 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         updated_at=tx.now,
         start_at=given.start_at,
         end_at=given.end_at,
+        ramp=_ramp(given, given.traffic_allocation),
         phase=0,
         version=1,
         variants=variants.made(given.variants),
@@ -130,6 +134,7 @@ def edit(
                 setattr(experiment, column, getattr(given, field))
         _edit_rules(tx, experiment, given)
         _edit_schedule(tx, experiment, given)
+        _edit_ramp(tx, experiment, given)
         if given.given("variants"):
             variants.replace(experiment, given.variants)
         if given.given("tags") and given.tags != [each.tag for each in experiment.tags]:
@@ -286,6 +291,37 @@ def _edit_schedule(tx: WriteTx, experiment: Experiment, given: ExperimentInput) 
         and experiment.start_at >= experiment.end_at
     ):
         raise Invalid.field("end_at", "must be later than start_at")
+
+
+def _edit_ramp(tx: WriteTx, experiment: Experiment, given: ExperimentInput) -> None:
+    """The steps; others than before are counted from now where the experiment has started."""
+    if given.given("ramp"):
+        if [each.normal for each in given.ramp or ()] == (experiment.ramp or []):
+            return
+        if experiment.status not in {Status.DRAFT, *LIVE}:
+            raise state_forbids(experiment, "it has ended already, so its ramp cannot change")
+        experiment.ramp = _ramp(given, experiment.coverage)
+        if experiment.status != Status.DRAFT:
+            ramps.begin(experiment, tx.now)
+            if experiment.status == Status.PAUSED:
+                ramps.hold(experiment, tx.now)
+    elif given.given("traffic_allocation") and experiment.status == Status.DRAFT:
+        _expect_growth(experiment.ramp, experiment.coverage)
+
+
+def _ramp(given: ExperimentInput, coverage: float) -> list[dict[str, Any]] | None:
+    steps = [each.normal for each in given.ramp or ()]
+    _expect_growth(steps, coverage)
+    return steps or None
+
+
+def _expect_growth(steps: Sequence[Mapping[str, Any]] | None, coverage: float) -> None:
+    if steps and steps[0]["traffic_allocation"] <= coverage:
+        raise Invalid.field(
+            "ramp[0].traffic_allocation",
+            f"must be more than traffic_allocation, with which the ramp begins and which is {coverage:g}; "
+            f"got {steps[0]['traffic_allocation']:g}",
+        )
 
 
 def _refuse_past(start_at: datetime | None, end_at: datetime | None, now: datetime) -> None:

@@ -22,6 +22,7 @@ from assay.catalog.checks import (
     refuse,
     shown,
 )
+from assay.catalog.durations import Duration
 from assay.catalog.measuring import MetricInput, Source
 
 _TOLERANCE = 1e-9
@@ -127,6 +128,46 @@ def _status(value: object) -> object:
 
 def _segment(value: object) -> object:
     return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+class RampStep(Input):
+    """A step of a ramp: the share of the eligible units from then on, and when."""
+
+    traffic_allocation: Fraction
+    after: Duration | None = Field(
+        default=None, description="How long after the step before it, or the start: 1d, 12h, 30m."
+    )
+    at: Time | None = Field(default=None, description="The time itself, in place of `after`.")
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if (self.after is None) == (self.at is None):
+            raise refuse("is required, or at: how long after the step before it, or when", "after")
+        return self
+
+    @property
+    def normal(self) -> dict[str, Any]:
+        """The one form in which it is stored."""
+        if self.at is not None:
+            return {
+                "traffic_allocation": self.traffic_allocation,
+                "at": self.at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            }
+        return {"traffic_allocation": self.traffic_allocation, "after": self.after}
+
+
+class RampResumeInput(Input):
+    """How a halted ramp goes on."""
+
+    ignore_health: bool = Field(
+        default=False, description="Open the step that did not open, whatever health says now."
+    )
+
+
+class RampHaltInput(Input):
+    """Why a ramp halts."""
+
+    reason: Prose = ""
 
 
 class Layer(Input):
@@ -252,12 +293,20 @@ class ExperimentInput(Input):
         description="When a draft starts by itself; a time of the last 24 hours starts it at once.",
     )
     end_at: Time | None = Field(default=None, description="When it stops by itself; must lie in the future.")
+    ramp: Annotated[list[RampStep], Field(max_length=50)] | None = Field(
+        default=None,
+        description="Steps by which traffic_allocation grows by itself while the experiment is healthy.",
+    )
     traffic_allocation: Fraction = Field(
         default=1.0, description="Share of the eligible units that enter at all."
     )
     variants: Annotated[list[VariantInput], Field(max_length=MAX_VARIANTS)] = Field(default_factory=list)
     segments: Annotated[list[SegmentId], Field(max_length=100)] = Field(default_factory=list)
     condition: Rule | None = None
+    private: bool = Field(
+        default=False,
+        description="Keep condition, segments and variants out of SDKs' payload: the server evaluates it.",
+    )
     layer: Layer | None = None
     unit: OuterId = "user_id"
     metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS)] = Field(default_factory=list)
@@ -282,6 +331,14 @@ class ExperimentInput(Input):
         one({name: getattr(self, name) for name in names if self.given(name)})
         if self.start_at is not None and self.end_at is not None and self.start_at >= self.end_at:
             raise refuse("must be later than start_at", "end_at")
+        for at, (earlier, later) in enumerate(pairwise(self.ramp or ())):
+            if earlier.traffic_allocation >= later.traffic_allocation:
+                raise refuse(
+                    f"must be more than in the step before, which has {earlier.traffic_allocation:g}",
+                    f"ramp[{at + 1}].traffic_allocation",
+                )
+            if earlier.at is not None and later.at is not None and earlier.at >= later.at:
+                raise refuse("must be later than the step before it", f"ramp[{at + 1}].at")
         return self
 
     @property
@@ -325,6 +382,7 @@ class ExperimentEdit(ExperimentInput):
     winner: Any = None
     decision: Any = None
     schedule_error: Any = None
+    ramp_state: Any = None
     preregistration_hash: Any = None
     phase: Any = None
     warnings: Any = Field(default=None, description="Shown by a start; not read.")

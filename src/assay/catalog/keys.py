@@ -4,15 +4,17 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from sqlalchemy import bindparam, func, or_, select, update
 
-from assay.catalog.checks import Input, Name, Time, refuse, shown
+from assay.catalog.checks import Input, Name, Tag, Time, refuse, shown
 from assay.catalog.database import Actor, Database, ReadTx, WriteTx
 from assay.catalog.documents import difference, iso_or_none
+from assay.catalog.editing import find
 from assay.catalog.tables import ApiKey
+from assay.catalog.tables import Tag as TagRow
 from assay.errors import Invalid, NotFound
 from assay.published import Key, Role
 
@@ -20,6 +22,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SERVER = Actor("server")
 #: Between two times that the same key's last use is stored.
 _BETWEEN_USES = timedelta(minutes=1)
+#: Experiments, or tags, that one key's scope may name.
+_MOST_NAMED = 1_000
 
 
 def _role(value: object) -> object:
@@ -34,6 +38,12 @@ class KeyInput(Input):
     name: Name
     role: Annotated[Role, BeforeValidator(_role)] = Role.CLIENT
     expires_at: Time | None = None
+    experiments: Annotated[list[Name | int], Field(min_length=1, max_length=_MOST_NAMED)] | None = Field(
+        default=None, description="For the role client: know of these experiments alone, by id or key."
+    )
+    tags: Annotated[list[Tag], Field(min_length=1, max_length=_MOST_NAMED)] | None = Field(
+        default=None, description="For the role client: know of experiments with any of these tags alone."
+    )
 
 
 def create(tx: WriteTx, given: KeyInput) -> tuple[ApiKey, str]:
@@ -46,14 +56,37 @@ def create(tx: WriteTx, given: KeyInput) -> tuple[ApiKey, str]:
         role=given.role.value,
         digest=hashlib.sha256(secret.encode()).hexdigest(),
         prefix=secret[:12],
+        scope=_scope(tx, given),
         created_at=tx.now,
         expires_at=given.expires_at,
     )
     tx.add(row)
     tx.flush()
-    changes = {"name": row.name, "role": row.role, "expires_at": iso_or_none(row.expires_at)}
+    changes = {
+        "name": row.name,
+        "role": row.role,
+        "expires_at": iso_or_none(row.expires_at),
+        "scope": row.scope,
+    }
     tx.record("key.create", "key", row.id, changes=difference({}, changes))
     return row, secret
+
+
+def _scope(tx: ReadTx, given: KeyInput) -> dict[str, Any] | None:
+    """What a key is limited to. Raises `Invalid` for what is not there, and for other roles."""
+    named = {"experiments": given.experiments, "tags": given.tags}
+    for field, value in named.items():
+        if value is not None and given.role is not Role.CLIENT:
+            raise Invalid.field(field, f"limits keys with the role client; the role is {given.role}")
+    found: set[int] = set()
+    for at, reference in enumerate(given.experiments or ()):
+        try:
+            found.add(find(tx, reference).id)
+        except NotFound as error:
+            raise Invalid.field(f"experiments[{at}]", error.detail, code="unknown_experiment") from error
+    if given.experiments is None and given.tags is None:
+        return None
+    return {"experiments": sorted(found), "tags": list(dict.fromkeys(given.tags or ()))}
 
 
 def revoke(tx: WriteTx, key_id: int) -> None:
@@ -73,10 +106,27 @@ def page(tx: ReadTx, *, skip: int = 0, limit: int = 100) -> tuple[list[ApiKey], 
 
 
 def in_force(tx: ReadTx) -> list[Key]:
-    """What the key ring holds."""
-    rows = tx.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None)))
+    """What the key ring holds: tags of a scope have become the experiments that have them now."""
+    rows = list(tx.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None))))
+    wanted = {tag for row in rows if row.scope for tag in row.scope["tags"]}
+    tagged: dict[str, set[int]] = {}
+    if wanted:
+        for tag, number in tx.execute(select(TagRow.tag, TagRow.experiment_id)):
+            if tag in wanted:
+                tagged.setdefault(tag, set()).add(number)
     return [
-        Key(row.id, row.name, Role(row.role), bytes.fromhex(row.digest), microseconds(row.expires_at))
+        Key(
+            row.id,
+            row.name,
+            Role(row.role),
+            bytes.fromhex(row.digest),
+            microseconds(row.expires_at),
+            None
+            if row.scope is None
+            else frozenset(row.scope["experiments"]).union(
+                *(tagged.get(tag, set()) for tag in row.scope["tags"])
+            ),
+        )
         for row in rows
     ]
 

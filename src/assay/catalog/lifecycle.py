@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import and_, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import phases, preregistration
+from assay.catalog import phases, preregistration, ramps
 from assay.catalog.database import Actor, Database, WriteTx
 from assay.catalog.documents import iso
 from assay.catalog.editing import LIVE, changing, complete_split, find, find_variant, state_forbids
@@ -29,6 +29,7 @@ def start(tx: WriteTx, experiment: Experiment) -> None:
         experiment.schedule_error = None
         if experiment.start_at is not None and experiment.start_at > tx.now:
             experiment.start_at = None  # somebody was quicker than the plan
+        ramps.begin(experiment, tx.now)
         preregistration.freeze(tx, experiment)
         phases.open_next(tx, experiment)
 
@@ -58,6 +59,7 @@ def stop(tx: WriteTx, experiment: Experiment, *, winner: int | str | None = None
         experiment.ended_at = tx.now
         if experiment.end_at is not None and experiment.end_at > tx.now:
             experiment.end_at = None  # somebody was quicker than the plan
+        ramps.end(experiment)
         experiment.winner_id = chosen.id if chosen is not None else None
         if chosen is not None or reason:
             experiment.decision = {
@@ -148,6 +150,10 @@ def _move(tx: WriteTx, experiment: Experiment, verb: str, origin: Status, target
         )
     with changing(tx, experiment, f"experiment.{verb}"):
         experiment.status = target
+        if target == Status.PAUSED:
+            ramps.hold(experiment, tx.now)
+        elif target == Status.RUNNING:
+            ramps.go_on(experiment, tx.now)
 
 
 _PASSIVE = {"pause": "be paused", "resume": "be resumed", "archive": "be archived"}

@@ -55,6 +55,7 @@ class Publisher:
                     _condition(row.rules, "rules"),
                     self._list_of(tx, row),
                     row.rules or None,
+                    row.private,
                 )
                 self._segments[row.id] = (row.version, compiled)
         return {each: compiled for each, (_, compiled) in self._segments.items()}
@@ -133,6 +134,7 @@ def _compile(
         coverage=row.coverage,
         condition=_condition(row.condition, "condition"),
         rule=row.condition or None,
+        private=row.private,
         segments=[segments[each.id] for each in row.segments],
         namespace=ruleset.Namespace(layer["key"], layer["low"], layer["high"]) if layer else None,
         # An override for a variant that has since been removed would serve what is gone.

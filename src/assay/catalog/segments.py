@@ -32,6 +32,10 @@ class SegmentInput(Input):
         default=None,
         description="A flat object of equalities, or a condition with $and, $or, $in, $gt, $regex …",
     )
+    private: bool = Field(
+        default=False,
+        description="Keep rules and list out of SDKs' payload: the server evaluates experiments that use it.",
+    )
 
 
 class SegmentEdit(Input):
@@ -40,6 +44,7 @@ class SegmentEdit(Input):
     name: Name = ""
     description: Prose = ""
     rules: Rule | None = None
+    private: bool = False
     version: int | None = None
 
 
@@ -103,6 +108,7 @@ def create(tx: WriteTx, given: SegmentInput) -> Segment:
         name=given.name,
         description=given.description,
         rules=checked_rule(given.rules, "rules"),
+        private=given.private,
         member_count=0,
         members_version=1,
         version=1,
@@ -129,6 +135,8 @@ def edit(
         segment.description = given.description
     if given.given("rules"):
         segment.rules = checked_rule(given.rules, "rules")
+    if given.given("private"):
+        segment.private = given.private
     changes = documents.difference(before, _editable(segment))
     if not changes:
         return
@@ -217,7 +225,12 @@ def _users(tx: ReadTx, segment: Segment) -> list[Experiment]:
 
 
 def _editable(segment: Segment) -> dict[str, object]:
-    return {"name": segment.name, "description": segment.description, "rules": segment.rules}
+    return {
+        "name": segment.name,
+        "description": segment.description,
+        "rules": segment.rules,
+        "private": segment.private,
+    }
 
 
 def _count(tx: ReadTx, segment: Segment) -> int:

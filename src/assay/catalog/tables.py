@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeEngine
@@ -85,7 +86,9 @@ class Experiment(Table):
     `coverage` is the share of eligible units that enter. `phase` counts stretches of unchanged
     allocation, 0 before the first start. `start_at` and `end_at` are plans; `started_at` and
     `ended_at` are what happened. `schedule_error` says why a planned start did not happen. `plan_hash` is
-    that of the plan which was frozen at the start. `version` grows with every change.
+    that of the plan which was frozen at the start. `ramp` are the steps by which coverage is to grow,
+    `ramp_state` says how far it has come, and `ramp_due_at` when the next one opens. What is `private` is
+    evaluated by the server alone. `version` grows with every change.
     """
 
     __tablename__ = "experiments"
@@ -101,6 +104,7 @@ class Experiment(Table):
     unit: Mapped[str] = mapped_column(Bytewise(200))
     coverage: Mapped[float] = mapped_column(Float(53))
     condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    private: Mapped[bool] = mapped_column(Boolean, server_default=false())
     layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
     metrics: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     target_sample_size: Mapped[int | None] = mapped_column(BigInteger)
@@ -115,6 +119,9 @@ class Experiment(Table):
     start_at: Mapped[datetime | None] = mapped_column(Moment)
     end_at: Mapped[datetime | None] = mapped_column(Moment)
     schedule_error: Mapped[str | None] = mapped_column(Bytewise())
+    ramp: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+    ramp_state: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    ramp_due_at: Mapped[datetime | None] = mapped_column(Moment)
     started_at: Mapped[datetime | None] = mapped_column(Moment)
     ended_at: Mapped[datetime | None] = mapped_column(Moment)
     winner_id: Mapped[int | None] = mapped_column(BigInteger)
@@ -205,6 +212,7 @@ class Segment(Table):
     name: Mapped[str] = mapped_column(Bytewise(200))
     description: Mapped[str] = mapped_column(Bytewise())
     rules: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    private: Mapped[bool] = mapped_column(Boolean, server_default=false())
     member_count: Mapped[int] = mapped_column(BigInteger)
     members_version: Mapped[int] = mapped_column(Integer)
     version: Mapped[int] = mapped_column(Integer)
@@ -338,7 +346,10 @@ class User(Table):
 
 
 class ApiKey(Table):
-    """An API key: the SHA-256 digest of the secret, in hexadecimal, never the secret."""
+    """An API key: the SHA-256 digest of the secret, in hexadecimal, never the secret.
+
+    `scope` limits it to experiments, by `experiments` (ids) and `tags`; without one it may know of all.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (_COUNTED,)
@@ -348,6 +359,7 @@ class ApiKey(Table):
     role: Mapped[str] = mapped_column(Bytewise(16))
     digest: Mapped[str] = mapped_column(Bytewise(64), unique=True)
     prefix: Mapped[str] = mapped_column(Bytewise(32))
+    scope: Mapped[dict[str, Any] | None] = mapped_column(Json)
     created_at: Mapped[datetime] = mapped_column(Moment)
     expires_at: Mapped[datetime | None] = mapped_column(Moment)
     revoked_at: Mapped[datetime | None] = mapped_column(Moment)

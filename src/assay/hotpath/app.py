@@ -59,8 +59,8 @@ class Route(NamedTuple):
 
     `path` has its variable parts in braces. `right` None: no key is asked for. `prefixes` are those
     under which the route exists. `bodies` (any one of them) and `summary` document it. `quick`, where there
-    is one, is tried first where the address has no query: from the raw path parts and the time it gives the
-    answer, or None to leave it to `handler`. `refuse` makes the answer of an error.
+    is one, is tried first where the address has no query and the key no scope: from the raw path parts and
+    the time it gives the answer, or None to leave it to `handler`. `refuse` makes the answer of an error.
     """
 
     method: str
@@ -211,7 +211,7 @@ class HotPath:
                 self._look_at_age(now)
             right = target.right
             key = None if right is None else self._authorise(head.authorization, right, now)
-            if target.quick is not None and not query:
+            if target.quick is not None and not query and (key is None or key.scope is None):
                 outcome: Outcome | None = target.quick(parts, now)
                 if outcome is not None:
                     return outcome

@@ -14,6 +14,7 @@ from assay.events.accept import FUTURE, YEAR_2000
 from assay.hotpath.assigner import Assigner, Serving, Settled, iso
 from assay.hotpath.attributes import NONE_KNOWN
 from assay.hotpath.http import Outcome, Request, Response, Waiting, path_text, shown, text_id
+from assay.published import Key, covers
 
 _encode = msgspec.json.Encoder().encode
 Context = dict[str, Any]
@@ -114,11 +115,12 @@ class AssignmentRoutes:
             serving, user_id, user_id, assigner.resolve(serving, user_id, user_id, NONE_KNOWN, now, None)
         )
 
-    def experiment(self, reference: int | str) -> Experiment:
-        """The published experiment with this id or key, or `NotFound`."""
+    def experiment(self, reference: int | str, key: Key | None) -> Experiment:
+        """The published experiment with this id or key, or `NotFound`; outside the key's scope is nothing."""
         found = self.assigner.published.ruleset.find(reference)
-        if found is None:
-            raise NotFound(f"There is no experiment {shown(reference)}.", code="unknown_experiment")
+        if found is None or not covers(key, found.id):
+            scoped = "" if key is None or key.scope is None else " that this key may know of"
+            raise NotFound(f"There is no experiment {shown(reference)}{scoped}.", code="unknown_experiment")
         return found
 
     def _unit(self, experiment: Experiment, user_id: str, units: Mapping[str, str]) -> str | None:
@@ -127,11 +129,10 @@ class AssignmentRoutes:
         unit = units.get(experiment.unit)
         return None if unit is None else text_id(unit, f"units.{experiment.unit}", self.max_name)
 
-    def _one(
-        self, reference: str, user_id: str, units: Mapping[str, str], context: Context, now: int
-    ) -> Outcome:
+    def _one(self, request: Request, user_id: str, units: Mapping[str, str], context: Context) -> Outcome:
+        now = request.now
         text_id(user_id, "user_id", self.max_name)
-        experiment = self.experiment(reference)
+        experiment = self.experiment(request.params[0], request.key)
         assigner = self.assigner
         serving = assigner.serving(experiment)
         unit_id = user_id if experiment.unit == "user_id" else self._unit(experiment, user_id, units)
@@ -165,14 +166,13 @@ class AssignmentRoutes:
 
     def get(self, request: Request) -> Outcome:
         """`GET /experiments/{experiment}/assignment/{user_id}`; other units come as query parameters."""
-        reference, user_id = request.params
         units = request.query() if request.query_string else {}
-        return self._one(reference, user_id, units, {}, request.now)
+        return self._one(request, request.params[1], units, {})
 
     def assign(self, request: Request) -> Outcome:
         """`POST /experiments/{experiment}/assign`."""
         body = request.json(_assign)
-        return self._one(request.params[0], body.user_id, body.units, body.context, request.now)
+        return self._one(request, body.user_id, body.units, body.context)
 
     async def check_eligibility(self, request: Request) -> Response:
         """`POST /experiments/check-eligibility`: which of these experiments the user is in, and as what."""
@@ -185,7 +185,7 @@ class AssignmentRoutes:
         asked: list[tuple[Serving, str, str | None, Context]] = []
         for reference in dict.fromkeys(body.experiment_ids):
             experiment = assigner.published.ruleset.find(reference)
-            if experiment is None:
+            if experiment is None or not covers(request.key, experiment.id):
                 ineligible[str(reference)] = "unknown_experiment"
                 continue
             unit_id = self._unit(experiment, body.user_id, body.units)
@@ -216,9 +216,11 @@ class AssignmentRoutes:
             raise Invalid.field("user_ids", "give either user_ids or units, and not both", code="no_users")
         ruleset = self.assigner.published.ruleset
         if body.experiments is None:
-            experiments = [each for each in ruleset.by_id.values() if each.status is Status.RUNNING]
+            running = (each for each in ruleset.by_id.values() if each.status is Status.RUNNING)
+            experiments = [each for each in running if covers(request.key, each.id)]
         else:
-            experiments = [self.experiment(reference) for reference in dict.fromkeys(body.experiments)]
+            named = dict.fromkeys(body.experiments)
+            experiments = [self.experiment(reference, request.key) for reference in named]
         name = "user_ids" if body.user_ids else "units"
         user_ids = list(dict.fromkeys(body.user_ids)) or [unit.user_id for unit in body.units]
         self._check_pairs(len(user_ids) * len(experiments), name)
@@ -255,7 +257,7 @@ class AssignmentRoutes:
         body = request.json(_exposures)
         reports = body if isinstance(body, list) else [body]
         self._check_pairs(len(reports), "exposures")
-        proposals = [self._exposure(each, position, request.now) for position, each in enumerate(reports)]
+        proposals = [self._exposure(each, position, request) for position, each in enumerate(reports)]
         records = await self.assigner.assignments.put_many(proposals) if proposals else []
         conflicts = [
             {
@@ -268,11 +270,11 @@ class AssignmentRoutes:
         ]
         return Response(202, _encode({"accepted": len(records) - len(conflicts), "conflicts": conflicts}))
 
-    def _exposure(self, report: Exposure, position: int, now: int) -> Record:
-        path = f"[{position}]"
+    def _exposure(self, report: Exposure, position: int, request: Request) -> Record:
+        path, now = f"[{position}]", request.now
         text_id(report.user_id, f"{path}.user_id", self.max_name)
         experiment = self.assigner.published.ruleset.find(report.experiment)
-        if experiment is None:
+        if experiment is None or not covers(request.key, experiment.id):
             raise Invalid.field(
                 f"{path}.experiment",
                 f"there is no experiment {shown(report.experiment)}",
@@ -309,7 +311,7 @@ class AssignmentRoutes:
         """`GET /experiments/{experiment}/explain/{user_id}`: why this user gets what they get."""
         reference, user_id = request.params
         text_id(user_id, "user_id", self.max_name)
-        experiment = self.experiment(reference)
+        experiment = self.experiment(reference, request.key)
         query = request.query()
         for name in query:
             if name != experiment.unit:

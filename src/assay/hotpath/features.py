@@ -13,7 +13,7 @@ from assay.bucketing.ruleset import Experiment, Ruleset, Status
 from assay.errors import AssayError, Forbidden, Unauthorized
 from assay.hotpath.assigner import Assigner, Serving, Settled
 from assay.hotpath.http import JSON, Request, Response, problem, text_id
-from assay.published import RIGHTS, Key, Published, Right
+from assay.published import RIGHTS, Key, Published, Right, covers
 
 _encode = msgspec.json.Encoder().encode
 
@@ -25,6 +25,8 @@ CROSS_ORIGIN: Final = (
 _UNCACHED: Final = (*CROSS_ORIGIN, (b"cache-control", b"no-store"))
 #: Above the level at which a larger payload would take longer to make than to send.
 _GZIP_LEVEL: Final = 5
+#: Payloads of different scopes that are kept ready.
+_MOST_SCOPES: Final = 64
 
 
 class Evaluation(msgspec.Struct):
@@ -64,7 +66,7 @@ def _made(experiment: Experiment) -> _Made | None:
 
 
 class Features:
-    """The payload of the ruleset in force, made once for each."""
+    """The payload of the ruleset in force, made once for each scope of keys."""
 
     def __init__(self, published: Published, note_use: Callable[[Key, int], None]) -> None:
         self.published = published
@@ -72,33 +74,46 @@ class Features:
         self._made_of: Ruleset | None = None
         #: By the experiment's id: what was made of it, which is good for as long as it is this very one.
         self._made: dict[int, tuple[Experiment, _Made | None]] = {}
-        self._compiled = Compiled(b"", b"", b"")
+        #: By scope: the payload, and the ruleset it was last made of.
+        self._compiled: dict[frozenset[int] | None, tuple[Ruleset, Compiled]] = {}
 
-    def current(self) -> Compiled:
-        """What SDKs are given now."""
-        ruleset = self.published.ruleset
-        if ruleset is not self._made_of:
-            plain = self._document(ruleset)
-            # Most changes of the catalog, those of drafts for one, leave it as it was.
-            if plain != self._compiled.plain:
-                mark = blake2b(plain, digest_size=12).hexdigest().encode()
-                self._compiled = Compiled(mark, plain, gzip.compress(plain, _GZIP_LEVEL, mtime=0))
-            self._made_of = ruleset
-        return self._compiled
+    def current(self, key: Key | None = None) -> Compiled:
+        """What SDKs with this key are given now."""
+        ruleset, scope = self.published.ruleset, None if key is None else key.scope
+        known = self._compiled.get(scope)
+        if known is not None and known[0] is ruleset:
+            return known[1]
+        self._take(ruleset)
+        plain = self._document(key)
+        # Most changes of the catalog, those of drafts for one, leave it as it was.
+        if known is None or plain != known[1].plain:
+            mark = blake2b(plain, digest_size=12).hexdigest().encode()
+            compiled = Compiled(mark, plain, gzip.compress(plain, _GZIP_LEVEL, mtime=0))
+        else:
+            compiled = known[1]
+        if known is None and len(self._compiled) >= _MOST_SCOPES:
+            self._compiled.clear()
+        self._compiled[scope] = (ruleset, compiled)
+        return compiled
 
-    def _document(self, ruleset: Ruleset) -> bytes:
-        """The payload of a ruleset, in the order of the experiments' ids; only what changed is made anew."""
+    def _take(self, ruleset: Ruleset) -> None:
+        """Make the features of a ruleset, in the order of the experiments' ids; only what changed, anew."""
+        if ruleset is self._made_of:
+            return
         known, self._made = self._made, {}
-        features: dict[str, msgspec.Raw] = {}
-        groups: dict[str, msgspec.Raw] = {}
-        remote: dict[str, str] = {}
         for number, experiment in sorted(ruleset.by_id.items()):
             entry = known.get(number)
             if entry is None or entry[0] is not experiment:
                 entry = (experiment, _made(experiment))
             self._made[number] = entry
-            made = entry[1]
-            if made is None:
+        self._made_of = ruleset
+
+    def _document(self, key: Key | None) -> bytes:
+        features: dict[str, msgspec.Raw] = {}
+        groups: dict[str, msgspec.Raw] = {}
+        remote: dict[str, str] = {}
+        for experiment, made in self._made.values():
+            if made is None or not covers(key, experiment.id):
                 continue
             if made.definition is not None:
                 features[experiment.key] = made.definition
@@ -143,8 +158,7 @@ class FeatureRoutes:
 
     def payload(self, request: Request) -> Response:
         """`GET /api/features/{sdk_key}`: 304 for an SDK that has this payload already."""
-        self.features.authorise(request.params[0], request.now)
-        compiled = self.features.current()
+        compiled = self.features.current(self.features.authorise(request.params[0], request.now))
         accepted = _header(request, b"accept-encoding")
         packed = _accepts_gzip(accepted)
         # Packed and not, it is two representations, which must not share a strong validator.
@@ -164,7 +178,7 @@ class FeatureRoutes:
 
     async def evaluate(self, request: Request) -> Response:
         """`POST /api/eval/{sdk_key}`: what this user is served in every experiment, stored durably."""
-        self.features.authorise(request.params[0], request.now)
+        key = self.features.authorise(request.params[0], request.now)
         body = request.json(_evaluation)
         attributes = body.attributes
         assigner = self.assigner
@@ -172,7 +186,7 @@ class FeatureRoutes:
         features: dict[str, Any] = {}
         asked: list[tuple[Serving, str, str | None, Mapping[str, Any]]] = []
         for experiment in assigner.published.ruleset:
-            if not evaluated(experiment):
+            if not evaluated(experiment) or not covers(key, experiment.id):
                 continue
             at = body.forcedVariations.get(experiment.key)
             if at is not None and 0 <= at < len(experiment.variants):
@@ -183,8 +197,8 @@ class FeatureRoutes:
         settled = await assigner.settle_all(asked, request.now)
         for (serving, _, unit_id, _), each in zip(asked, settled, strict=True):
             features[serving.experiment.key] = _evaluated(serving.experiment, unit_id, each)
-        for key, value in body.forcedFeatures:
-            features[key] = {"defaultValue": value}
+        for forced, value in body.forcedFeatures:
+            features[forced] = {"defaultValue": value}
         document = {"status": 200, "features": features, "experiments": []}
         return Response(200, _encode(document), JSON, _UNCACHED)
 

@@ -95,7 +95,7 @@ class Streams:
     async def _subscribe(self, secret: bytes, head: Head, receive: Receive, send: Send) -> None:
         try:
             key = path_text(secret)
-            self._features.authorise(key, self._clock())
+            told = self._features.current(self._features.authorise(key, self._clock())).mark
             if len(self._awaited) >= self._most:
                 raise Unavailable(
                     f"This process has {self._most} streams open; ask for the features now and then instead.",
@@ -111,7 +111,7 @@ class Streams:
             self._looking = asyncio.create_task(self._look())
         leaving = asyncio.create_task(_gone(receive, awaited))
         try:
-            await self._stream(key, head, send, awaited, leaving)
+            await self._stream(key, told, head, send, awaited, leaving)
         finally:
             self._awaited.discard(awaited)
             leaving.cancel()
@@ -119,8 +119,15 @@ class Streams:
                 await leaving
 
     async def _stream(
-        self, key: str, head: Head, send: Send, awaited: asyncio.Event, leaving: "asyncio.Task[None]"
+        self,
+        key: str,
+        told: bytes,
+        head: Head,
+        send: Send,
+        awaited: asyncio.Event,
+        leaving: "asyncio.Task[None]",
     ) -> None:
+        """Write until somebody ends it; `told` is the mark of the payload in force."""
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache, no-transform"),
@@ -128,7 +135,6 @@ class Streams:
             *CROSS_ORIGIN,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        told = self._features.current().mark
         seen = next((value for name, value in head.headers if name == b"last-event-id"), told)
         hello = b": connected\nretry: %d\nid: %s\n\n" % (_RETRY, told)
         await _write(send, hello + (_EVENT % told if seen != told else b""))
@@ -141,10 +147,9 @@ class Streams:
                 await _write(send, b": still here\n\n")
             awaited.clear()
             try:
-                self._features.authorise(key, self._clock())
+                mark = self._features.current(self._features.authorise(key, self._clock())).mark
             except AssayError:
                 break
-            mark = self._features.current().mark
             if mark != told:
                 told = mark
                 await _write(send, _EVENT % mark)

@@ -17,6 +17,7 @@ from assay.hotpath.assigner import Assigner, Serving, Settled
 from assay.hotpath.features import CROSS_ORIGIN, evaluated, same_tag, unit_text
 from assay.hotpath.http import JSON, Head, Outcome, Request, Response, Waiting, problem, shown, text_id
 from assay.hotpath.recording import RecordingRoutes
+from assay.published import covers
 
 _encode = msgspec.json.Encoder().encode
 _sorted = msgspec.json.Encoder(order="sorted").encode
@@ -82,7 +83,7 @@ class OfrepRoutes:
         try:
             user_id, context = self._context(request)
             experiment = self.assigner.published.ruleset.by_key.get(key)
-            if experiment is None:
+            if experiment is None or not covers(request.key, experiment.id):
                 return _failed(404, "FLAG_NOT_FOUND", f"There is no experiment {shown(key)}.", key)
             asked = [self._asked(experiment, user_id, context)]
         except _Wrong as wrong:
@@ -97,7 +98,7 @@ class OfrepRoutes:
         ruleset = self.assigner.published.ruleset
         try:
             user_id, context = self._context(request)
-            experiments = [each for each in ruleset if evaluated(each)]
+            experiments = [each for each in ruleset if evaluated(each) and covers(request.key, each.id)]
             asked = [self._asked(each, user_id, context) for each in experiments]
         except _Wrong as wrong:
             return _failed(400, wrong.code, wrong.detail)

@@ -23,7 +23,7 @@ from assay.hotpath.http import (
     refuse_doubled,
     shown,
 )
-from assay.published import Published
+from assay.published import Published, covers
 from assay.telemetry import Telemetry
 
 _encode = msgspec.json.Encoder().encode
@@ -102,7 +102,7 @@ class RecordingRoutes:
     def track(self, request: Request) -> Outcome:
         """`POST /experiments/{experiment}/track`: one event that counts for this experiment alone."""
         experiment_id = self._resolve(request.params[0])
-        if experiment_id is None:
+        if experiment_id is None or not covers(request.key, experiment_id):
             raise NotFound(f"There is no experiment {shown(request.params[0])}.", code="unknown_experiment")
         kind = request.head.kind
         if kind not in {JSON, b""} and not kind.endswith(b"+json"):
