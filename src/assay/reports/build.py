@@ -67,11 +67,14 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
     assigned_ratio = _sample_ratio(spec, everybody) if everybody else None
     judged = tuple(whole[metric] for metric in declared)
     begin = _begin(store, spec, scope)
-    checks = examine(Evidence(spec, units, judged, ratio, begin, end))
+    checks = examine(Evidence(spec, units, judged, ratio, begin, end, assigned_ratio))
     asked = [*(wanted if question.metrics is not None else ()), conversion]
     silent = tuple(dict.fromkeys(each.event_type or "" for each in asked if reports[each].silent))
     narrowed = question.is_narrowed
-    facts = Facts(spec, whole[primary], judged, units, checks, lacking, narrowed, alpha, silent)
+    due = next_look(spec)
+    facts = Facts(
+        spec, whole[primary], judged, units, checks, lacking, narrowed, alpha, begin, end, due, silent
+    )
     grain = question.grain
     return Report(
         spec=spec,
@@ -92,7 +95,7 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
         series=tuple(store.series(scope, measure_of(conversion), Bucket(grain))) if grain else (),
         missing=missing,
         begin=begin,
-        next_look=next_look(spec),
+        next_look=due,
         assigned_ratio=assigned_ratio,
     )
 

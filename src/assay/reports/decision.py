@@ -1,24 +1,41 @@
 """From verdicts to what to do: the rules, in the order in which they speak, and their sentences.
 
-The planned sample comes before the p-value: a fixed-horizon test that is read before its time errs more often
-than its level says. With several treatments each is held to the level divided by their number (Bonferroni),
-so that the chance of shipping any of them by luck stays at the level.
+What the experiment's own method says of the primary metric decides (`assay.reports.judging`). The planned
+sample comes before the p-value: a fixed-horizon test that is read before its time errs more often than its
+level says. A sequential method speaks at its looks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from assay.reports.arms import SHARES
+from assay.reports.forecast import at_stop, outlooks, progress
+from assay.reports.guardrails import Guard, guarded
 from assay.reports.health import FEWEST_DAYS, FEWEST_UNITS
-from assay.reports.report import Check, Comparison, Decision, Health, MetricReport, Verdict, Why
-from assay.reports.spec import Direction, ExperimentSpec, Role, VariantSpec
-from assay.reports.wording import change, interval, p_value
+from assay.reports.judging import planned_units
+from assay.reports.report import (
+    Check,
+    Comparison,
+    Decision,
+    Health,
+    Judgement,
+    MetricReport,
+    NextLook,
+    Verdict,
+    Why,
+)
+from assay.reports.rules import rules
+from assay.reports.spec import Direction, ExperimentSpec, MetricType, Role, VariantSpec
+from assay.reports.wording import change, interval, p_value, percent
 
 #: Converters and others that each arm must be expected to hold before a share is judged.
 _FEWEST_EXPECTED = 5
 #: Units an arm needs before the mean of anything is judged.
 _FEWEST_FOR_MEANS = 30
 _OVER = frozenset({"stopped", "archived"})
+#: Checks that, failed, say that units are not where they were dealt.
+_RATIOS = frozenset({"sample_ratio", "sample_ratio_assigned"})
 
 
 class Facts(NamedTuple):
@@ -32,15 +49,56 @@ class Facts(NamedTuple):
     missing: Why | None
     narrowed: bool
     alpha: float
+    begin: datetime | None
+    end: datetime
+    next_look: NextLook | None
     #: Event types that were asked for, of which no event counts.
     silent: Sequence[str] = ()
+
+    @property
+    def total(self) -> int:
+        """Units of all arms."""
+        return sum(self.units.values())
+
+
+class _Seen(NamedTuple):
+    """A comparison by the primary metric with what the experiment's own method says of it."""
+
+    comparison: Comparison
+    judged: Judgement
+
+    @property
+    def gap(self) -> float:
+        """The difference that the verdict rests on."""
+        look = self.judged.look
+        if look is not None and look.crossed and look.estimate is not None:
+            return look.estimate
+        return self.judged.numbers.difference or 0.0
+
+    def improves(self, direction: Direction) -> bool:
+        """Whether the treatment is ahead, on the metric's own terms."""
+        return self.gap > 0.0 if direction is Direction.INCREASE else self.gap < 0.0
 
 
 def decide(facts: Facts) -> Decision:
     """The decision and its sentence. The first rule that applies speaks."""
-    alpha = facts.alpha / max(1, len(facts.primary.comparisons))
-    verdict, sentence, winner = _first(facts, alpha)
-    return Decision(verdict, sentence, winner, _cautions(facts, verdict, alpha), facts.primary.metric, alpha)
+    seen = [_Seen(each, each.judged) for each in facts.primary.comparisons if each.judged is not None]
+    verdict, sentence, winner = _first(facts, seen)
+    over = facts.spec.status in _OVER
+    stopping = over or verdict in (Verdict.SHIP, Verdict.ROLL_BACK)
+    ahead = progress(facts.spec, facts.total, facts.begin, facts.end)
+    return Decision(
+        verdict,
+        sentence,
+        winner,
+        _cautions(facts, seen, verdict),
+        facts.primary.metric,
+        min((each.judged.numbers.alpha for each in seen), default=facts.alpha),
+        rules(facts.spec, facts.alpha),
+        ahead,
+        () if over else outlooks(facts.primary, ahead),
+        at_stop(facts.spec, facts.primary) if stopping else (),
+    )
 
 
 def ranked(compared: Iterable[Comparison], direction: Direction) -> list[Comparison]:
@@ -56,29 +114,34 @@ def ranked(compared: Iterable[Comparison], direction: Direction) -> list[Compari
 _Answer = tuple[Verdict, str, VariantSpec | None]
 
 
-def _first(facts: Facts, alpha: float) -> _Answer:
+def _first(facts: Facts, seen: Sequence[_Seen]) -> _Answer:
     spec, over = facts.spec, facts.spec.status in _OVER
-    total = sum(facts.units.values())
+    total = facts.total
     waiting = Verdict.INCONCLUSIVE if over else Verdict.KEEP_RUNNING
     if not total:
         return _nobody_yet(spec, waiting)
-    ratio = next((check for check in facts.checks if check.name == "sample_ratio"), None)
-    if ratio is not None and ratio.health is Health.FAILED:
+    ratio = next(
+        (each for each in facts.checks if each.name in _RATIOS and each.health is Health.FAILED), None
+    )
+    if ratio is not None:
         return Verdict.FIX, f"Do not read the effect yet. {ratio.sentence} Find the cause first.", None
     if facts.missing is not None:
         return Verdict.INCONCLUSIVE, facts.missing.sentence, None
-    tested = [each for each in facts.primary.comparisons if each.effect.p_value is not None]
+    tested = [each for each in seen if each.judged.numbers.reason is None]
     if not tested:
-        reason = next(each.effect.reason for each in facts.primary.comparisons)
         if facts.primary.silent and facts.primary.metric.event_type:
             return waiting, f"{_lead(waiting)}: {_silence(facts.primary.metric.event_type)}", None
+        reason = next((each.judged.numbers.reason for each in seen), None)
         return waiting, f"{_lead(waiting)}: {reason.sentence if reason else ''}".strip(), None
-    if spec.target_sample_size is not None and total < spec.target_sample_size and not over:
-        progress = f"{total:,} of {spec.target_sample_size:,} planned {_people(spec)} are in"
-        return waiting, f"Keep running: {progress}; the result is judged when all are.", None
-    if all(_too_few(each, facts.primary) for each in tested):
+    if spec.analysis.is_sequential:
+        if all(each.judged.significant is None for each in tested):
+            return waiting, f"{_lead(waiting)}: {_unlooked(facts, tested)}", None
+    elif spec.target_sample_size is not None and total < spec.target_sample_size and not over:
+        said = f"{total:,} of {spec.target_sample_size:,} planned {_people(spec)} are in"
+        return waiting, f"Keep running: {said}; the result is judged when all are.", None
+    if all(_too_few(each.comparison, facts.primary) for each in tested):
         return waiting, f"{_lead(waiting)}: too few {_people(spec)} for the test to be trusted.", None
-    return _by_test(facts, tested, alpha, waiting)
+    return _by_test(facts, tested, waiting)
 
 
 def _nobody_yet(spec: ExperimentSpec, waiting: Verdict) -> _Answer:
@@ -90,97 +153,151 @@ def _nobody_yet(spec: ExperimentSpec, waiting: Verdict) -> _Answer:
     return waiting, f"No {people} yet: check that the application asks for assignments.", None
 
 
-def _by_test(facts: Facts, tested: Sequence[Comparison], alpha: float, waiting: Verdict) -> _Answer:
+def _unlooked(facts: Facts, tested: Sequence[_Seen]) -> str:
+    said = next((each.judged.waiting for each in tested if each.judged.waiting), "")
+    due = facts.next_look
+    if due is None or (due.at is None and due.units is None):
+        return said
+    when = (
+        f"on {due.at:%Y-%m-%d}" if due.at is not None else f"when {due.units:,} {_people(facts.spec)} are in"
+    )
+    return f"{said} Look {due.number} is due {when}."
+
+
+def _by_test(facts: Facts, tested: Sequence[_Seen], waiting: Verdict) -> _Answer:
     metric = facts.primary.metric
-    found = [
-        each for each in tested if (each.effect.p_value or 0.0) <= alpha and not _too_few(each, facts.primary)
-    ]
-    ahead = ranked(found, metric.direction)
-    better = [each for each in ahead if each.treatment.is_on]
-    harmless = [each for each in better if _harmed(facts, each.treatment) is None]
-    if harmless:
-        best = harmless[0]
-        return Verdict.SHIP, f"Ship {best.treatment.name}: {_effect(facts, best)}.", best.treatment
+    found = [each for each in tested if _rejects(each, facts.primary)]
+    ahead = sorted(
+        (each for each in found if each.improves(metric.direction)), key=lambda each: -abs(each.gap)
+    )
+    better = [each for each in ahead if each.comparison.treatment.is_on]
+    guards = {
+        each.comparison.treatment.id: guarded(facts.metrics, each.comparison.treatment) for each in better
+    }
+    clear = [each for each in better if guards[each.comparison.treatment.id] is None]
+    if clear:
+        best = clear[0].comparison.treatment
+        return Verdict.SHIP, f"Ship {best.name}: {_effect(facts, clear[0])}.", best
+    open_still = [each for each in better if _guard(guards, each).harmed is False]
+    if open_still:
+        return _unproven(facts, open_still[0], _guard(guards, open_still[0]), waiting)
     if better:
-        name, guardrail = better[0].treatment.name, _harmed(facts, better[0].treatment)
-        price = f"{_effect(facts, better[0])}, but harms the guardrail {guardrail}"
+        name, guard = better[0].comparison.treatment.name, _guard(guards, better[0])
+        price = f"{_effect(facts, better[0])}, but harms the guardrail {guard.metric.name}"
         return Verdict.ROLL_BACK, f"Do not ship {name}: {price}.", None
     if ahead:
-        name = ahead[0].treatment.name
+        name = ahead[0].comparison.treatment.name
         return Verdict.INCONCLUSIVE, f"Only {name} does better, and is off: {_effect(facts, ahead[0])}.", None
-    if len(found) == len(facts.primary.comparisons):
-        worst = found[0]
-        return Verdict.ROLL_BACK, f"Keep {worst.control.name}: {_all_worse(facts, found)}.", None
+    if found and len(found) == len(facts.primary.comparisons):
+        kept = found[0].comparison.control.name
+        return Verdict.ROLL_BACK, f"Keep {kept}: {_all_worse(facts, found)}.", None
     return _nothing_found(facts, tested, waiting)
 
 
-def _all_worse(facts: Facts, found: Sequence[Comparison]) -> str:
+def _guard(guards: Mapping[int, Guard | None], each: _Seen) -> Guard:
+    found = guards[each.comparison.treatment.id]
+    assert found is not None  # noqa: S101 - those without one were shipped
+    return found
+
+
+def _unproven(facts: Facts, best: _Seen, guard: Guard, waiting: Verdict) -> _Answer:
+    name, other = best.comparison.treatment.name, guard.metric.name
+    seen = f"{name} does better, {_effect(facts, best)}, but {other} is not shown to be within its margin"
+    if waiting is Verdict.INCONCLUSIVE:
+        return waiting, f"No verdict: {seen}.", None
+    return waiting, f"Keep running: {seen} yet.", None
+
+
+def _all_worse(facts: Facts, found: Sequence[_Seen]) -> str:
     if len(found) > 1:
         return f"every other variant does worse on {facts.primary.metric.name}"
-    return f"{found[0].treatment.name} does worse, {_effect(facts, found[0])}"
+    return f"{found[0].comparison.treatment.name} does worse, {_effect(facts, found[0])}"
 
 
-def _nothing_found(facts: Facts, tested: Sequence[Comparison], waiting: Verdict) -> _Answer:
-    closest = min(tested, key=lambda each: each.effect.p_value or 0.0)
+def _nothing_found(facts: Facts, tested: Sequence[_Seen], waiting: Verdict) -> _Answer:
+    closest = min(tested, key=lambda each: -abs(each.gap) / (each.judged.numbers.standard_error or 1.0))
     seen = (
         f"no difference in {facts.primary.metric.name} can be told from chance "
-        f"({p_value(closest.effect)}, {interval(closest.effect)})"
+        f"({_evidence(closest.judged)}, {interval(closest.judged.numbers)})"
     )
     if waiting is Verdict.INCONCLUSIVE:
         return waiting, f"The experiment has ended and {seen}.", None
-    if facts.spec.target_sample_size is not None:
-        return (
-            Verdict.INCONCLUSIVE,
-            f"With the planned sample in, {seen}: keep {closest.control.name}, or test something bolder.",
-            None,
-        )
+    if _all_in(facts):
+        kept = closest.comparison.control.name
+        how = f"With the planned sample in, {seen}: keep {kept}, or test something bolder."
+        return Verdict.INCONCLUSIVE, how, None
     return Verdict.KEEP_RUNNING, f"Keep running: so far {seen}.", None
 
 
-def _effect(facts: Facts, each: Comparison) -> str:
-    verb = "raises" if (each.effect.estimate or 0.0) > 0.0 else "lowers"
+def _all_in(facts: Facts) -> bool:
+    """Whether nothing more was planned to come."""
+    spec = facts.spec
+    if spec.analysis.method == "group_sequential":
+        last = spec.looks[-1] if spec.looks else None
+        return last is not None and (last.fraction >= 1.0 or last.number == spec.analysis.looks)
+    if spec.analysis.method == "always_valid" and not (
+        spec.analysis.planned_units or spec.target_sample_size
+    ):
+        return False
+    planned = planned_units(spec)
+    return planned is not None and facts.total >= planned
+
+
+def _effect(facts: Facts, each: _Seen) -> str:
+    verb = "raises" if each.gap > 0.0 else "lowers"
+    numbers = each.judged.numbers
     return (
-        f"it {verb} {facts.primary.metric.name} by {change(each.effect)} against {each.control.name} "
-        f"({interval(each.effect)}, {p_value(each.effect)})"
+        f"it {verb} {facts.primary.metric.name} by {change(numbers)} against {each.comparison.control.name} "
+        f"({interval(numbers)}, {_evidence(each.judged)})"
     )
 
 
-def _harmed(facts: Facts, treatment: VariantSpec) -> str | None:
-    """The first guardrail that this treatment makes significantly worse."""
-    for each in facts.metrics:
-        if each.metric.role is Role.GUARDRAIL:
-            found = each.comparison(treatment.id)
-            if found is not None and found.significant and not found.improves(each.metric.direction):
-                return each.metric.name
-    return None
+def _evidence(judged: Judgement) -> str:
+    """What the verdict rests on, in the terms of its method."""
+    numbers = judged.numbers
+    if numbers.chance_to_win is not None:
+        return f"chance to win {percent(numbers.chance_to_win)}"
+    if judged.look is not None:
+        how = "crossed" if judged.look.crossed else "not crossed"
+        return f"limit {how} at look {judged.look_number}"
+    if judged.adjusted_p_value is not None:
+        return f"{p_value(judged.adjusted_p_value)} corrected for {judged.members} comparisons"
+    return p_value(numbers.p_value, numbers.log10_p_value)
 
 
-def _rejects(each: Comparison, report: MetricReport, alpha: float) -> bool:
-    """Whether the test speaks at this level, and stands on enough."""
-    p = each.effect.p_value
-    return p is not None and p <= alpha and not _too_few(each, report)
+def _rejects(each: _Seen, report: MetricReport) -> bool:
+    """Whether the test speaks, and stands on enough."""
+    return bool(each.judged.significant) and not _too_few(each.comparison, report)
 
 
 def _too_few(each: Comparison, report: MetricReport) -> bool:
     """Whether the normal approximation behind the test stands on too little."""
     fewest = min(each.control_tally.units, each.treatment_tally.units)
     if report.metric.type not in SHARES:
-        return fewest < _FEWEST_FOR_MEANS
+        # What is left of a quantile's few observations is its own reason for having no interval.
+        return fewest < _FEWEST_FOR_MEANS and report.metric.type is not MetricType.QUANTILE
     units = each.control_tally.units + each.treatment_tally.units
     share = (each.control_tally.converters + each.treatment_tally.converters) / units
     return fewest * min(share, 1.0 - share) < _FEWEST_EXPECTED
 
 
-def _cautions(facts: Facts, verdict: Verdict, alpha: float) -> tuple[str, ...]:
+def _cautions(facts: Facts, seen: Sequence[_Seen], verdict: Verdict) -> tuple[str, ...]:
     said: list[str] = []
+    primary = facts.primary.metric
     if facts.narrowed:
         said.append("This looks at part of the experiment's time only.")
-    own = facts.primary.metric.event_type
+    if not primary.registered and primary.role is Role.PRIMARY:
+        said.append(
+            f"The primary metric {primary.name} is not the one of the plan frozen at the start: this is "
+            "exploratory."
+        )
+    own = primary.event_type
     said += [_silence(each) for each in facts.silent if each and each != own]
-    for each in facts.primary.comparisons:
-        worse = _rejects(each, facts.primary, alpha) and not each.improves(facts.primary.metric.direction)
+    for each in seen:
+        worse = _rejects(each, facts.primary) and not each.improves(primary.direction)
         if worse and verdict not in (Verdict.ROLL_BACK, Verdict.FIX):
-            said.append(f"{each.treatment.name} does worse than {each.control.name}: switch it off.")
+            names = each.comparison.treatment.name, each.comparison.control.name
+            said.append(f"{names[0]} does worse than {names[1]}: switch it off.")
     if verdict in (Verdict.SHIP, Verdict.ROLL_BACK):
         weak = {check.name for check in facts.checks if check.health is Health.WARNING}
         if "enough_units" in weak:

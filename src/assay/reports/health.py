@@ -27,6 +27,8 @@ class Evidence(NamedTuple):
     sample_ratio: SampleRatio | None
     begin: datetime | None
     end: datetime
+    assigned_ratio: SampleRatio | None = None
+    """That of all assigned units, where only those with the activation event are analysed."""
 
 
 class Finding(NamedTuple):
@@ -84,6 +86,13 @@ def _sample_ratio(sample_ratio: SampleRatio | None) -> Finding:
             inputs,
         )
     return Finding(Health.OK, "The variants hold the shares of units that they were dealt.", inputs)
+
+
+def _assigned_ratio(assigned_ratio: SampleRatio | None) -> Finding:
+    if assigned_ratio is None:
+        return Finding(Health.OK, "All assigned units are analysed.", {})
+    found = _sample_ratio(assigned_ratio)
+    return found._replace(sentence=f"Of all units that were assigned: {found.sentence}")
 
 
 def _events_arrive(metrics: Sequence[MetricReport], units: Mapping[int, int]) -> Finding:
@@ -158,6 +167,7 @@ def _steady_split(spec: ExperimentSpec, metrics: Sequence[MetricReport]) -> Find
 
 CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck("sample_ratio", ("sample_ratio",), _sample_ratio),
+    HealthCheck("sample_ratio_assigned", ("assigned_ratio",), _assigned_ratio),
     HealthCheck("events_arrive", ("metrics", "units"), _events_arrive),
     HealthCheck("steady_split", ("spec", "metrics"), _steady_split),
     HealthCheck("planned_sample", ("spec", "units"), _planned_sample),

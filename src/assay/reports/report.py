@@ -9,7 +9,7 @@ from assay.eventstore.base import EventCount, SeriesPoint
 from assay.reports.arms import ArmSummary, ByVariant, Quantiles, Tally
 from assay.reports.question import Question
 from assay.reports.spec import Direction, ExperimentSpec, LookVerdict, MetricSpec, VariantSpec
-from assay.stats import Contrast, Effect, NonInferiority, SampleRatio
+from assay.stats import Contrast, Effect, Interval, NonInferiority, Prediction, SampleRatio
 from assay.stats import Verdict as Numbers
 
 
@@ -165,10 +165,52 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the experiment is.
+
+    `fraction` is the share of the planned units that is in, at most 1; `per_day` how many have come a day so
+    far, and `days_left` how long the rest takes at that pace.
+    """
+
+    units: int
+    planned: int | None
+    fraction: float | None
+    per_day: float | None
+    days_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a fixed-horizon test of one treatment will say after so many more days, by the data so far."""
+
+    treatment: VariantSpec
+    days: int
+    prediction: Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class AtStop:
+    """The primary effect of one treatment at the stop: as measured, and corrected for having been chosen.
+
+    An effect that is looked at because it was significant is too large on average (the winner's curse).
+    `estimate` is None with a `sentence` where there is nothing to correct, or no correction is known.
+    """
+
+    treatment: VariantSpec
+    method: str
+    naive: float | None
+    estimate: float | None
+    interval: Interval | None
+    sentence: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The decision that the rules lead to, in a sentence somebody can act on, and what to be wary of.
 
-    `winner` is the arm to ship; `cautions` do not change the verdict.
+    `winner` is the arm to ship; `cautions` do not change the verdict. `rules` are those that were applied, in
+    the order in which they speak. `outlooks` are there while the experiment runs, `at_stop` once it is to be
+    stopped or has been.
     """
 
     verdict: Verdict
@@ -177,6 +219,10 @@ class Decision:
     cautions: tuple[str, ...]
     metric: MetricSpec | None
     alpha: float
+    rules: tuple[str, ...] = ()
+    progress: Progress | None = None
+    outlooks: tuple[Outlook, ...] = ()
+    at_stop: tuple[AtStop, ...] = ()
 
     @property
     def text(self) -> str:

@@ -1,8 +1,9 @@
 """Numbers as people read them in a sentence. The API's own numbers are never rounded."""
 
+import math
 from collections.abc import Callable
 
-from assay.stats import Effect, Interval
+from assay.stats import Interval, Verdict
 
 
 def percent(share: float) -> str:
@@ -25,32 +26,31 @@ def duration(days: float) -> str:
     return f"{tenths:g} day{'' if tenths == 1.0 else 's'}"
 
 
-def p_value(effect: Effect) -> str:
+def p_value(p: float | None, log10_p: float | None = None) -> str:
     """`p = 0.0234`; what no double can hold by its power of ten."""
-    if effect.p_value is None:
+    if p is None:
         return "no p-value"
-    if effect.p_value < 1e-4:
-        return f"p < {10.0 ** -min(300, int(-(effect.log10_p_value or -4.0))):.0e}"
-    return f"p = {effect.p_value:.3g}"
+    if p < 1e-4:
+        power = log10_p if log10_p is not None else math.log10(p) if p > 0.0 else -300.0
+        return f"p < {10.0 ** -min(300, int(-power)):.0e}"
+    return f"p = {p:.3g}"
 
 
-def change(effect: Effect) -> str:
+def change(found: Verdict) -> str:
     """How large the effect is: relative where a lift exists, in the metric's own unit elsewhere; unsigned."""
-    if effect.lift.value is not None:
-        return percent(abs(effect.lift.value))
-    return number(abs(effect.estimate or 0.0))
+    if found.lift is not None:
+        return percent(abs(found.lift))
+    return number(abs(found.difference or 0.0))
 
 
-def interval(effect: Effect) -> str:
+def interval(found: Verdict) -> str:
     """The interval that belongs to `change`, signed."""
-    level = f"{100.0 * (1.0 - effect.alpha):g} % interval"
-    if effect.lift.value is not None:
+    level = f"{100.0 * (1.0 - found.alpha):.4g} % interval"
+    if found.lift is not None:
         return (
-            f"{level} {_ends(effect.lift.interval, percent)}"
-            if effect.lift.interval
-            else "no bounded interval"
+            f"{level} {_ends(found.lift_interval, percent)}" if found.lift_interval else "no bounded interval"
         )
-    return f"{level} {_ends(effect.interval, number)}" if effect.interval else "no interval"
+    return f"{level} {_ends(found.interval, number)}" if found.interval else "no interval"
 
 
 def _ends(ends: Interval, show: Callable[[float], str]) -> str:

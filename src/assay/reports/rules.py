@@ -1,0 +1,36 @@
+"""The rules of a decision, in words: what `assay.reports.decision` does, for whoever reads its verdict."""
+
+from assay.reports.spec import ExperimentSpec
+from assay.reports.wording import percent
+
+
+def rules(spec: ExperimentSpec, alpha: float) -> tuple[str, ...]:
+    """The rules of an experiment with this plan, in the order in which they speak."""
+    said = ["Nothing is read while the sample ratio fails.", _judged(spec, alpha)]
+    if spec.analysis.method != "bayesian" and spec.analysis.correction != "none":
+        how = spec.analysis.correction.replace("_", "-")
+        family = "Primary and secondary metrics of the plan are one family"
+        said.append(f"{family}, corrected together by the method {how}.")
+    guards = (
+        "A treatment that is better ships if no guardrail speaks against it: one with a margin must be shown "
+        "to be within it, one without must not be significantly worse."
+    )
+    end = "Otherwise it runs on until the planned sample or the last look, and then is inconclusive."
+    return (*said, guards, "If every treatment is worse, the control stays.", end)
+
+
+def _judged(spec: ExperimentSpec, alpha: float) -> str:
+    level = f"at the level {alpha:g}"
+    match spec.analysis.method:
+        case "fixed":
+            return f"The primary metric is tested once, when the planned sample is in, {level}."
+        case "group_sequential":
+            return f"The primary metric is tested at the planned looks, all of them together {level}."
+        case "always_valid":
+            return f"The primary metric is tested at looks, however many, all of them together {level}."
+        case "bayesian":
+            above, below = percent(1.0 - alpha), percent(alpha)
+            return (
+                "The primary metric decides once the planned sample is in, when its chance to win is at "
+                f"least {above} or at most {below}."
+            )
