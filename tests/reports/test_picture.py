@@ -37,7 +37,7 @@ def test_picture__holds_what_reports_need(house: House) -> None:
     house.made(BODY)
     spec = picture(house)
     assert (spec.key, spec.status, spec.started_at, spec.phases) == ("picture", "draft", None, ())
-    assert (spec.target_sample_size, spec.significance_level, spec.method) == (500, 0.01, "fixed")
+    assert (spec.target_sample_size, spec.significance_level, spec.analysis.method) == (500, 0.01, "fixed")
     assert spec.control is not None
     assert spec.control.name == "a"
     purchase, paid, error = spec.metrics

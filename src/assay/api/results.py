@@ -50,6 +50,7 @@ _ABOUT = {
     "cumulative": "Whether each point holds everything so far (the default) or its own step alone.",
     "refresh": "Compute anew, even if nothing new has come.",
     "max_age": "An answer computed so many seconds ago will do, whatever has come since.",
+    "sql": "Add the statements that the numbers came from.",
     "format": f"One of {', '.join(get_args(export.Format))}.",
     "rows": "`users` or `events` instead of the sufficient statistics.",
 }
@@ -93,7 +94,7 @@ class _Query(NamedTuple):
         return given
 
 
-_REPORT = _Query((*_WINDOW, "start", "end", "metrics", *_FRESH))
+_REPORT = _Query((*_WINDOW, "start", "end", "metrics", "sql", *_FRESH))
 _RESULTS = _Query((*_WINDOW, *_CONVERSION, "variant_id", "group_by", "aggregation", "view", *_FRESH))
 _STATS = _Query((*_WINDOW, *_CONVERSION, *_FRESH))
 _TIMESERIES = _Query(

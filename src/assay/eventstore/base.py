@@ -34,7 +34,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm, Scalar, Source
@@ -122,6 +122,13 @@ class Arm(NamedTuple):
     units: int
     measures: dict[str, UnitMoments]
     """By the measure's key; every measure that was asked for is there."""
+
+
+class Statement(NamedTuple):
+    """What was asked of the engine: the text, and the values of its parameters."""
+
+    text: str
+    parameters: Mapping[str, Any]
 
 
 class EventCount(NamedTuple):
@@ -385,6 +392,9 @@ class EventStore(Protocol):
 
     def one_moment(self) -> AbstractContextManager[None]:
         """What this thread asks while it is held is answered as of one moment, whatever comes meanwhile."""
+
+    def recorded(self) -> AbstractContextManager[list[Statement]]:
+        """A list that gets every statement by which this thread's questions are answered meanwhile."""
 
     def moments(self, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
         """What tests and intervals are computed from, all measures in one scan; by variant, then phase."""

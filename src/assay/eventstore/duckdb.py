@@ -33,6 +33,7 @@ from assay.eventstore.base import (
     Rejections,
     Scope,
     SeriesPoint,
+    Statement,
     StoredEvent,
     Watermark,
 )
@@ -61,6 +62,7 @@ class _Moment(threading.local):
     """The cursor of the thread that is asking several questions at one moment, if it is."""
 
     cursor: duckdb.DuckDBPyConnection | None = None
+    statements: list[Statement] | None = None
 
 
 class DuckdbStore:
@@ -351,7 +353,19 @@ class DuckdbStore:
         except duckdb.Error as error:
             raise _failed(error) from error
 
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[list[Statement]]:
+        """See `EventStore`."""
+        before, statements = self._moment.statements, list[Statement]()
+        self._moment.statements = statements
+        try:
+            yield statements
+        finally:
+            self._moment.statements = before
+
     def _ask(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        if self._moment.statements is not None:
+            self._moment.statements.append(Statement(statement, parameters or {}))
         try:
             if self._moment.cursor is not None:
                 return self._moment.cursor.execute(statement, parameters or None).fetchall()

@@ -37,6 +37,7 @@ from assay.eventstore.base import (
     Rejections,
     Scope,
     SeriesPoint,
+    Statement,
     StoredEvent,
     Watermark,
 )
@@ -114,6 +115,7 @@ class _Moment(threading.local):
     """The connection of the thread that is asking several questions at one moment, if it is."""
 
     connection: Connection | None = None
+    statements: list[Statement] | None = None
 
 
 class PostgresStore:
@@ -379,7 +381,19 @@ class PostgresStore:
             finally:
                 self._moment.connection = None
 
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[list[Statement]]:
+        """See `EventStore`."""
+        before, statements = self._moment.statements, list[Statement]()
+        self._moment.statements = statements
+        try:
+            yield statements
+        finally:
+            self._moment.statements = before
+
     def _ask(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+        if self._moment.statements is not None:
+            self._moment.statements.append(Statement(statement, parameters))
         if self._moment.connection is not None:
             with _errors():
                 return _run(self._moment.connection, statement, parameters)

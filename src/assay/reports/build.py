@@ -24,8 +24,12 @@ ANY_EVENT = MetricSpec("any_event", "any event", MetricType.CONVERSION, None, ro
 
 def build(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> Report:
     """Answer the question as of one moment: one scan for all metrics, others only where asked for."""
-    with store.one_moment():
-        return _build(store, spec, question, now)
+    if not question.sql:
+        with store.one_moment():
+            return _build(store, spec, question, now)
+    with store.one_moment(), store.recorded() as statements:
+        report = _build(store, spec, question, now)
+    return replace(report, statements=tuple(statements))
 
 
 def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> Report:

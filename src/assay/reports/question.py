@@ -36,7 +36,7 @@ class Question:
     all that the experiment declares. `event_type` narrows the counts of events, and is the conversion
     where `primary_event_type` names no other. `variant` is an id, key or name. `threshold` and
     `confidence_level` stand in for the experiment's own significance level where given. `counts` and
-    `grain` ask for events by type and for a series over time.
+    `grain` ask for events by type and for a series over time, `sql` for the statements themselves.
     """
 
     start: datetime | None = None
@@ -50,6 +50,7 @@ class Question:
     confidence_level: float | None = None
     threshold: float | None = None
     counts: bool = False
+    sql: bool = False
 
     @property
     def is_narrowed(self) -> bool:
@@ -136,6 +137,10 @@ def _levels(question: Question, raw: Raw, _now: datetime) -> Question:
     )
 
 
+def _statements(question: Question, raw: Raw, _now: datetime) -> Question:
+    return replace(question, sql=_truth(raw, "sql", default=False))
+
+
 _STEPS: tuple[Callable[[Question, Raw, datetime], Question], ...] = (
     _window,
     _wanted,
@@ -143,6 +148,7 @@ _STEPS: tuple[Callable[[Question, Raw, datetime], Question], ...] = (
     _arm,
     _grouping,
     _levels,
+    _statements,
 )
 
 

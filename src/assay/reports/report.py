@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from assay.eventstore.base import EventCount, SeriesPoint
+from assay.eventstore.base import EventCount, SeriesPoint, Statement
 from assay.reports.arms import ArmSummary, ByVariant, Quantiles, Tally
 from assay.reports.question import Question
 from assay.reports.spec import Direction, ExperimentSpec, LookVerdict, MetricSpec, VariantSpec
@@ -273,7 +273,8 @@ class Report:
     there when asked for. `variants` are the arms to show. `missing` says why there is no comparison.
     `begin` is when the experiment started, or its first unit came where that was earlier (to the hour).
     Where only units with the activation event are analysed, `units` and `sample_ratio` are theirs, and
-    `assigned_ratio` is that of all that were assigned.
+    `assigned_ratio` is that of all that were assigned. `statements` are what the store was asked, where the
+    question wants to know.
     """
 
     spec: ExperimentSpec
@@ -296,6 +297,7 @@ class Report:
     begin: datetime | None = None
     next_look: NextLook | None = None
     assigned_ratio: SampleRatio | None = None
+    statements: tuple[Statement, ...] = ()
 
     def blank(self, of: MetricReport) -> Why | None:
         """Why there is nothing to count for this metric, if so."""

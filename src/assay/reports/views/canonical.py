@@ -1,9 +1,23 @@
 """`GET …/report` and `GET …/timeseries`: everything that was computed, under its own names."""
 
+from datetime import datetime
+
+from assay.eventstore.base import Statement
 from assay.reports.arms import ArmSummary
-from assay.reports.report import Comparison, Report, Trend, Why
-from assay.reports.spec import ExperimentSpec, MetricSpec
+from assay.reports.notes import notes
+from assay.reports.report import Comparison, MetricReport, Report, Trend, Why
+from assay.reports.spec import ExperimentSpec, MetricSpec, Role
 from assay.reports.views.common import Document, ends, iso, iso_or_none
+from assay.reports.views.judgement import (
+    decision_document,
+    judged_document,
+    looks_document,
+    next_look_document,
+    plan_document,
+    quantiles_document,
+    source_document,
+    statistics_document,
+)
 from assay.reports.views.results import sample_ratio
 from assay.stats import Effect, Lift, Reason
 
@@ -24,24 +38,13 @@ def canonical(report: Report) -> Document:
         },
         "significance_level": report.alpha,
         "headline": report.decision.text,
-        "decision": {
-            "verdict": str(report.decision.verdict),
-            "sentence": report.decision.sentence,
-            "cautions": list(report.decision.cautions),
-            "winner": report.decision.winner.key if report.decision.winner else None,
-            "metric": report.decision.metric.key if report.decision.metric else None,
-            "significance_level": report.decision.alpha,
-        },
+        "decision": decision_document(report.decision),
         "total_units": report.total_units,
         "primary_metric": report.primary.metric.key,
-        "metrics": [
-            {
-                **metric_document(each.metric),
-                "variants": [arm_document(arm) for arm in each.arms],
-                "comparisons": [comparison_document(found, report.blank(each)) for found in each.comparisons],
-            }
-            for each in report.metrics
-        ],
+        "metrics": [_metric(report, each) for each in report.metrics],
+        "plan": plan_document(report.spec),
+        "looks": looks_document(report.spec),
+        "next_look": next_look_document(report),
         "health": [
             {
                 "check": check.name,
@@ -53,7 +56,65 @@ def canonical(report: Report) -> Document:
         ],
         "srm": sample_ratio(report),
         "reason": None if report.missing is None else str(report.missing),
+        **({"sql": [_statement(each) for each in report.statements]} if report.question.sql else {}),
     }
+
+
+def _metric(report: Report, each: MetricReport) -> Document:
+    """One metric: what it is, its arms and comparisons, and what they were computed from."""
+    metric, blank = each.metric, report.blank(each)
+    return {
+        **metric_document(metric),
+        "definition": _definition(metric),
+        "registered": metric.registered,
+        "exploratory": not metric.registered or metric.role in (Role.EXPLORATORY, Role.AD_HOC),
+        "variants": [arm_document(arm) for arm in each.arms],
+        "comparisons": [
+            comparison_document(found, blank)
+            if found.judged is None
+            else judged_document(found, found.judged, report.spec, blank)
+            for found in each.comparisons
+        ],
+        "notes": [note._asdict() for note in notes(each, report.begin, report.end)],
+        "statistics": statistics_document(each),
+        "quantiles": quantiles_document(each.quantiles),
+    }
+
+
+def _definition(metric: MetricSpec) -> Document:
+    """All that the metric's numbers depend on; windows in seconds."""
+    cap, margin = metric.cap, metric.margin
+    return {
+        "name": metric.definition,
+        "version": metric.definition_version,
+        "where": [
+            {"property": each.prop, "op": each.op, "values": list(each.values)} for each in metric.where
+        ],
+        "fold": metric.fold,
+        "denominator": source_document(metric.denominator),
+        "quantile": metric.quantile,
+        "of_events": metric.by_event,
+        "zeros": metric.zeros,
+        "steps": [source_document(each) for each in metric.steps],
+        "at_least": metric.at_least,
+        "window": {"from": metric.opens / 1e6, "to": None if metric.closes is None else metric.closes / 1e6},
+        "complete_only": metric.complete_only,
+        "lookback": None if metric.lookback is None else metric.lookback / 1e6,
+        "cap": None if cap is None else {"high": cap.high, "low": cap.low, "of_percentiles": cap.is_quantile},
+        "margin": None if margin is None else {"size": margin.size, "relative": margin.is_relative},
+    }
+
+
+def _statement(each: Statement) -> Document:
+    return {"text": each.text, "parameters": {name: _shown(value) for name, value in each.parameters.items()}}
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (list, tuple)):
+        return [_shown(one) for one in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def timeseries(report: Report, metric: MetricSpec, trend: Trend) -> Document:
