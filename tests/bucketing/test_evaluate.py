@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assay.bucketing.conditions import compile_condition
 from assay.bucketing.evaluate import Decision, Reason, evaluate, explain, serve
-from assay.bucketing.ruleset import Experiment, Members, Namespace, Segment, Status, Variant
+from assay.bucketing.ruleset import Experiment, Layer, Members, Segment, Status, Variant
 
 CONTROL = Variant(10, "control", "Control", 0.5, is_control=True, config={"color": "grey"})
 RED = Variant(11, "red", "Red", 0.5, config={"color": "red"})
@@ -20,7 +20,7 @@ GONE = Variant(13, "gone", "Gone", 0.0, removed=True)
 
 # Where "user-1" stands under the seed "checkout", and in the layer "page".
 BUCKET = 0.7893
-SLOT = 0.305
+SLOT = 9410
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -117,8 +117,11 @@ def test_evaluate__condition__attributes_of_the_caller_stay_as_they_are() -> Non
 
 
 def test_evaluate__layer__only_the_slots_of_this_experiment() -> None:
-    assert reason_of(experiment(namespace=Namespace("page", SLOT, 1.0))) is Reason.ASSIGNED
-    assert reason_of(experiment(namespace=Namespace("page", 0.0, SLOT))) is Reason.LAYER_EXCLUDED
+    assert reason_of(experiment(layer=Layer.of("page", [(SLOT, 10_000)]))) is Reason.ASSIGNED
+    assert (
+        reason_of(experiment(layer=Layer.of("page", [(0, SLOT), (SLOT + 1, 10_000)])))
+        is Reason.LAYER_EXCLUDED
+    )
 
 
 def test_evaluate__outside_coverage_or_in_a_free_share__not_in_traffic_with_the_bucket() -> None:
@@ -133,7 +136,7 @@ def test_evaluate__outside_coverage_or_in_a_free_share__not_in_traffic_with_the_
 def test_evaluate__everything_against_the_unit__the_first_obstacle_is_named() -> None:
     obstacles: dict[str, Any] = {
         "condition": compile_condition({"country": "US"}),
-        "namespace": Namespace("page", 0.0, 0.0),
+        "layer": Layer.of("page", []),
         "coverage": 0.0,
     }
     assert reason_of(experiment(status=Status.PAUSED, **obstacles), None) is Reason.NO_UNIT
@@ -141,7 +144,7 @@ def test_evaluate__everything_against_the_unit__the_first_obstacle_is_named() ->
     assert reason_of(experiment(**obstacles)) is Reason.NOT_IN_SEGMENT
     del obstacles["condition"]
     assert reason_of(experiment(**obstacles)) is Reason.LAYER_EXCLUDED
-    del obstacles["namespace"]
+    del obstacles["layer"]
     assert reason_of(experiment(**obstacles)) is Reason.NOT_IN_TRAFFIC
 
 
@@ -150,7 +153,7 @@ def test_evaluate__many_users__same_variant_as_the_sdk_evaluating_locally() -> N
         variants=[Variant(at, str(at), str(at), share) for at, share in enumerate((0.2, 0.3, 0.5))],
         coverage=0.8,
         condition=compile_condition({"number": {"$gt": 10}}),
-        namespace=Namespace("page", 0.1, 0.9),
+        layer=Layer.of("page", [(1000, 4000), (5000, 9000)]),
     )
     sdk = GrowthBook(attributes={})
     local = SdkExperiment(
@@ -161,7 +164,14 @@ def test_evaluate__many_users__same_variant_as_the_sdk_evaluating_locally() -> N
         weights=[0.2, 0.3, 0.5],
         coverage=0.8,
         condition={"number": {"$gt": 10}},
-        namespace=("page", 0.1, 0.9),
+        filters=[
+            {
+                "seed": "layer:page",
+                "attribute": "id",
+                "hashVersion": 2,
+                "ranges": [(0.1, 0.4), (0.5, 0.9)],
+            }
+        ],
     )
     found: set[int | None] = set()
     for number in range(500):
@@ -255,7 +265,7 @@ def test_evaluate_serve_explain__anything__an_answer_that_hangs_together(
         winner=winner,
         segments=[Segment(1, "s", compile_condition(document), Members(["x"]))],
         condition=compile_condition({"$not": document}),
-        namespace=Namespace("page", 0.0, 0.5),
+        layer=Layer.of("page", [(0, 5000)]),
     )
     fresh = evaluate(compiled, unit_id, user_id, attributes)
     assert (fresh.variant is not None) is (fresh.reason is Reason.ASSIGNED)
@@ -273,7 +283,7 @@ def test_explain__new_unit__a_receipt_of_every_step() -> None:
             Segment(2, "friends", None, Members(["user-1"])),
         ],
         condition=compile_condition({"age": {"$gte": 18}}),
-        namespace=Namespace("page", 0.0, 1.0),
+        layer=Layer.of("page", [(0, 10_000)]),
         coverage=1.0,
         phase=2,
         version=9,
@@ -297,7 +307,14 @@ def test_explain__new_unit__a_receipt_of_every_step() -> None:
             {"variant_id": 12, "variant": "Off", "enabled": False, "from": 1.0, "to": 1.0},
             {"variant_id": 13, "variant": "Gone", "enabled": False, "from": 1.0, "to": 1.0},
         ],
-        "layer": {"key": "page", "from": 0.0, "to": 1.0, "slot": SLOT},
+        "layer": {
+            "key": "page",
+            "seed": "layer:page",
+            "input": "layer:pageuser-1",
+            "slot": SLOT,
+            "slots": [[0, 10_000]],
+            "inside": True,
+        },
         "segments": [
             {"id": 1, "name": "us", "member": False, "rule": False, "matched": False},
             {"id": 2, "name": "friends", "member": True, "rule": False, "matched": True},

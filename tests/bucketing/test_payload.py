@@ -15,7 +15,7 @@ from assay.bucketing.conditions import compile_condition
 from assay.bucketing.evaluate import Reason, evaluate, serve
 from assay.bucketing.features import Caller, Features, Miss, Source
 from assay.bucketing.payload import MOST_IDS, feature_of
-from assay.bucketing.ruleset import Experiment, Members, Namespace, Segment, Status, Variant
+from assay.bucketing.ruleset import Experiment, Layer, Members, Segment, Status, Variant
 
 #: Users of the long comparison; the SDK takes seven minutes for 100,000 of them.
 USERS = int(os.environ.get("ASSAY_SDK_USERS", "5000"))
@@ -92,7 +92,7 @@ def server_value(compiled: Experiment, unit_id: str | None, user_id: str, attrib
 
 def test_payload__running_experiment__one_rule_in_growthbook_terms() -> None:
     compiled = experiment(
-        coverage=0.5, phase=3, namespace=Namespace("page", 0.2, 0.7), rule={"age": {"$gt": 5}}
+        coverage=0.5, phase=3, layer=Layer.of("page", [(2000, 4000), (6000, 7000)]), rule={"age": {"$gt": 5}}
     )
     assert payload_of([compiled]).features == {
         "test-1": {
@@ -108,7 +108,14 @@ def test_payload__running_experiment__one_rule_in_growthbook_terms() -> None:
                     "coverage": 0.5,
                     "meta": [{"key": "control"}, {"key": "red"}],
                     "phase": "3",
-                    "namespace": ["page", 0.2, 0.7],
+                    "filters": [
+                        {
+                            "seed": "layer:page",
+                            "attribute": "id",
+                            "hashVersion": 2,
+                            "ranges": [[0.2, 0.4], [0.6, 0.7]],
+                        }
+                    ],
                     "condition": {"age": {"$gt": 5}},
                 }
             ],
@@ -242,7 +249,7 @@ def arms(draw: st.DrawFn) -> list[Variant]:
 @st.composite
 def experiments(draw: st.DrawFn) -> Experiment:
     variants = draw(arms())
-    low, high = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1))))
+    cuts = sorted(draw(st.sets(st.integers(0, 10_000), max_size=6)))
     attached = [
         segment(
             draw(st.integers(1, 5)) * 10 + at, draw(conditions), draw(st.none() | st.lists(ids, max_size=5))
@@ -256,7 +263,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         coverage=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
         rule=draw(conditions),
         segments=attached,
-        namespace=draw(st.none() | st.just(Namespace("layer", low, high))),
+        layer=draw(st.none() | st.just(Layer.of("page", zip(cuts[::2], cuts[1::2], strict=False)))),
         overrides=draw(st.dictionaries(ids, st.integers(0, len(variants) - 1), max_size=3)),
     )
 
@@ -307,7 +314,7 @@ def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_g
     compiled = []
     for number in range(1, 51):
         count = chance.randint(1, 4)
-        low = chance.random()
+        low = chance.randrange(7000)
         compiled.append(
             experiment(
                 number,
@@ -317,7 +324,7 @@ def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_g
                 ],
                 coverage=chance.choice([0.2, 0.5, 1.0]),
                 rule=chance.choice([None, None, {"country": "US"}, {"age": {"$gt": 30}}]),
-                namespace=chance.choice([None, Namespace("page", low, low + 0.3)]),
+                layer=chance.choice([None, Layer.of("page", [(low, low + 1000), (low + 1500, low + 3000)])]),
                 overrides={f"user-{chance.randrange(USERS)}": 0 for _ in range(20)},
                 segments=chance.choice(
                     [

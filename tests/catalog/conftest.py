@@ -14,7 +14,7 @@ from psycopg.types.json import set_json_loads
 
 from assay.bucketing.ruleset import Experiment as Compiled
 from assay.bucketing.ruleset import Ruleset
-from assay.catalog import documents, experiments, schema
+from assay.catalog import documents, experiments, layers, schema
 from assay.catalog.checks import parse
 from assay.catalog.database import Actor, Database, ReadTx, WriteTx, sqlite_url
 from assay.catalog.editing import find
@@ -57,6 +57,11 @@ class Catalog:
         """A new experiment; returns its id."""
         with self.write() as tx:
             return experiments.create(tx, parse(ExperimentCreate, {"name": "Test", **fields})).id
+
+    def layer(self, **fields: Any) -> int:
+        """A new layer; returns its id."""
+        with self.write() as tx:
+            return layers.create(tx, parse(layers.LayerInput, {"name": "Layer", **fields})).id
 
     def running(self, **fields: Any) -> int:
         """A new experiment that runs."""

@@ -30,7 +30,7 @@ def examined(
         return SOME if seen is None else seen.get(event_type, Arrived(0, frozenset(), 0))
 
     with catalog.read() as tx:
-        items = checklist.examine(tx, find(tx, experiment), arrivals)
+        items = checklist.examine(tx, find(tx, experiment), arrivals, catalog.now)
     return {each["name"]: each for each in items}
 
 
@@ -121,7 +121,9 @@ def test_a_store_that_is_away_is_no_wall(catalog: Catalog) -> None:
     experiment = catalog.create(**GOOD)
     with catalog.read() as tx:
         item = next(
-            each for each in checklist.examine(tx, find(tx, experiment), away) if each["name"] == "metric"
+            each
+            for each in checklist.examine(tx, find(tx, experiment), away, catalog.now)
+            if each["name"] == "metric"
         )
     assert (item["ok"], "The disk is full." in item["sentence"]) == (None, True)
 
@@ -136,13 +138,17 @@ def test_segments_that_hold_nobody(catalog: Catalog) -> None:
 
 
 def test_experiments_that_share_units(catalog: Catalog) -> None:
-    catalog.running(**{**GOOD, "key": "first", "layer": {"key": "l", "low": 0, "high": 0.5}})
+    catalog.layer(key="l")
+    catalog.running(**{**GOOD, "key": "first", "layer": {"key": "l", "share": 0.5}})
     same = examined(catalog, catalog.create(**GOOD))["layer"]
     assert (same["ok"], same["inputs"]["same_metric"]) == (False, ["first"])
-    apart = {"layer": {"key": "l", "low": 0.5, "high": 1}}
+    apart = {"layer": {"key": "l", "share": 0.5}}
     assert examined(catalog, catalog.create(**{**GOOD, **apart}))["layer"]["ok"]
-    overlapping = {"layer": {"key": "l", "low": 0.4, "high": 1}, "metrics": ["other"]}
-    item = examined(catalog, catalog.create(**{**GOOD, **overlapping}))["layer"]
-    assert (item["ok"], item["inputs"]["same_layer"]) == (False, ["first"])
+    large = {"layer": {"key": "l", "share": 0.6}}
+    item = examined(catalog, catalog.create(**{**GOOD, **large}))["layer"]
+    lacking = (
+        "it needs 60 % (6,000 of 10,000 slots) of layer l, of which 50 % (5,000 of 10,000 slots) is free"
+    )
+    assert (item["ok"], item["sentence"]) == (False, f"A start is refused: {lacking}.")
     assert examined(catalog, catalog.create(**{**GOOD, "metrics": ["other"]}))["layer"]["ok"]
     assert examined(catalog, catalog.create(**{**GOOD, "unit": "account_id"}))["layer"]["ok"]

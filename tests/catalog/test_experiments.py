@@ -88,18 +88,19 @@ def test_everything_given_comes_back(catalog: Catalog) -> None:
             {"name": "new", "allocation": 0.75, "key": "New", "description": "n", "is_control": True},
         ],
         "condition": {"country": "US"},
-        "layer": {"key": "checkout", "low": 0, "high": 0.5},
+        "layer": {"key": "checkout", "share": 0.5},
         "unit": "account_id",
         "target_sample_size": 1000,
         "significance_level": 0.1,
         "power": 0.9,
         "minimum_detectable_effect": 0.02,
     }
+    layer = catalog.layer(key="checkout", unit="account_id")
     document: dict[str, Any] = {**catalog.document(catalog.create(**given))}
     assert document["tags"] == ["b", "a"]
     assert document["start_at"] == "2026-12-01T08:00:00.000000Z"
     assert document["end_at"] == "2026-12-24T00:00:00.000000Z"
-    assert document["layer"] == {"key": "checkout", "low": 0.0, "high": 0.5}
+    assert document["layer"] == {"id": layer, "key": "checkout", "share": 0.5, "slots": []}
     assert [(each["key"], each["allocation"], each["is_control"]) for each in document["variants"]] == [
         ("old", 0.25, False),
         ("New", 0.75, True),

@@ -160,7 +160,6 @@ def test_each_change_of_the_split_begins_a_phase(catalog: Catalog) -> None:
         lambda: catalog.edit(experiment, traffic_allocation=0.5),
         lambda: catalog.edit(experiment, condition={"country": "US"}),
         lambda: catalog.edit(experiment, segments=[segment.id]),
-        lambda: catalog.edit(experiment, layer={"key": "l", "low": 0, "high": 0.5}),
         lambda: edit(catalog, experiment, "b", enabled=False),
     ]
     for number, change in enumerate(changes, 2):

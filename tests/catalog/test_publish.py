@@ -2,7 +2,7 @@
 
 import pytest
 
-from assay.bucketing.ruleset import Namespace, Status
+from assay.bucketing.ruleset import Layer, Status
 from assay.catalog import keys, overrides, segments
 from assay.catalog.checks import parse
 from assay.catalog.editing import find
@@ -15,6 +15,7 @@ def test_an_experiment_is_published_as_it_is_stored(catalog: Catalog) -> None:
         segment = segments.create(
             tx, parse(segments.SegmentInput, {"name": "US", "rules": {"country": "US"}})
         )
+    catalog.layer(key="l", unit="account_id")
     experiment = catalog.running(
         key="k",
         variants=[
@@ -24,7 +25,7 @@ def test_an_experiment_is_published_as_it_is_stored(catalog: Catalog) -> None:
         traffic_allocation=0.5,
         unit="account_id",
         condition={"plan": "pro"},
-        layer={"key": "l", "low": 0, "high": 0.5},
+        layer={"key": "l", "share": 0.5},
         segments=[segment.id],
     )
     found = catalog.compiled("k")
@@ -33,7 +34,7 @@ def test_an_experiment_is_published_as_it_is_stored(catalog: Catalog) -> None:
     assert found.ranges == ((0.0, 0.125), (0.25, 0.625))
     assert found.control == 1
     assert found.variants[0].config == {"x": 1}
-    assert found.namespace == Namespace("l", 0.0, 0.5)
+    assert found.layer == Layer.of("l", [(0, 5000)])
     assert found.condition is not None
     assert (found.condition({"plan": "pro"}), found.condition({"plan": "free"})) == (True, False)
     assert found.segments[0].matches("u", {"country": "US"})

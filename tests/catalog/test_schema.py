@@ -1,6 +1,7 @@
 """One chain of migrations, and tables that agree with it."""
 
 import contextlib
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -14,11 +15,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from assay.catalog import schema
-from assay.catalog.database import open_engine, sqlite_url
-from assay.catalog.tables import Table
+from assay.catalog.database import ReadTx, open_engine, sqlite_url
+from assay.catalog.tables import Experiment, Layer, LayerSlots, Phase, Table
 from assay.errors import Conflict, Unavailable
 from catalog.conftest import file_of
 from postgresql import Postgres
@@ -151,6 +152,49 @@ def test_an_older_database_is_brought_forward(empty_url: str) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version FROM catalog_version")) == 7
         assert connection.scalar(text("SELECT count(*) FROM leases")) == 0
+    engine.dispose()
+
+
+def test_ranges_of_layers_become_slots(empty_url: str) -> None:
+    engine = open_engine(empty_url, read_only=False)
+    config = Config()
+    config.set_main_option("script_location", str(schema._MIGRATIONS))
+    row = text(
+        "INSERT INTO experiments (id, key, name, description, hypothesis, status, unit, coverage, layer, "
+        "metrics, significance_level, power, analysis, created_at, updated_at, phase, version) VALUES "
+        "(:id, :key, 'n', '', '', :status, 'user_id', 1, :layer, '[]', 0.05, 0.8, '{}', '2026-11-01', "
+        "'2026-11-01', 1, 1)"
+    )
+    phase = text(
+        "INSERT INTO phases (experiment_id, number, started_at, coverage, allocations, layer, segments) "
+        "VALUES (1, 1, '2026-11-01', 1, '[]', :layer, '[]')"
+    )
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        for number, status, low, high in (
+            (1, "running", 0, 0.25),
+            (2, "draft", 0.5, 1.0),
+            (3, "stopped", 0, 1),
+        ):
+            layer = json.dumps({"key": "page", "low": low, "high": high})
+            given = {"id": number, "key": f"e{number}", "status": status, "layer": layer}
+            connection.execute(row, given)
+        connection.execute(phase, {"layer": json.dumps({"key": "page", "low": 0, "high": 0.25})})
+    schema.migrate(empty_url)
+    with ReadTx(engine) as tx:
+        (made,) = tx.scalars(select(Layer))
+        assert (made.key, made.unit, made.wash_out, made.version) == ("page", "user_id", "7d", 1)
+        found = {each.id: each.layer for each in tx.scalars(select(Experiment))}
+        share = {"id": made.id, "key": "page"}
+        assert found == {
+            1: {**share, "share": 0.25, "slots": [[0, 2500]]},
+            2: {**share, "share": 0.5, "slots": []},
+            3: {**share, "share": 1.0, "slots": []},
+        }
+        (held,) = tx.scalars(select(LayerSlots))
+        assert (held.experiment_id, held.low, held.high, held.released_at) == (1, 0, 2500, None)
+        assert tx.scalars(select(Phase)).one().layer == found[1]
     engine.dispose()
 
 

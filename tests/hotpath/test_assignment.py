@@ -437,3 +437,33 @@ def test_the_environments_key_is_an_admin(play: Play) -> None:
         return (await client.get("/auth/keys", headers={"Authorization": f"bearer {KEY}"})).status_code
 
     assert play(journey) == 200
+
+
+def test_a_unit_is_assigned_in_one_experiment_of_a_layer_on_every_way(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> None:
+        await told(client, "POST", "/api/v1/layers", json={"name": "Page", "key": "page"})
+        for key, share in (("first", 0.3), ("second", 0.5)):
+            await running(client, key=key, layer={"key": "page", "share": share})
+        users = [f"user-{number}" for number in range(60)]
+        bulk = await told(client, "POST", "/api/v1/assignments", json={"user_ids": users})
+        inside: dict[str, list[str]] = {user: [] for user in users}
+        for each in bulk["assignments"]:
+            if each["assigned"]:
+                inside[each["user_id"]].append(each["experiment_key"])
+            else:
+                assert each["reason"] == "layer_excluded"
+        assert {len(each) for each in inside.values()} == {0, 1}
+        assert {key for each in inside.values() for key in each} == {"first", "second"}
+        for user, keys in inside.items():
+            for key in ("first", "second"):
+                one = await told(client, "GET", f"/experiments/{key}/assignment/{user}")
+                assert one["assigned"] is (key in keys)
+                why = await told(client, "GET", f"/experiments/{key}/explain/{user}")
+                assert why["layer"]["inside"] is (key in keys)
+                assert why["layer"]["slot"] == round((hash_unit("layer:page", user) or 0) * 10_000)
+            if keys == ["first"]:
+                report = {"user_id": user, "experiment": "second", "variant": "blue"}
+                refused = await client.post("/api/v1/exposures", json=report)
+                assert (refused.status_code, refused.json()["code"]) == (422, "layer_excluded")
+
+    play(journey)

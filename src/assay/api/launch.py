@@ -33,7 +33,7 @@ def examined(call: Call, reference: int | str) -> list[checklist.Item]:
         return found
 
     with call.parts.database.reading() as tx:
-        return checklist.examine(tx, find(tx, reference), arrivals)
+        return checklist.examine(tx, find(tx, reference), arrivals, call.now)
 
 
 def warnings(call: Call, reference: int | str) -> list[checklist.Item]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from assay.bucketing.hashing import choose, in_namespace, namespace_slot, place
+from assay.bucketing.hashing import SLOTS, choose, place
 from assay.bucketing.ruleset import Experiment, Status, Variant
 
 
@@ -18,7 +18,7 @@ class Reason(StrEnum):
     NOT_RUNNING = "not_running"
     NOT_IN_TRAFFIC = "not_in_traffic"  # outside the coverage, or in a share that was given to nobody
     NOT_IN_SEGMENT = "not_in_segment"
-    LAYER_EXCLUDED = "layer_excluded"  # its slot of the layer belongs to another experiment
+    LAYER_EXCLUDED = "layer_excluded"  # its slot of the layer is not held by this experiment
     HOLDOUT = "holdout"
     NO_UNIT = "no_unit"  # the call names no unit of the experiment's kind
 
@@ -55,7 +55,7 @@ def evaluate(
         return _NO_UNIT
     if experiment.status is not _RUNNING:
         return _NOT_RUNNING
-    segments, condition, namespace = experiment.segments, experiment.condition, experiment.namespace
+    segments, condition, layer = experiment.segments, experiment.condition, experiment.layer
     if segments or condition is not None:
         seen = _seen(experiment, unit_id, user_id, attributes)
         if segments:
@@ -64,7 +64,7 @@ def evaluate(
                 return _NOT_IN_SEGMENT
         if condition is not None and not condition(seen):
             return _NOT_IN_SEGMENT
-    if namespace is not None and not in_namespace(unit_id, namespace):
+    if layer is not None and not layer.holds(unit_id):
         return _LAYER_EXCLUDED
     bucket = place(experiment.seed, unit_id)
     index = choose(bucket, experiment.edges)
@@ -112,10 +112,10 @@ def serve(experiment: Experiment, unit_id: str, recorded: int | None) -> Decisio
 class Explanation(NamedTuple):
     """A receipt of one decision; `as_document` puts it into plain values.
 
-    `attributes` are what conditions saw. `bucket` and `slot` are the unit's places in the experiment and in
-    its layer, None without a unit or a layer. `segments` says of each: id, name, whether the user is in its
-    list of members, whether its rule holds. `condition` says whether the experiment's own holds, None without
-    one.
+    `attributes` are what conditions saw. `bucket` and `slot` are the unit's place in the experiment and its
+    slot of the layer, None without a unit or a layer. `segments` says of each: id, name, whether the user is
+    in its list of members, whether its rule holds. `condition` says whether the experiment's own holds, None
+    without one.
     """
 
     experiment: Experiment
@@ -124,7 +124,7 @@ class Explanation(NamedTuple):
     attributes: Mapping[str, Any]
     recorded: int | None
     bucket: float | None
-    slot: float | None
+    slot: int | None
     segments: tuple[tuple[int, str, bool, bool], ...]
     condition: bool | None
     decision: Decision
@@ -133,7 +133,7 @@ class Explanation(NamedTuple):
         """The receipt as plain values for JSON."""
         experiment, variant = self.experiment, self.decision.variant
         arms = zip(experiment.variants, experiment.ranges, strict=True)
-        namespace = experiment.namespace
+        layer = experiment.layer
         return {
             "experiment_id": experiment.id,
             "experiment_key": experiment.key,
@@ -156,8 +156,15 @@ class Explanation(NamedTuple):
                 for arm, (low, high) in arms
             ],
             "layer": None
-            if namespace is None
-            else {"key": namespace.key, "from": namespace.low, "to": namespace.high, "slot": self.slot},
+            if layer is None
+            else {
+                "key": layer.key,
+                "seed": layer.seed,
+                "input": None if self.unit_id is None else layer.seed + self.unit_id,
+                "slot": self.slot,
+                "slots": [list(each) for each in layer.slots],
+                "inside": self.unit_id is not None and layer.holds(self.unit_id),
+            },
             "segments": [
                 {"id": number, "name": name, "member": member, "rule": rule, "matched": member or rule}
                 for number, name, member, rule in self.segments
@@ -188,7 +195,7 @@ def explain(
     decision = None if unit_id is None else serve(experiment, unit_id, recorded)
     if decision is None:
         decision = evaluate(experiment, unit_id, user_id, attributes)
-    namespace = experiment.namespace
+    layer = experiment.layer
     return Explanation(
         experiment=experiment,
         unit_id=unit_id,
@@ -196,7 +203,7 @@ def explain(
         attributes=seen,
         recorded=recorded,
         bucket=None if unit_id is None else place(experiment.seed, unit_id),
-        slot=None if unit_id is None or namespace is None else namespace_slot(unit_id, namespace.key),
+        slot=None if unit_id is None or layer is None else round(place(layer.seed, unit_id) * SLOTS),
         segments=tuple(
             (
                 each.id,

@@ -17,6 +17,9 @@ _MASK = 0xFFFFFFFF
 
 _fnv_of_bytes: Callable[[bytes], int] = fnv1a_32
 
+#: The resolution of version 2 of the hash, and with it the number of slots of a layer.
+SLOTS = 10_000
+
 #: One stretch [from, to) of the unit interval for each variant.
 Ranges = tuple[tuple[float, float], ...]
 
@@ -41,7 +44,7 @@ def place(seed: str, value: str) -> float:
     """This unit's place in [0, 1) under this seed, with a resolution of 1/10,000: version 2 of the hash."""
     text = seed + value
     first = _fnv_of_bytes(text.encode()) if text.isascii() else fnv1a32(text)
-    return _fnv_of_bytes(b"%d" % first) % 10000 / 10000
+    return _fnv_of_bytes(b"%d" % first) % SLOTS / SLOTS
 
 
 def hash_unit(seed: str, value: str, version: int = 2) -> float | None:

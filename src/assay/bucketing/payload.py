@@ -114,8 +114,16 @@ def _rule(experiment: Experiment, groups: Groups) -> Definition:
     by_weights = bucket_ranges(len(weights), experiment.coverage, weights)
     if by_weights[: len(experiment.ranges)] != experiment.ranges:
         rule["ranges"] = ranges
-    if experiment.namespace is not None:
-        rule["namespace"] = list(experiment.namespace)
+    if experiment.layer is not None:
+        # What a namespace is, in the form that has several ranges and the second version of the hash.
+        rule["filters"] = [
+            {
+                "seed": experiment.layer.seed,
+                "attribute": hash_attribute(experiment),
+                "hashVersion": 2,
+                "ranges": [list(each) for each in experiment.layer.ranges],
+            }
+        ]
     condition = _condition(experiment, groups)
     if condition:
         rule["condition"] = condition

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from assay.bucketing.conditions import Condition
-from assay.bucketing.hashing import Ranges, cumulated, edges
+from assay.bucketing.hashing import SLOTS, Ranges, choose, cumulated, edges, place
 
 _NO_OVERRIDES: Mapping[str, int] = MappingProxyType({})
 
@@ -106,12 +106,33 @@ class Segment:
         return self.condition is not None and self.condition(attributes)
 
 
-class Namespace(NamedTuple):
-    """A slot of a layer: units whose slot number lies in [low, high)."""
+class Layer(NamedTuple):
+    """What an experiment holds of a layer; made by `of`.
+
+    `slots` are stretches [from, to) of slot numbers, `ranges` the same of [0, 1), and `edges` those in one
+    row.
+    """
 
     key: str
-    low: float
-    high: float
+    seed: str
+    slots: tuple[tuple[int, int], ...]
+    ranges: Ranges
+    edges: tuple[float, ...]
+
+    @classmethod
+    def of(cls, key: str, slots: Iterable[Sequence[int]]) -> "Layer":
+        """The slots held of the layer with this key; stretches ascend, and neither overlap nor touch.
+
+        No experiment's key has a colon, so none shares its seed with a layer: slot and bucket of a unit are
+        independent.
+        """
+        held = tuple((low, high) for low, high in slots)
+        ranges = tuple((low / SLOTS, high / SLOTS) for low, high in held)
+        return cls(key, f"layer:{key}", held, ranges, edges(ranges))
+
+    def holds(self, unit_id: str) -> bool:
+        """Whether the unit's slot is one of these."""
+        return choose(place(self.seed, unit_id), self.edges) >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +158,7 @@ class Experiment:
     edges: tuple[float, ...]
     condition: Condition | None
     segments: tuple[Segment, ...]
-    namespace: Namespace | None
+    layer: Layer | None
     overrides: Mapping[str, int]
     winner: int | None
     phase: int
@@ -165,7 +186,7 @@ class Experiment:
         rule: Mapping[str, Any] | None = None,
         private: bool = False,
         segments: Iterable[Segment] = (),
-        namespace: Namespace | None = None,
+        layer: Layer | None = None,
         overrides: Mapping[str, int] = _NO_OVERRIDES,
         winner: int | None = None,
         phase: int = 0,
@@ -196,7 +217,7 @@ class Experiment:
             edges=edges(ranges),
             condition=condition,
             segments=attached,
-            namespace=namespace,
+            layer=layer,
             overrides=MappingProxyType({unit_id: at for unit_id, at in overrides.items() if at in places}),
             winner=winner if winner in places else None,
             phase=phase,

@@ -4,12 +4,12 @@ Only the control plane loads this room: it computes with `assay.stats`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
-from typing import Any, NamedTuple, TypedDict, cast
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypedDict
 
 from sqlalchemy import select
 
-from assay.catalog import metrics
+from assay.catalog import metrics, slots
 from assay.catalog.database import ReadTx
 from assay.catalog.editing import LIVE, whole
 from assay.catalog.metrics import StoredMetric
@@ -47,7 +47,7 @@ class Arrived(NamedTuple):
 Arrivals = Callable[[str], Arrived]
 
 
-def examine(tx: ReadTx, experiment: Experiment, arrivals: Arrivals) -> list[Item]:
+def examine(tx: ReadTx, experiment: Experiment, arrivals: Arrivals, now: datetime) -> list[Item]:
     """Every item of the checklist, the most important first."""
     return [
         _primary(experiment),
@@ -55,7 +55,7 @@ def examine(tx: ReadTx, experiment: Experiment, arrivals: Arrivals) -> list[Item
         _metric(experiment, arrivals),
         _margins(experiment),
         _targeting(tx, experiment),
-        _layer(tx, experiment),
+        _layer(tx, experiment, now),
         _first_share(experiment),
     ]
 
@@ -244,8 +244,8 @@ def _targeting(tx: ReadTx, experiment: Experiment) -> Item:
     return _fine("targeting", "Everybody can enter.", inputs)
 
 
-def _layer(tx: ReadTx, experiment: Experiment) -> Item:
-    """Experiments under way that share units with this one, and look at the same primary metric."""
+def _layer(tx: ReadTx, experiment: Experiment, now: datetime) -> Item:
+    """Room in the layer, and experiments under way with the same units and the same primary metric."""
     others = tx.scalars(
         select(Experiment)
         .where(
@@ -255,21 +255,16 @@ def _layer(tx: ReadTx, experiment: Experiment) -> Item:
         .options(*whole())
     )
     mine = _deciding(experiment)
-    shared, same_slot = [], []
-    for other in others:
-        if _apart(experiment.layer, other.layer):
-            continue
-        if experiment.layer and other.layer and experiment.layer["key"] == other.layer["key"]:
-            same_slot.append(other.key)
-        elif mine is not None and mine == _deciding(other):
-            shared.append(other.key)
-    inputs = {"layer": experiment.layer, "same_layer": same_slot, "same_metric": shared}
-    if same_slot:
-        return _warning(
-            "layer",
-            f"{', '.join(same_slot)} has part of the same range of the layer: they share units.",
-            inputs,
-        )
+    apart = experiment.layer_id
+    shared = [
+        other.key
+        for other in others
+        if (apart is None or other.layer_id != apart) and mine is not None and mine == _deciding(other)
+    ]
+    inputs = {"layer": experiment.layer, "same_metric": shared}
+    lacking = slots.shortage(tx, experiment, now)
+    if lacking is not None:
+        return _warning("layer", f"A start is refused: it {lacking}.", inputs)
     if shared:
         return _warning(
             "layer",
@@ -278,12 +273,6 @@ def _layer(tx: ReadTx, experiment: Experiment) -> Item:
             inputs,
         )
     return _fine("layer", "No experiment under way shares both units and the primary metric.", inputs)
-
-
-def _apart(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
-    if not one or not other or one["key"] != other["key"]:
-        return False
-    return cast("bool", one["high"] <= other["low"] or other["high"] <= one["low"])
 
 
 def _deciding(experiment: Experiment) -> str | None:

@@ -54,6 +54,18 @@ class RampDocument(TypedDict):
     reason: str | None
 
 
+class LayerShareDocument(TypedDict):
+    """What an experiment wants of a layer, and the slots [from, to) that it holds now.
+
+    `share` is null where the experiment's `traffic_allocation` says how much.
+    """
+
+    id: int
+    key: str
+    share: float | None
+    slots: list[list[int]]
+
+
 class ExperimentDocument(TypedDict):
     """An experiment."""
 
@@ -78,7 +90,7 @@ class ExperimentDocument(TypedDict):
     segments: list[SegmentReference]
     condition: dict[str, Any] | None
     private: bool
-    layer: dict[str, Any] | None
+    layer: LayerShareDocument | None
     unit: str
     metrics: list[dict[str, Any]]
     primary_metric: str | None
@@ -214,7 +226,7 @@ class PhaseDocument(TypedDict):
     traffic_allocation: float
     variants: list[dict[str, Any]]
     condition: dict[str, Any] | None
-    layer: dict[str, Any] | None
+    layer: LayerShareDocument | None
     segments: list[int]
 
 
@@ -285,7 +297,7 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "segments": [{"id": each.id, "name": each.name} for each in row.segments],
         "condition": row.condition,
         "private": row.private,
-        "layer": row.layer,
+        "layer": row.layer,  # type: ignore[typeddict-item]
         "unit": row.unit,
         "metrics": _metrics(row),
         "primary_metric": metrics.primary(row.metrics),
@@ -436,7 +448,7 @@ def phase(row: Phase) -> PhaseDocument:
         "traffic_allocation": row.coverage,
         "variants": row.allocations,
         "condition": row.condition,
-        "layer": row.layer,
+        "layer": row.layer,  # type: ignore[typeddict-item]
         "segments": row.segments,
     }
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from assay.bucketing.conditions import compile_condition
 from assay.bucketing.ruleset import Status
-from assay.catalog import documents, phases
+from assay.catalog import documents, phases, slots
 from assay.catalog.checks import shown, storable
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.tables import Experiment, Variant
@@ -85,11 +85,13 @@ def state_forbids(experiment: Experiment, what: str) -> Conflict:
 def changing(tx: WriteTx, experiment: Experiment, action: str, reason: str | None = None) -> Iterator[None]:
     """Change an experiment inside this block; what follows from the change follows by itself.
 
-    Nothing changed: nothing is written. Where the split of a started experiment changed, a new phase
+    Nothing changed: nothing is written. An experiment under way takes the slots of its layer that it lacks,
+    and one that has ended gives them back. Where the split of a started experiment changed, a new phase
     begins; the assignments already made stay.
     """
     before, split, admitted = documents.experiment(experiment), phases.split(experiment), admits(experiment)
     yield
+    slots.settle(tx, experiment, live=experiment.status in LIVE)
     tx.flush()
     tx.refresh(experiment, ["variants", "tags", "segments"])
     changes = documents.difference(before, documents.experiment(experiment))

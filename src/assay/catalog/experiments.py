@@ -8,7 +8,16 @@ from typing import Any
 from sqlalchemy import func, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import definitions, documents, lifecycle, metrics, preregistration, ramps, variants
+from assay.catalog import (
+    definitions,
+    documents,
+    layers,
+    lifecycle,
+    metrics,
+    preregistration,
+    ramps,
+    variants,
+)
 from assay.catalog.checks import expect_storable, shown
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import LIVE, as_id, changing, checked_rule, expect_version, state_forbids, whole
@@ -82,7 +91,7 @@ def check(tx: WriteTx, given: ExperimentCreate) -> None:
 def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
     """The row of a new draft, not yet in the database."""
     chosen = metrics.settled([], given, partial(definitions.look_up, tx), started=False)
-    return Experiment(
+    described = Experiment(
         key=_free_key(tx, given),
         name=given.name,
         description=given.description,
@@ -93,7 +102,8 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         coverage=given.traffic_allocation,
         condition=checked_rule(given.condition, "condition"),
         private=given.private,
-        layer=given.layer.model_dump() if given.layer else None,
+        layer=None,
+        layer_id=None,
         metrics=chosen,
         target_sample_size=given.target_sample_size,
         significance_level=given.significance_level,
@@ -113,6 +123,8 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         segments=_segments(tx, given.segments),
         definitions=definitions.named(tx, chosen),
     )
+    layers.place(tx, described, given.layer)
+    return described
 
 
 def edit(
@@ -253,7 +265,9 @@ def _edit_rules(tx: ReadTx, experiment: Experiment, given: ExperimentEdit) -> No
     if given.given("condition"):
         experiment.condition = checked_rule(given.condition, "condition")
     if given.given("layer"):
-        experiment.layer = given.layer.model_dump() if given.layer else None
+        layers.place(tx, experiment, given.layer)
+    if given.given("unit"):
+        layers.expect_unit(tx, experiment)
     if given.given("analysis"):
         experiment.analysis = given.analysis.normal
     if given.given("activation_event"):

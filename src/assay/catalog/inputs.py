@@ -170,17 +170,28 @@ class RampHaltInput(Input):
     reason: Prose = ""
 
 
-class Layer(Input):
-    """A slot in a layer: experiments whose ranges in one layer do not overlap share no unit."""
+def _layer(value: object) -> object:
+    if isinstance(value, str):
+        return {"key": value}
+    return {"id": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
-    key: KeyText
-    low: Fraction
-    high: Fraction
+
+class LayerShare(Input):
+    """What an experiment wants of a layer, of which a unit is in one experiment at most; a key will do."""
+
+    key: Name | None = None
+    id: int | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Share of the layer's slots that it holds while it runs, of whose units "
+        "`traffic_allocation` says how many enter. By default `traffic_allocation`, and all of them enter.",
+    )
+    slots: Any = Field(default=None, description="Those it holds, as an answer shows them; not read.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low >= self.high:
-            raise refuse(f"must be more than low, which is {self.low:g}; got {self.high:g}", "high")
+    def _named(self) -> Self:
+        if self.key is None and self.id is None:
+            raise refuse("or id must say which layer", "key")
         return self
 
 
@@ -307,7 +318,7 @@ class ExperimentInput(Input):
         default=False,
         description="Keep condition, segments and variants out of SDKs' payload: the server evaluates it.",
     )
-    layer: Layer | None = None
+    layer: Annotated[LayerShare, BeforeValidator(_layer)] | None = None
     unit: OuterId = "user_id"
     metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS)] = Field(default_factory=list)
     primary_metric: Name | None = None

@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import and_, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import phases, preregistration, ramps
+from assay.catalog import phases, preregistration, ramps, slots
 from assay.catalog.database import Actor, Database, WriteTx
 from assay.catalog.documents import iso
 from assay.catalog.editing import LIVE, changing, complete_split, find, find_variant, state_forbids
@@ -31,6 +31,7 @@ def start(tx: WriteTx, experiment: Experiment) -> None:
             experiment.start_at = None  # somebody was quicker than the plan
         ramps.begin(experiment, tx.now)
         preregistration.freeze(tx, experiment)
+        slots.settle(tx, experiment, live=True)
         phases.open_next(tx, experiment)
 
 

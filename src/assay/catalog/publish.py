@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from assay.bucketing import ruleset
 from assay.bucketing.conditions import Condition, compile_condition
-from assay.catalog import keys
+from assay.catalog import keys, slots
 from assay.catalog.database import ReadTx, catalog_version
 from assay.catalog.editing import whole
 from assay.catalog.keys import microseconds
@@ -111,7 +111,6 @@ def _compile(
 ) -> ruleset.Experiment:
     place = {each.id: at for at, each in enumerate(row.variants)}
     removed = {each.id for each in row.variants if each.removed}
-    layer = row.layer
     return ruleset.Experiment.compile(
         id=row.id,
         key=row.key,
@@ -131,12 +130,12 @@ def _compile(
             for each in row.variants
         ],
         unit=row.unit,
-        coverage=row.coverage,
+        coverage=slots.coverage(row),
         condition=_condition(row.condition, "condition"),
         rule=row.condition or None,
         private=row.private,
         segments=[segments[each.id] for each in row.segments],
-        namespace=ruleset.Namespace(layer["key"], layer["low"], layer["high"]) if layer else None,
+        layer=ruleset.Layer.of(row.layer["key"], row.layer["slots"]) if row.layer else None,
         # An override for a variant that has since been removed would serve what is gone.
         overrides={unit: place[variant] for unit, variant in forced.items() if variant not in removed},
         winner=place.get(row.winner_id) if row.winner_id is not None else None,

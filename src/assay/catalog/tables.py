@@ -88,11 +88,12 @@ class Experiment(Table):
     `ended_at` are what happened. `schedule_error` says why a planned start did not happen. `plan_hash` is
     that of the plan which was frozen at the start. `ramp` are the steps by which coverage is to grow,
     `ramp_state` says how far it has come, and `ramp_due_at` when the next one opens. What is `private` is
-    evaluated by the server alone. `version` grows with every change.
+    evaluated by the server alone. `layer` is what it wants of a layer, with the slots it holds now, and
+    `layer_id` which one. `version` grows with every change.
     """
 
     __tablename__ = "experiments"
-    __table_args__ = (Index(None, "status"), _COUNTED)
+    __table_args__ = (Index(None, "status"), Index(None, "layer_id"), _COUNTED)
 
     id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
     key: Mapped[str] = mapped_column(Bytewise(200), unique=True)
@@ -106,6 +107,7 @@ class Experiment(Table):
     condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
     private: Mapped[bool] = mapped_column(Boolean, server_default=false())
     layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    layer_id: Mapped[int | None] = mapped_column(BigInteger)
     metrics: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     target_sample_size: Mapped[int | None] = mapped_column(BigInteger)
     significance_level: Mapped[float] = mapped_column(Float(53))
@@ -196,6 +198,44 @@ class Phase(Table):
     condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
     layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
     segments: Mapped[list[int]] = mapped_column(Json)
+
+
+class Layer(Table):
+    """Experiments of which a unit can be in one at most: each holds slots of its own.
+
+    `wash_out` is how long a slot rests after an experiment, as a duration.
+    """
+
+    __tablename__ = "layers"
+    __table_args__ = (_COUNTED,)
+
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    key: Mapped[str] = mapped_column(Bytewise(200), unique=True)
+    name: Mapped[str] = mapped_column(Bytewise(200))
+    description: Mapped[str] = mapped_column(Bytewise())
+    unit: Mapped[str] = mapped_column(Bytewise(200))
+    wash_out: Mapped[str] = mapped_column(Bytewise(16))
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class LayerSlots(Table):
+    """Slots [low, high) of a layer that an experiment holds, or held until `released_at`.
+
+    The row outlives its experiment: what was tried on a unit is not undone by a purge.
+    """
+
+    __tablename__ = "layer_slots"
+    __table_args__ = (Index(None, "layer_id"), Index(None, "experiment_id"), _COUNTED)
+
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    layer_id: Mapped[int] = mapped_column(ForeignKey("layers.id", ondelete="CASCADE"))
+    experiment_id: Mapped[int | None] = mapped_column(ForeignKey("experiments.id", ondelete="SET NULL"))
+    low: Mapped[int] = mapped_column(Integer)
+    high: Mapped[int] = mapped_column(Integer)
+    taken_at: Mapped[datetime] = mapped_column(Moment)
+    released_at: Mapped[datetime | None] = mapped_column(Moment)
 
 
 class Segment(Table):

@@ -27,7 +27,6 @@ _BEGINNING = (
     "ramp",
     "condition",
     "private",
-    "layer",
     "unit",
     "target_sample_size",
     "significance_level",
@@ -80,6 +79,7 @@ def beginning(experiment: Experiment) -> dict[str, Any]:
     document: Mapping[str, Any] = {**documents.experiment(experiment)}
     return {
         **{name: document[name] for name in _BEGINNING},
+        "layer": _layer(experiment),
         "segments": [each["id"] for each in document["segments"]],
         "variants": [{name: each[name] for name in _VARIANT} for each in document["variants"]],
         "metrics": [
@@ -88,6 +88,11 @@ def beginning(experiment: Experiment) -> dict[str, Any]:
         ],
         **({} if document["primary_metric"] else {"primary_metric": None}),
     }
+
+
+def _layer(experiment: Experiment) -> dict[str, Any] | None:
+    """What it wants of a layer: the slots that it holds are its own."""
+    return experiment.layer and {name: experiment.layer[name] for name in ("key", "share")}
 
 
 def duplicate(tx: WriteTx, experiment: Experiment, given: DuplicateInput) -> Experiment:

@@ -289,6 +289,13 @@ class AssignmentRoutes:
         unit_id = self._unit(experiment, report.user_id, report.units)
         if unit_id is None:
             raise Invalid.field(f"{path}.units", f"needs {experiment.unit}, the unit of {experiment.key}")
+        if experiment.layer is not None and not experiment.layer.holds(unit_id):
+            raise Invalid.field(
+                f"{path}.experiment",
+                f"{experiment.key} does not hold this unit's slot of layer {experiment.layer.key}: another "
+                "experiment may have the unit",
+                code="layer_excluded",
+            )
         for variant in experiment.variants:
             if not variant.removed and report.variant in (variant.id, variant.key, variant.name):
                 break
