@@ -207,7 +207,9 @@ class _Resolver:
                 BadRow(row.row, self._column("variant"), row.variant, f"{experiment.key} has {known}")
             )
             return None
-        return Record(experiment.id, row.unit_id, variant_id, experiment.phase, row.assigned_at)
+        # The split that dealt the variant is that of its time, which may long be over.
+        phase = experiment.phase_at(row.assigned_at)
+        return Record(experiment.id, row.unit_id, variant_id, phase, row.assigned_at)
 
     def _column(self, field: str) -> str:
         return self._renamed.get(field, field)

@@ -19,6 +19,7 @@ from contracts.imports import ImportContract
 from contracts.listing import ListingContract
 from contracts.questions import QuestionContract
 from contracts.reversals import ReversalContract
+from contracts.trust import TrustContract
 
 
 @pytest.fixture
@@ -54,7 +55,13 @@ def reopened(store: DuckdbStore) -> Iterator[Callable[[], DuckdbStore]]:
 
 
 class TestDuckdb(
-    KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract, ReversalContract
+    KeepingContract,
+    QuestionContract,
+    ListingContract,
+    ImportContract,
+    ColumnContract,
+    ReversalContract,
+    TrustContract,
 ):
     """All of the contract."""
 

@@ -21,6 +21,7 @@ from contracts.imports import ImportContract
 from contracts.listing import ListingContract
 from contracts.questions import QuestionContract
 from contracts.reversals import ReversalContract
+from contracts.trust import TrustContract
 from live import until
 from postgresql import Postgres
 
@@ -61,7 +62,13 @@ def reopened(store: PostgresStore, postgres_url: str) -> Iterator[Callable[[], P
 
 
 class TestPostgres(
-    KeepingContract, QuestionContract, ListingContract, ImportContract, ColumnContract, ReversalContract
+    KeepingContract,
+    QuestionContract,
+    ListingContract,
+    ImportContract,
+    ColumnContract,
+    ReversalContract,
+    TrustContract,
 ):
     """All of the contract."""
 

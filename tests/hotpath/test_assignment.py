@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,20 @@ def test_the_first_exposure_is_the_assignment_and_a_different_one_is_named(play:
     assert one == {"accepted": 1, "conflicts": []}
     assert [each["index"] for each in two["conflicts"]] == [0]
     assert stored["variant"] == "blue"
+
+
+def test_an_exposure_dated_back_has_the_phase_of_its_time(play: Play, tmp_path: Path) -> None:
+    async def journey(client: httpx2.AsyncClient) -> None:
+        await running(client)
+        await told(client, "PATCH", "/api/v1/experiments/1", json={"traffic_allocation": 0.5})
+        shown = {"experiment": "test", "variant": "blue"}
+        early = {"user_id": "early", "timestamp": "2020-01-01T00:00:00Z", **shown}
+        await told(client, "POST", "/api/v1/exposures", json=[early, {"user_id": "now", **shown}])
+
+    play(journey)
+    with closing(sqlite3.connect(tmp_path / "data" / "assay.db")) as base:
+        found = base.execute("SELECT unit_id, phase FROM assignments ORDER BY unit_id").fetchall()
+    assert found == [("early", 0), ("now", 2)]
 
 
 def test_explain_shows_each_step(play: Play) -> None:

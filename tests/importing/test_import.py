@@ -1,16 +1,18 @@
 """What an import says: every row counted once, bad rows named in order as the file names things."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assay.catalog import experiments
+from assay.catalog import editing, experiments
 from assay.catalog.checks import parse
 from assay.catalog.database import Actor
-from assay.catalog.inputs import ExperimentCreate
+from assay.catalog.inputs import ExperimentCreate, ExperimentEdit
 from assay.errors import Invalid
+from assay.eventstore.base import Bucket, Scope
 from assay.settings import load
 from assay.stores.base import utc_now
 from assay.stores.commands import perform
@@ -27,9 +29,9 @@ def stores(tmp_path: Path) -> Iterator[EmbeddedStores]:
     stores.close()
 
 
-def create(stores: EmbeddedStores, key: str) -> None:
+def create(stores: EmbeddedStores, key: str, at: datetime | None = None) -> None:
     what = {"name": key, "key": key, "variants": VARIANTS, "metrics": ["t"], "status": "running"}
-    with stores.database.writing(Actor("test"), utc_now()) as tx:
+    with stores.database.writing(Actor("test"), at or utc_now()) as tx:
         experiments.create(tx, parse(ExperimentCreate, what))
 
 
@@ -123,3 +125,18 @@ def test_a_first_line_that_is_no_text__is_named_only_when_it_is_the_first(
     path.write_bytes(b"user_id,type\nu,t\n\xff,t\n")
     perform(stores, request, said.append)
     assert [each["bad_row"]["row"] for each in said if "bad_row" in each] == [2]
+
+
+def test_assignments__have_the_phase_of_their_time(stores: EmbeddedStores, run: Import) -> None:
+    begun = utc_now() - timedelta(days=4)
+    moments = [begun, begun + timedelta(days=2)]
+    create(stores, "one", at=begun)
+    with stores.database.writing(Actor("test"), moments[1]) as tx:
+        experiment = editing.find(tx, "one")
+        experiments.edit(tx, experiment, parse(ExperimentEdit, {"traffic_allocation": 0.5}))
+    rows = "".join(
+        f"u{days},control,{(begun + timedelta(days=days)).isoformat()}\n" for days in (-1, 0, 1, 2, 3)
+    )
+    run("assignments", f"user_id,variant,assigned_at\n{rows}", experiment="one")
+    found = stores.store.arrivals(Scope(1), Bucket.HOUR)
+    assert [(each.phase, each.units) for each in found] == [(0, 1), (1, 1), (1, 1), (2, 1), (2, 1)]

@@ -6,7 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from assay.reports.health import CHECKS, Evidence, Finding, HealthCheck, examine
+from assay.reports.checks.base import Finding, HealthCheck
+from assay.reports.evidence import Evidence
+from assay.reports.health import CHECKS, examine
 from assay.reports.report import Health, Report, Verdict
 from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, MetricType, Role
 from assay.reports.views.verdicts import stats
@@ -221,7 +223,7 @@ def test_broken_check__hides_no_other() -> None:
     def broken(units: object) -> Finding:
         raise ZeroDivisionError(units)
 
-    evidence = Evidence(SPEC, {10: 5, 11: 5}, (), None, None, TIME)
+    evidence = Evidence(SPEC, {10: 5, 11: 5}, (), None, TIME)
     found = examine(evidence, (HealthCheck("broken", ("units",), broken), *CHECKS))
     assert [check.name for check in found] == ["broken", *(check.name for check in CHECKS)]
     assert found[0].health is Health.UNKNOWN

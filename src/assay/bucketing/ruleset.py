@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -140,9 +140,10 @@ class Experiment:
     """An experiment as evaluation sees it; made by `compile`.
 
     `ranges` holds one stretch of [0, 1) for each variant, empty for those that are off, and `edges` the same
-    in one row. `phase` numbers the stretch of unchanged allocation. Times are microseconds UTC. `overrides`
-    maps a unit id to the index of a variant, and `winner` is one. `rule` is what `condition` was made from.
-    What is `private` is evaluated by the server alone.
+    in one row. `phase` numbers the stretch of unchanged allocation, and `phase_starts` says when that of each
+    number, from 1, began. Times are microseconds UTC. `overrides` maps a unit id to the index of a variant,
+    and `winner` is one. `rule` is what `condition` was made from. What is `private` is evaluated by the
+    server alone.
     """
 
     id: int
@@ -169,6 +170,11 @@ class Experiment:
     by_variant_id: Mapping[int, int]
     rule: Mapping[str, Any] | None
     private: bool
+    phase_starts: tuple[int, ...] = ()
+
+    def phase_at(self, at: int) -> int:
+        """The number of the phase in force at a time: 0 before the first, the last one after its end."""
+        return bisect_right(self.phase_starts, at)
 
     @classmethod
     def compile(
@@ -190,6 +196,7 @@ class Experiment:
         overrides: Mapping[str, int] = _NO_OVERRIDES,
         winner: int | None = None,
         phase: int = 0,
+        phase_starts: Iterable[int] = (),
         version: int = 1,
         started_at: int | None = None,
         ended_at: int | None = None,
@@ -228,6 +235,7 @@ class Experiment:
             by_variant_id=MappingProxyType({each.id: at for at, each in enumerate(arms)}),
             rule=rule,
             private=private,
+            phase_starts=tuple(phase_starts),
         )
 
 

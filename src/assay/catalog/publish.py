@@ -11,7 +11,7 @@ from assay.catalog import keys, slots
 from assay.catalog.database import ReadTx, catalog_version
 from assay.catalog.editing import whole
 from assay.catalog.keys import microseconds
-from assay.catalog.tables import Experiment, ExperimentSegment, Override, Segment, SegmentMember
+from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Segment, SegmentMember
 from assay.published import Key, KeyRing, Published
 
 _CHUNK = 500  # ids in one statement, well below any database's limit on parameters
@@ -92,9 +92,9 @@ class Publisher:
         ]
         for start in range(0, len(stale), _CHUNK):
             chunk = stale[start : start + _CHUNK]
-            forced = _overrides(tx, chunk)
+            forced, starts = _overrides(tx, chunk), _phase_starts(tx, chunk)
             for row in tx.scalars(select(Experiment).where(Experiment.id.in_(chunk)).options(*whole())):
-                compiled = _compile(row, segments, forced.get(row.id, {}))
+                compiled = _compile(row, segments, forced.get(row.id, {}), starts.get(row.id, ()))
                 self._experiments[row.id] = (marks[row.id], compiled)
         return [compiled for _, compiled in self._experiments.values()]
 
@@ -106,8 +106,20 @@ def _overrides(tx: ReadTx, experiment_ids: Sequence[int]) -> dict[int, dict[str,
     return forced
 
 
+def _phase_starts(tx: ReadTx, experiment_ids: Sequence[int]) -> dict[int, list[int]]:
+    """When each phase began, first to last; they are numbered from 1 without gaps."""
+    starts: dict[int, list[int]] = {}
+    rows = select(Phase.experiment_id, Phase.started_at).where(Phase.experiment_id.in_(experiment_ids))
+    for experiment_id, started_at in tx.execute(rows.order_by(Phase.experiment_id, Phase.number)):
+        starts.setdefault(experiment_id, []).append(microseconds(started_at) or 0)
+    return starts
+
+
 def _compile(
-    row: Experiment, segments: dict[int, ruleset.Segment], forced: dict[str, int]
+    row: Experiment,
+    segments: dict[int, ruleset.Segment],
+    forced: dict[str, int],
+    phase_starts: Sequence[int],
 ) -> ruleset.Experiment:
     place = {each.id: at for at, each in enumerate(row.variants)}
     removed = {each.id for each in row.variants if each.removed}
@@ -140,6 +152,7 @@ def _compile(
         overrides={unit: place[variant] for unit, variant in forced.items() if variant not in removed},
         winner=place.get(row.winner_id) if row.winner_id is not None else None,
         phase=row.phase,
+        phase_starts=phase_starts,
         version=row.version,
         started_at=microseconds(row.started_at),
         ended_at=microseconds(row.ended_at),

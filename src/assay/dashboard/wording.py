@@ -181,7 +181,16 @@ VERDICTS: Mapping[str, tuple[str, str]] = {
 }
 CHECKS: Mapping[str, str] = {
     "sample_ratio": "Sample ratio",
+    "sample_ratio_assigned": "Sample ratio of all assigned",
+    "one_variant": "One variant for each unit",
     "events_arrive": "Events arrive",
+    "before_assignment": "Events before assignment",
+    "unassigned_events": "Events without assignment",
+    "late_events": "Events after the end",
+    "duplicates": "Repeated events",
+    "reversals": "Events taken back",
+    "exposure_drop": "Units keep coming",
+    "events_stop": "Events keep coming",
     "steady_split": "Steady split",
     "planned_sample": "Planned sample",
     "enough_units": "Enough units",

@@ -159,6 +159,16 @@ class SeriesPoint(NamedTuple):
     total: float
 
 
+class Arrivals(NamedTuple):
+    """Units that one variant got in one stretch of time under one split."""
+
+    bucket: int
+    """When the stretch begins."""
+    variant_id: int
+    phase: int
+    units: int
+
+
 class LedgerReason(StrEnum):
     """What became of events, in the ledger."""
 
@@ -189,6 +199,43 @@ class LedgerEntry:
     count: int
     samples: tuple[str, ...]
     """Up to five, as JSON texts or as the beginning of what was sent."""
+
+
+class Fate(NamedTuple):
+    """What became of some events: those of one variant's units, or of units without one, with one fate."""
+
+    variant_id: int | None
+    reason: LedgerReason
+    """Counted, reversed, before assignment, late or unassigned."""
+    events: int
+    units: int
+    """Whose events they are."""
+    named: int
+    """Events that name the experiment."""
+    claims: int
+    """Events that say which variant the caller believed the unit to have."""
+    mismatched: int
+    """Events in which that is another than the one on record."""
+    mismatched_units: int
+    first: int
+    """When the earliest of them happened."""
+    last: int
+
+
+class Repetitions(NamedTuple):
+    """Events that were dropped because they had come before, and how many there are beside them."""
+
+    dropped: int
+    stored: int
+    """Events that name the experiment or none; on a large PostgreSQL about as many as there are at all."""
+
+
+class Overlap(NamedTuple):
+    """Another experiment some of whose units are in this one, too."""
+
+    experiment_id: int
+    units: int
+    """Units that both have."""
 
 
 class Cursor(NamedTuple):
@@ -435,6 +482,21 @@ class EventStore(Protocol):
 
     def series(self, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
         """A point for every variant in every stretch in which anything happened, by time, then variant."""
+
+    def arrivals(self, scope: Scope, by: Bucket) -> list[Arrivals]:
+        """When units were assigned, by stretch of time, variant and phase, in this order."""
+
+    def fates(self, scope: Scope, latest: int) -> list[Fate]:
+        """What became of those of the `latest` events of the log that concern the experiment, by variant.
+
+        The same as in the ledger, but for repetitions and refusals, which are no events of the log.
+        """
+
+    def repetitions(self, scope: Scope) -> Repetitions:
+        """How many events of the experiment came twice, since it began."""
+
+    def overlaps(self, scope: Scope, others: Sequence[int]) -> list[Overlap]:
+        """How many units each of these experiments has in common with this one, by id; zeros are left out."""
 
     def ledger(self, scope: Scope, types: Sequence[str] = ()) -> list[LedgerEntry]:
         """What became of events of these types (none: all), by type, then reason; zeros are left out."""

@@ -15,7 +15,7 @@ from assay.eventstore.columns import Scalar
 from assay.eventstore.statements import statements
 
 #: Files of which PostgreSQL has some statements of its own.
-_OWN = {"questions", "reversals"}
+_OWN = {"questions", "reversals", "trust"}
 _LONGEST = 50_000_000_000_000_000
 _PLACEHOLDER = re.compile(r"\$(\w+)")
 

@@ -16,10 +16,11 @@ import psycopg_pool
 
 from assay.durable.watched import Away, never, watched
 from assay.errors import AssayError, Conflict, Invalid, Unavailable
-from assay.eventstore import cells, importing, listing, questions
+from assay.eventstore import cells, importing, listing, questions, trust
 from assay.eventstore.base import (
     Appended,
     Arm,
+    Arrivals,
     AssignmentImport,
     AssignmentRow,
     BadRow,
@@ -29,12 +30,15 @@ from assay.eventstore.base import (
     EventCount,
     EventFilter,
     EventImport,
+    Fate,
     Imported,
     LedgerEntry,
     Measure,
+    Overlap,
     Position,
     Progress,
     Rejections,
+    Repetitions,
     Scope,
     SeriesPoint,
     Statement,
@@ -307,6 +311,26 @@ class PostgresStore:
         """See `EventStore`."""
         with self.one_moment():
             return questions.series(self._engine, scope, measure, by)
+
+    def arrivals(self, scope: Scope, by: Bucket) -> list[Arrivals]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return trust.arrivals(self._engine, scope, by)
+
+    def fates(self, scope: Scope, latest: int) -> list[Fate]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return trust.fates(self._engine, scope, latest)
+
+    def repetitions(self, scope: Scope) -> Repetitions:
+        """See `EventStore`."""
+        with self.one_moment():
+            return trust.repetitions(self._engine, scope)
+
+    def overlaps(self, scope: Scope, others: Sequence[int]) -> list[Overlap]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return trust.overlaps(self._engine, scope, others)
 
     def ledger(self, scope: Scope, types: Sequence[str] = ()) -> list[LedgerEntry]:
         """See `EventStore`."""

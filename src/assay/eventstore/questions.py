@@ -96,7 +96,7 @@ def series(engine: Engine, scope: Scope, measure: Measure, by: Bucket) -> list[S
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id, "by": by.value})
     text = filled(
         engine.statement("questions", "series_assignments"),
-        assignments=_assignments(engine, scope, bound),
+        assignments=assignments(engine, scope, bound),
         stretch=engine.dialect.stretch("$by", "a.assigned_at"),
         narrowing=compose.units_narrowed(scope, bound),
     )
@@ -125,7 +125,14 @@ def series(engine: Engine, scope: Scope, measure: Measure, by: Bucket) -> list[S
             count, converters, firsts, total = events.get((bucket, variant_id), (0, 0, 0, 0.0))
             points.append(
                 SeriesPoint(
-                    _micros(bucket), variant_id, so_far[variant_id], fresh, count, converters, firsts, total
+                    bucket_micros(bucket),
+                    variant_id,
+                    so_far[variant_id],
+                    fresh,
+                    count,
+                    converters,
+                    firsts,
+                    total,
                 )
             )
     return points
@@ -205,13 +212,14 @@ def _arms(engine: Engine, scope: Scope) -> list[tuple[Any, ...]]:
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
     text = filled(
         engine.statement("questions", "arms"),
-        assignments=_assignments(engine, scope, bound),
+        assignments=assignments(engine, scope, bound),
         narrowing=compose.units_narrowed(scope, bound),
     )
     return engine.ask(text, bound.parameters)
 
 
-def _assignments(engine: Engine, scope: Scope, bound: Bound) -> str:
+def assignments(engine: Engine, scope: Scope, bound: Bound) -> str:
+    """The table of assignments, or what stands for it where units need an event to be looked at."""
     found = plan.assignments(engine, scope, bound)
     if scope.activation is None:
         return found
@@ -221,7 +229,7 @@ def _assignments(engine: Engine, scope: Scope, bound: Bound) -> str:
 def _counted(engine: Engine, scope: Scope, bound: Bound, types: Sequence[str] = ()) -> str:
     return filled(
         _COUNTED,
-        assignments=_assignments(engine, scope, bound),
+        assignments=assignments(engine, scope, bound),
         unit_id=compose.unit_id(scope.unit, bound),
         narrowing=compose.ended(scope, bound)
         + compose.units_narrowed(scope, bound)
@@ -230,7 +238,7 @@ def _counted(engine: Engine, scope: Scope, bound: Bound, types: Sequence[str] = 
     )
 
 
-def _micros(moment: datetime) -> int:
+def bucket_micros(moment: datetime) -> int:
     """A naive UTC datetime (or a date) from the engine as µs since the epoch."""
     gap = datetime(moment.year, moment.month, moment.day, getattr(moment, "hour", 0), tzinfo=UTC) - datetime(
         1970, 1, 1, tzinfo=UTC

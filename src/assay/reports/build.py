@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
-from assay.events.timestamps import EPOCH, micros
-from assay.eventstore.base import Arm, Bucket, EventStore, Measure, Scope
-from assay.reports.arms import EVERY_TYPE, measure_of, shown_variants, tallies
+from assay.events.timestamps import micros
+from assay.eventstore.base import Arm, Bucket, EventStore, Scope
+from assay.reports.arms import measure_of, shown_variants, tallies
 from assay.reports.columns import ask_columns, ask_quantiles, is_plain, source_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
-from assay.reports.health import Evidence, examine
+from assay.reports.evidence import by_split, gather
+from assay.reports.health import examine
 from assay.reports.judging import judged_reports, next_look
 from assay.reports.question import Question
 from assay.reports.report import ConversionSource, Report, Why
@@ -70,14 +71,26 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
     everybody = store.moments(replace(scope, activation=None), ()) if scope.activation else ()
     assigned_ratio = _sample_ratio(spec, everybody) if everybody else None
     judged = tuple(whole[metric] for metric in declared)
-    begin = _begin(store, spec, scope)
-    checks = examine(Evidence(spec, units, judged, ratio, begin, end, assigned_ratio))
+    activated = ratio if scope.activation else None
+    evidence = gather(store, spec, scope, units=units, metrics=judged, end=end, activated=activated)
+    checks = examine(evidence)
     asked = [*(wanted if question.metrics is not None else ()), conversion]
     silent = tuple(dict.fromkeys(each.event_type or "" for each in asked if reports[each].silent))
     narrowed = question.is_narrowed
     due = next_look(spec)
     facts = Facts(
-        spec, whole[primary], judged, units, checks, lacking, narrowed, alpha, begin, end, due, silent
+        spec,
+        whole[primary],
+        judged,
+        units,
+        checks,
+        lacking,
+        narrowed,
+        alpha,
+        evidence.begin,
+        end,
+        due,
+        silent,
     )
     grain = question.grain
     return Report(
@@ -98,7 +111,7 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
         counts=tuple(store.event_counts(replace(scope, event_type=question.event_type))) if activity else (),
         series=tuple(store.series(scope, measure_of(conversion), Bucket(grain))) if grain else (),
         missing=missing,
-        begin=begin,
+        begin=evidence.begin,
         next_look=due,
         assigned_ratio=assigned_ratio,
     )
@@ -115,17 +128,6 @@ def scope_of(spec: ExperimentSpec, question: Question) -> Scope:
         excluded_units=spec.excluded_units,
         activation=None if spec.activation is None else source_of(spec.activation),
     )
-
-
-def _begin(store: EventStore, spec: ExperimentSpec, scope: Scope) -> datetime | None:
-    """When it all began: assignments of before the start, imported ones, are found to the hour."""
-    # No event has the empty type, so that the store need not look at any.
-    rows = store.series(replace(scope, event_type=EVERY_TYPE), Measure("none", "none"), Bucket.HOUR)
-    if not rows:
-        return spec.started_at
-    first = EPOCH + timedelta(microseconds=rows[0].bucket)
-    started = spec.started_at
-    return first if started is None or first + timedelta(hours=1) <= started else started
 
 
 def level(spec: ExperimentSpec, question: Question) -> float:
@@ -226,13 +228,5 @@ def _sample_ratio(spec: ExperimentSpec, arms: Sequence[Arm]) -> SampleRatio | No
     """Units per arm against what each phase dealt; None where there are fewer than two arms to compare."""
     if len(spec.variants) < 2:
         return None
-    places = {variant.id: place for place, variant in enumerate(spec.variants)}
-    counts: dict[tuple[float, ...], list[int]] = {}
-    for arm in arms:
-        if arm.variant_id in places:
-            # Phases of the same split are one stretch to this test, which keeps it exact where it can be.
-            split = tuple(round(weight, 9) for weight in spec.weights(arm.phase))
-            counts.setdefault(split, [0] * len(places))[places[arm.variant_id]] += arm.units
-    if not counts:
-        counts[spec.weights(-1)] = [0] * len(places)
-    return sample_ratio([Phase(tuple(units), split) for split, units in counts.items()])
+    splits = by_split(spec, ((arm.variant_id, arm.phase, arm.units) for arm in arms))
+    return sample_ratio(splits or [Phase((0,) * len(spec.variants), spec.weights(-1))])

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from assay.reports.arms import SHARES
+from assay.reports.checks.sample import FEWEST_DAYS, FEWEST_UNITS
 from assay.reports.forecast import at_stop, outlooks, progress
 from assay.reports.guardrails import Guard, guarded
-from assay.reports.health import FEWEST_DAYS, FEWEST_UNITS
 from assay.reports.judging import planned_units
 from assay.reports.report import (
     Check,
@@ -35,7 +35,6 @@ _FEWEST_EXPECTED = 5
 _FEWEST_FOR_MEANS = 30
 _OVER = frozenset({"stopped", "archived"})
 #: Checks that, failed, say that units are not where they were dealt.
-_RATIOS = frozenset({"sample_ratio", "sample_ratio_assigned"})
 
 
 class Facts(NamedTuple):
@@ -120,11 +119,9 @@ def _first(facts: Facts, seen: Sequence[_Seen]) -> _Answer:
     waiting = Verdict.INCONCLUSIVE if over else Verdict.KEEP_RUNNING
     if not total:
         return _nobody_yet(spec, waiting)
-    ratio = next(
-        (each for each in facts.checks if each.name in _RATIOS and each.health is Health.FAILED), None
-    )
-    if ratio is not None:
-        return Verdict.FIX, f"Do not read the effect yet. {ratio.sentence} Find the cause first.", None
+    broken = next((check for check in facts.checks if check.health is Health.FAILED), None)
+    if broken is not None:
+        return Verdict.FIX, f"Do not read the effect yet. {broken.sentence} Find the cause first.", None
     if facts.missing is not None:
         return Verdict.INCONCLUSIVE, facts.missing.sentence, None
     tested = [each for each in seen if each.judged.numbers.reason is None]

@@ -282,10 +282,13 @@ class ExperimentSpec:
     def weights(self, phase: int) -> tuple[float, ...]:
         """Shares that new units were dealt in this phase, in the order of `variants`; they sum to 1.
 
-        A phase that is not on record (assignments imported from elsewhere) is taken to have the shares of
-        now. Where no arm had a share, no unit was dealt, and equal shares are as good as any.
+        Units of before the first phase, imported ones, are taken to have been dealt its shares; those of any
+        other phase that is not on record, the shares of now. Where no arm had a share, no unit was dealt, and
+        equal shares are as good as any.
         """
         recorded = next((each for each in self.phases if each.number == phase), None)
+        if recorded is None and self.phases and phase < self.phases[0].number:
+            recorded = self.phases[0]
         if recorded is not None:
             dealt = dict(recorded.allocations)
             shares = [dealt.get(variant.id, 0.0) for variant in self.variants]

@@ -1,0 +1,1 @@
+"""The checks of a report's health, by what they look at."""
