@@ -148,6 +148,9 @@ class Flaky:
             raise self.after.pop()
         return result
 
+    def maintain(self) -> None:
+        self.store.maintain()
+
 
 def test_a_failing_store_is_tried_again(pipeline: Any) -> None:
     flaky = Flaky(pipeline.store)

@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "contracts.event_store",
     "contracts.columns",
     "contracts.reversals",
+    "contracts.rollups",
     "contracts.questions",
     "contracts.listing",
     "contracts.imports",

@@ -4,21 +4,26 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from assay.errors import Conflict, Invalid, Unavailable
-from assay.eventstore.base import Appended, EventFilter
+from assay.eventstore import folding
+from assay.eventstore.base import Appended, EventFilter, Measure
+from assay.eventstore.columns import Column, Fold, Source
 from assay.eventstore.duckdb import DuckdbStore
 from contracts.columns import ColumnContract
-from contracts.event_store import Feed, KeepingContract, event
+from contracts.event_store import PURCHASES, SCOPE, Feed, KeepingContract, event
 from contracts.imports import ImportContract
 from contracts.listing import ListingContract
 from contracts.questions import QuestionContract
 from contracts.reversals import ReversalContract
+from contracts.rollups import RollupContract
 from contracts.trust import TrustContract
 
 
@@ -38,6 +43,19 @@ def empty(tmp_path: Path) -> Iterator[Callable[[], DuckdbStore]]:
 @pytest.fixture
 def store(empty: Callable[[], DuckdbStore]) -> DuckdbStore:
     return empty()
+
+
+@pytest.fixture
+def reopened_at() -> Iterator[Callable[[Path], DuckdbStore]]:
+    opened: list[DuckdbStore] = []
+
+    def reopened_at(path: Path) -> DuckdbStore:
+        opened.append(DuckdbStore(path, memory="256MiB"))
+        return opened[-1]
+
+    yield reopened_at
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture
@@ -62,6 +80,7 @@ class TestDuckdb(
     ColumnContract,
     ReversalContract,
     TrustContract,
+    RollupContract,
 ):
     """All of the contract."""
 
@@ -137,3 +156,102 @@ def test_the_contract_is_light_to_import() -> None:
 def test_ids_of_our_making_are_not_looked_at(store: DuckdbStore) -> None:
     same = str(uuid.uuid4())
     assert Feed(store).events(event("a", e=same), event("a", e=same)) == Appended(2, 0, 0)
+
+
+def without_events(store: DuckdbStore) -> None:
+    """Empty the table of events behind the store's back, so that only what is kept can answer."""
+    store.close()
+    with duckdb.connect(store.path) as connection:
+        connection.execute("DELETE FROM events")
+
+
+def kept(empty: Callable[[], DuckdbStore]) -> tuple[DuckdbStore, Feed]:
+    """A store whose purchases are kept, with more of them since."""
+    store = empty()
+    feed = Feed(store)
+    feed.assign(("a", 10), ("b", 10), ("c", 11))
+    feed.events(event("a", a=1.0), event("b", "view"))
+    for _ in range(2):
+        store.moments(SCOPE, [PURCHASES])
+        store.maintain()
+    feed.events(event("a", a=4.0), event("c", a=2.0))
+    return store, feed
+
+
+def test_what_was_asked_for_twice_is_answered_without_the_events(
+    empty: Callable[[], DuckdbStore], reopened_at: Callable[[Path], DuckdbStore]
+) -> None:
+    store, _ = kept(empty)
+    before = store.moments(SCOPE, [PURCHASES])
+    assert [arm.measures["purchases"].total for arm in before] == [5.0, 2.0]
+    without_events(store)
+    again = reopened_at(store.path)
+    assert again.moments(SCOPE, [PURCHASES]) == before
+    bought = [Column("bought", Source("purchase"), Fold.ANY), Column("revenue", Source("purchase"), Fold.SUM)]
+    first, _ = again.columns(SCOPE, bought, [("bought", "revenue")])
+    assert first.blocks["bought", "revenue"].totals == (1.0, 5.0)
+    assert sum(arm.measures["v"].events for arm in again.moments(SCOPE, [Measure("v", "view")])) == 0
+
+
+def test_what_another_version_kept_is_made_anew(
+    empty: Callable[[], DuckdbStore], reopened_at: Callable[[Path], DuckdbStore]
+) -> None:
+    store, _ = kept(empty)
+    store.close()
+    with duckdb.connect(store.path) as connection:
+        connection.execute("UPDATE rollups SET form = form - 1; UPDATE events SET amount = 8")
+    again = reopened_at(store.path)
+    for _ in range(2):
+        assert [arm.measures["purchases"].total for arm in again.moments(SCOPE, [PURCHASES])] == [16.0, 8.0]
+        again.maintain()
+
+
+def test_a_question_under_way_sees_the_totals_of_its_moment(empty: Callable[[], DuckdbStore]) -> None:
+    store, feed = kept(empty)
+    with store.one_moment():
+        before = store.moments(SCOPE, [PURCHASES])
+
+        def meanwhile() -> None:
+            feed.events(event("b", a=1.0))
+            store.purge(1)
+
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
+        thread.join()
+        assert store.moments(SCOPE, [PURCHASES]) == before
+    assert store.moments(SCOPE, [PURCHASES]) == []
+
+
+def test_totals_that_cannot_be_carried_along_stop_nothing(
+    empty: Callable[[], DuckdbStore], reopened_at: Callable[[Path], DuckdbStore]
+) -> None:
+    store, feed = kept(empty)
+    store.close()
+    with duckdb.connect(store.path) as connection:
+        [(number,)] = connection.execute("SELECT number FROM rollups").fetchall()
+        connection.execute(f"DROP TABLE rollup_{number}_fresh")
+    again = Feed(reopened_at(store.path))
+    again.row, again.assigned = feed.row, feed.assigned
+    with pytest.raises(Unavailable):
+        again.events(event("b", a=1.0))
+    again.row -= 1
+    assert again.events(event("b", a=1.0)) == Appended(1, 0, 0)
+    assert [arm.measures["purchases"].total for arm in again.store.moments(SCOPE, [PURCHASES])] == [6.0, 2.0]
+
+
+def test_additions_are_merged_when_they_are_many(
+    empty: Callable[[], DuckdbStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "_LEAST", 1)
+    store, feed = kept(empty)
+    before = store.moments(SCOPE, [PURCHASES])
+    store.maintain()
+    assert store.moments(SCOPE, [PURCHASES]) == before
+    feed.events(event("b", a=16.0))
+    first, _ = store.moments(SCOPE, [PURCHASES])
+    assert (first.measures["purchases"].converters, first.measures["purchases"].total) == (2, 21.0)
+    store.close()
+    with duckdb.connect(store.path) as connection:
+        assert connection.execute("SELECT units, fresh FROM rollups").fetchall() == [(2, 1)]
+        tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        assert sum(name.startswith("rollup_") for (name,) in tables) == 2

@@ -89,6 +89,9 @@ class Sink(Protocol):
         `Invalid`: it never can be taken; `Unavailable`: not now.
         """
 
+    def maintain(self) -> None:
+        """Make later questions cheap; for when nothing waits to be moved. `Unavailable`: not now."""
+
 
 class Drained(NamedTuple):
     """What the drain has done so far, for telemetry."""
@@ -265,6 +268,8 @@ class Drain:
         try:
             with self._turn:
                 turn = self._move()
+                if turn is not _Turn.MORE and not (waiting or self._closing):
+                    self._store.maintain()
         except AssayError as error:
             self.last_error = error
             self._release(waiting, error)

@@ -522,6 +522,12 @@ class EventStore(Protocol):
         so that nothing waits for it long, and what is gone is no longer known as sent before.
         """
 
+    def maintain(self) -> None:
+        """Do what makes later questions cheap; changes no answer. For whoever has time, now and then.
+
+        Totals of units that were asked for more than once are kept from here on (`assay.eventstore.rollups`).
+        """
+
     def import_events(
         self,
         what: EventImport,

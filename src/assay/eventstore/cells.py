@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from assay.eventstore import plan
+from assay.eventstore import plan, rollups
 from assay.eventstore.base import Scope
 from assay.eventstore.columns import (
     Block,
@@ -102,7 +102,7 @@ class _Asked:
             for one in (plan.feature(column), plan.unreadable(column))
             if one is not None
         )
-        done = plan.done(self.engine, self.scope, self.of, self.bound, list(features))
+        done = rollups.done(self.engine, self.scope, self.of, self.bound, list(features))
         if not done.text:
             return {}
         live = [column for column in needed if plan.feature(column) in done.slots.of]
@@ -343,7 +343,7 @@ def percentiles(
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
     of = plan.units(engine, scope, bound)
     features = dict.fromkeys(one for column in wanted for one in (plan.feature(column), _active(column)))
-    done = plan.done(engine, scope, of, bound, list(features))
+    done = rollups.done(engine, scope, of, bound, list(features))
     live = [column for column in wanted if plan.feature(column) in done.slots.of]
     if not done.text or not live or not levels:
         return {column.key: (None,) * len(levels) for column in wanted}
@@ -435,7 +435,7 @@ def _observed(engine: Engine, scope: Scope, of: Units, bound: Bound, one: Quanti
             valued=reading.text(),
         )
     features = list(dict.fromkeys((plan.feature(column), _active(column))))
-    done = plan.done(engine, scope, of, bound, features)
+    done = rollups.done(engine, scope, of, bound, features)
     if not done.text or not all(feature in done.slots.of for feature in features):
         return ""
     names = {feature: f"r{at}" for at, feature in enumerate(features)}

@@ -86,12 +86,24 @@ class Bound:
         return {name: value for name, value in self.parameters.items() if name in names}
 
 
+class Wishes(Protocol):
+    """Who is told which totals would have been of use, and which were."""
+
+    def missed(self, experiment_id: int, totals: str, ended_at: int | None) -> None:
+        """A question would have been answered from totals that are not there, or that end elsewhere."""
+
+    def used(self, number: int) -> None:
+        """The rollup of this number answered a question."""
+
+
 class Engine(NamedTuple):
     """Who is asked, and in which dialect."""
 
     dialect: Dialect
     ask: Callable[[str, Mapping[str, Any]], list[tuple[Any, ...]]]
     """Runs a statement with its parameters and gives all rows."""
+    wishes: Wishes | None = None
+    """None: the store has no rollups."""
 
     def statement(self, file: str, name: str) -> str:
         """A statement as this engine understands it."""

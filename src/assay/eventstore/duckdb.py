@@ -43,6 +43,8 @@ from assay.eventstore.base import (
 )
 from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm
 from assay.eventstore.dialects import Bound, Duckdb, Engine
+from assay.eventstore.folding import Rollups
+from assay.eventstore.rollups import ROLLUPS
 from assay.eventstore.statements import filled, statements
 
 _SCHEMA = statements("schema")
@@ -91,7 +93,8 @@ class DuckdbStore:
             self._config["threads"] = threads
         self._writing = threading.RLock()
         self._moment = _Moment()
-        self._engine = Engine(Duckdb(), self._ask)
+        self._rollups = Rollups()
+        self._engine = Engine(Duckdb(), self._ask, self._rollups)
         self._importing = threading.Lock()
         # One process has the file, so what it counts is all there is.
         self._writes = self._epoch = 0
@@ -139,6 +142,8 @@ class DuckdbStore:
             if assignments != "[]":  # first, so that a repetition finds the experiments its user is in
                 parameters = {"assignments": assignments, "after": after.assignments}
                 assigned = connection.execute(_APPEND["store_assignments"], parameters).fetchall()[0][0]
+                with _folding():
+                    self._rollups.assigned(connection, after.assignments)
             stored, duplicates = self._append_events(connection, events, after.events)
             for note in rejections:
                 self._note(connection, note)
@@ -245,12 +250,21 @@ class DuckdbStore:
         if otherwise is not None:
             others = f"type <> ALL (CAST({bound.bind(list(before))} AS VARCHAR[]))"
             parts.append(f"({others} AND occurred_at < {bound.time(otherwise)})")
-        text = filled(_SCHEMA["expire"], older=" OR ".join(parts) or "false")
+        older = " OR ".join(parts) or "false"
+        text = filled(_SCHEMA["expire"], older=older)
         with self._transaction() as connection:
+            with _folding():
+                self._rollups.expiring(connection, older, bound.parameters)
             removed = int(connection.execute(text, bound.parameters).fetchall()[0][0])
-            if removed:
-                connection.execute(_REVERSALS["forget_reversals"])
+            if removed and self._forget_reversals(connection):
+                self._rollups.drop_all(connection)
         return removed
+
+    def maintain(self) -> None:
+        """See `EventStore`."""
+        if self._rollups.is_due():
+            with self._transaction() as connection, _folding():
+                self._rollups.maintain(connection)
 
     def import_events(
         self,
@@ -286,6 +300,10 @@ class DuckdbStore:
             connection = duckdb.connect(str(self.path), config=self._config)
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(_SCHEMA["schema"])
+            connection.execute(ROLLUPS["schema"])
+            connection.execute("BEGIN")
+            self._rollups.drop_of_other_form(connection)
+            connection.execute("COMMIT")
         except duckdb.Error as error:
             raise _failed(error) from error
         return connection
@@ -322,9 +340,12 @@ class DuckdbStore:
         if doubles:
             connection.execute(_APPEND["note_doubles"])
             self._shorten_ledger(connection)
-        connection.execute(_APPEND["store_firsts" if doubles else "store_all"])
+            connection.execute(_APPEND["leave_doubles"])
+        connection.execute(_APPEND["store_all"])
         if reversing:
             connection.execute(_REVERSALS["store_reversals"])
+        with _folding():
+            self._rollups.arrived(connection, reversing=bool(reversing))
         return count - doubles, doubles
 
     def _note(self, connection: duckdb.DuckDBPyConnection, note: Rejections) -> None:
@@ -345,13 +366,23 @@ class DuckdbStore:
             for step in ("ledger_summed", "ledger_cleared", "ledger_refilled"):
                 connection.execute(_APPEND[step])
 
+    @staticmethod
+    def _forget_reversals(connection: duckdb.DuckDBPyConnection) -> bool:
+        """Forget those whose own events are gone; whether there were such."""
+        return bool(connection.execute(_REVERSALS["forget_reversals"]).fetchall()[0][0])
+
     def _removed(self, what: str, parameters: Mapping[str, Any]) -> Erased:
         with self._transaction() as connection:
+            if what == "erase":
+                with _folding():
+                    self._rollups.erased(connection, parameters["user_id"])
             removed = [
                 connection.execute(_SCHEMA[f"{what}_{table}"], parameters).fetchall()[0][0]
                 for table in ("events", "assignments", "ledger")
             ]
-            connection.execute(_REVERSALS["forget_reversals"])
+            forgotten = self._forget_reversals(connection)
+            if what == "purge":
+                self._rollups.purged(connection, parameters["experiment_id"], reversals=forgotten)
         self._epoch += 1
         with self._writing, contextlib.suppress(duckdb.Error), self._cursor() as connection:
             connection.execute(
@@ -417,6 +448,11 @@ class DuckdbStore:
                         raise
             except _INPUT_ERRORS as error:
                 raise Invalid(_sentence(error)) from error
+            except _FoldingError as error:
+                self._reopen_if_broken(error.reason)
+                with self._transaction() as connection:
+                    self._rollups.drop_all(connection)
+                raise _failed(error.reason) from error
             except duckdb.Error as error:
                 self._reopen_if_broken(error)
                 raise _failed(error) from error
@@ -466,6 +502,23 @@ class _Own(NamedTuple):
         known = self.connection.execute(_APPEND["leave_known"]).fetchall()[0][0] if again else 0
         stored, doubles = self.store(self.connection)
         return stored, doubles + known
+
+
+class _FoldingError(Exception):
+    """Rollups could not be carried along: they are dropped, and what was to be stored may be stored again."""
+
+    def __init__(self, reason: duckdb.Error) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def _folding() -> Iterator[None]:
+    """What fails in here fails because of rollups, never because of the input."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _FoldingError(error) from error
 
 
 @contextlib.contextmanager

@@ -81,12 +81,27 @@ def _float(number: float, bound: Bound) -> str:
     return f"CAST({bound.bind(float(number))} AS FLOAT8)"
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Where events and assignments are read from: all that are stored, unless a part of them is named."""
+
+    events: str = "events"
+    assignments: str = "assignments"
+    taken_back: Sequence[int] | None = None
+    """The numbers of those events that others take back; None: they are looked for among all."""
+
+
+STORED = Rows()
+
+
 class Units(NamedTuple):
     """The units a question is about."""
 
     text: str
     key: tuple[str, ...]
     """By what they are told apart: variant, phase, and perhaps the group's number."""
+    whole: bool
+    """Whether they are all units of the experiment, told apart by nothing but what they were assigned."""
 
     def keyed(self, alias: str = "") -> str:
         """The columns of the key."""
@@ -99,6 +114,7 @@ def units(
     bound: Bound,
     groups: tuple[list[str], list[int]] | None = None,
     strata: Mapping[int, int] | None = None,
+    rows: Rows = STORED,
 ) -> Units:
     """`groups`: units, and the number of each one's group; `strata`: phases, and what stands for each."""
     grouping = ""
@@ -107,16 +123,18 @@ def units(
             engine.statement("columns", "groups"), units=bound.bind(groups[0]), labels=bound.bind(groups[1])
         )
     since = "a.assigned_at" if scope.activation is None else "a.since"
+    narrowing = compose.units_narrowed(scope, bound, since)
     text = filled(
         engine.statement("columns", "units"),
-        assignments=assignments(engine, scope, bound),
+        assignments=assignments(engine, scope, bound, rows),
         since=since,
         phase=_stratum(strata or {}),
         label="" if groups is None else ", g.label",
         groups=grouping,
-        narrowing=compose.units_narrowed(scope, bound, since),
+        narrowing=narrowing,
     )
-    return Units(text, ("variant_id", "phase") if groups is None else ("variant_id", "phase", "label"))
+    key = ("variant_id", "phase") if groups is None else ("variant_id", "phase", "label")
+    return Units(text, key, not (narrowing or strata or groups is not None or scope.activation))
 
 
 def _stratum(strata: Mapping[int, int]) -> str:
@@ -124,10 +142,10 @@ def _stratum(strata: Mapping[int, int]) -> str:
     return f"CASE a.phase {moved} ELSE a.phase END" if moved else "a.phase"
 
 
-def assignments(engine: Engine, scope: Scope, bound: Bound) -> str:
+def assignments(engine: Engine, scope: Scope, bound: Bound, rows: Rows = STORED) -> str:
     """The table of assignments, or those with the event from which on others count (`since`)."""
     if scope.activation is None:
-        return "assignments"
+        return rows.assignments
     before = replace(scope, activation=None, observed_for=None, event_type=None, events_from=None)
     reading = Reading(engine, before, units(engine, before, bound), bound, [scope.activation])
     condition = reading.condition(scope.activation)
@@ -143,6 +161,7 @@ class Reading:
     units: Units
     bound: Bound
     sources: Sequence[Source]
+    rows: Rows = STORED
     kinds: Mapping[str, int] = field(init=False)
     """From an event type to its kind; the number after the last is every other type's."""
     _every: bool = field(init=False)
@@ -208,6 +227,7 @@ class Reading:
             key=self.units.keyed("u."),
             kind=self._kind(),
             members=" ".join(members),
+            events=self.rows.events,
             units=self.units.text,
             unit_id=compose.unit_id(self.scope.unit, bound),
             narrowing=self._narrowing(),
@@ -239,7 +259,7 @@ class Reading:
         looking_back = self._looking_back()
         text = compose.ended(self.scope, self.bound)
         text += compose.events_narrowed(self.scope, self.bound, types, looking_back=looking_back)
-        text += reversals.left_out(self.engine, self.bound)
+        text += reversals.left_out(self.engine, self.bound, self.rows.taken_back)
         if self._one_window():
             window = self._window(self.sources[0], "e.", "u.")
         elif looking_back:
@@ -330,6 +350,23 @@ class Slots:
         self.of[one] = f"{letter}{place}"
         self.kinds[one] = kinds
 
+    def width(self, letter: str) -> int:
+        """How many slots there are of a letter: n for numbers, t for sums."""
+        return len(self._texts[letter])
+
+    def padded(self, widths: Mapping[str, int]) -> str:
+        """The slots, by letter as many as are said, those that there are not as zeros."""
+        return ", ".join(
+            f"{letter}{at}" if at < self.width(letter) else f"0 AS {letter}{at}"
+            for letter, width in widths.items()
+            for at in range(width)
+        )
+
+    def keep(self, one: Feature, slot: str, kind: int) -> None:
+        """Note that a feature is in a slot of rows that come from elsewhere, under a kind of their own."""
+        self.of[one] = slot
+        self.kinds[one] = (kind,)
+
     def funnel(self, one: Feature, kind: int) -> None:
         """Keep whether all steps were done in the first slot, under a kind of its own."""
         if not self._texts["n"]:
@@ -339,7 +376,10 @@ class Slots:
 
     def selected(self) -> str:
         """What `done` keeps of a unit's events."""
-        parts = [f"count(*) {_when(_cases(texts))} AS n{at}" for at, texts in enumerate(self._texts["n"])]
+        parts = [
+            f"count(*) {_when(_cases(texts))} AS n{at}" if texts else f"0 AS n{at}"  # a funnel's only
+            for at, texts in enumerate(self._texts["n"])
+        ]
         parts += [f"coalesce(sum({_cases(texts)}), 0) AS t{at}" for at, texts in enumerate(self._texts["t"])]
         return ", ".join(parts)
 
@@ -441,10 +481,18 @@ class Done:
         return _listed(kind for one in features for kind in self.slots.kinds[one])
 
 
-def done(engine: Engine, scope: Scope, of: Units, bound: Bound, features: Sequence[Feature]) -> Done:
-    """What each unit did, as far as these features need it."""
+def done(
+    engine: Engine,
+    scope: Scope,
+    of: Units,
+    bound: Bound,
+    features: Sequence[Feature],
+    rows: Rows = STORED,
+    more: str = "",
+) -> Done:
+    """What each unit did, as far as these features need it; `more`: what else is kept of its events."""
     plain = [one for one in features if one.take is not Take.STEPS]
-    reading = Reading(engine, scope, of, bound, [one.source for one in plain])
+    reading = Reading(engine, scope, of, bound, [one.source for one in plain], rows)
     slots = Slots(reading if plain else None, plain)
     some = bool(slots.of)
     funnels = [one for one in features if one.take is Take.STEPS]
@@ -457,7 +505,7 @@ def done(engine: Engine, scope: Scope, of: Units, bound: Bound, features: Sequen
             filled(
                 engine.statement("columns", "done"),
                 key=of.keyed(),
-                slots=slots.selected(),
+                slots=slots.selected() + more,
                 valued=reading.text(),
             )
         )

@@ -369,6 +369,9 @@ class PostgresStore:
                 _run(connection, _APPEND["taken"], {})
         return removed
 
+    def maintain(self) -> None:
+        """See `EventStore`; there is nothing to do: every question is answered from the events."""
+
     def import_events(
         self,
         what: EventImport,

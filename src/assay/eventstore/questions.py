@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from assay.eventstore import compose, plan, reversals
+from assay.eventstore import compose, plan, reversals, rollups
 from assay.eventstore.base import (
     Arm,
     Bucket,
@@ -34,10 +34,11 @@ def moments(engine: Engine, scope: Scope, measures: Sequence[Measure]) -> list[A
         for measure in measures
         if scope.event_type is None or measure.event_type in {"", scope.event_type}
     ]
-    found: dict[tuple[int, int, str], tuple[Any, ...]] = {}
+    kept, found = rollups.moments(engine, scope, wanted) if arms else (set(), {})
+    rest = [measure for measure in wanted if measure.key not in kept]
     for sharing in (
-        [measure for measure in wanted if measure.event_type],
-        [measure for measure in wanted if not measure.event_type],
+        [measure for measure in rest if measure.event_type],
+        [measure for measure in rest if not measure.event_type],
     ):
         if arms and sharing:
             found.update(_distributions(engine, scope, sharing))

@@ -1,5 +1,7 @@
 """Events that a later one has taken back, by naming the caller's id under `reverses` in its properties."""
 
+from collections.abc import Sequence
+
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.listing import canonical
 
@@ -22,7 +24,7 @@ def among(seqs: list[int], bound: Bound) -> str:
     return f"e.seq IN (SELECT unnest(CAST({bound.bind(seqs)} AS BIGINT[])))"
 
 
-def left_out(engine: Engine, bound: Bound) -> str:
-    """The condition that an event is not taken back."""
-    seqs = reversed_events(engine)
+def left_out(engine: Engine, bound: Bound, taken_back: Sequence[int] | None = None) -> str:
+    """The condition that an event is not taken back; `taken_back`: those that are, where that is known."""
+    seqs = reversed_events(engine) if taken_back is None else list(taken_back)
     return f" AND NOT {among(seqs, bound)}" if seqs else ""

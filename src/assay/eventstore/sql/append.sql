@@ -84,8 +84,8 @@ GROUP BY 1, 2;
 -- store_all --
 INSERT INTO events SELECT * FROM incoming;
 
--- store_firsts --
-INSERT INTO events SELECT * FROM incoming WHERE seq NOT IN (SELECT seq FROM doubles) ORDER BY seq;
+-- leave_doubles --
+DELETE FROM incoming WHERE seq IN (SELECT seq FROM doubles);
 
 -- store_assignments --
 INSERT INTO assignments

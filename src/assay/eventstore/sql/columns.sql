@@ -37,10 +37,11 @@ SELECT {key}, count(*) FROM ({units}) AS units GROUP BY {key} ORDER BY {key};
 -- Events that may count, each with its unit. Type and time are tested before anything is joined.
 -- {kind}: a small number for each type asked for; grouping by it is cheaper than by its name.
 -- {members}: the properties asked for, as JSON texts, read once.
+-- {events}: the table, or a part of it.
 SELECT
   {key}, u.unit, {kind} AS kind, e.seq, e.amount, e.occurred_at, e.counts_until, u.assigned_at, u.since
   {members}
-FROM events AS e
+FROM {events} AS e
 JOIN ({units}) AS u ON u.unit_id = {unit_id}
 WHERE (e.experiment_id IS NULL OR e.experiment_id = $experiment_id) {narrowing}
 {once}

@@ -16,8 +16,7 @@ WHERE e.keyed;
 INSERT INTO reversals
 SELECT seq, user_id, json_extract_string(properties, '/reverses')
 FROM incoming
-WHERE contains(properties, '"reverses"') AND json_type(properties, '/reverses') = 'VARCHAR'
-  AND seq IN (SELECT seq FROM events);
+WHERE contains(properties, '"reverses"') AND json_type(properties, '/reverses') = 'VARCHAR';
 
 -- forget_reversals --
 -- Those whose own events are gone. Only the numbers in question are looked for among the events.
