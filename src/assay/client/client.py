@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from assay.bucketing.features import unit_text
 from assay.client.engine import Change, Engine, Status
 from assay.client.evaluation import Evaluation, Origin, evaluate, flag_value
 from assay.client.ids import uuid7
@@ -97,6 +98,13 @@ class _Base:
                 listeners.remove(listener)
 
         return leave
+
+    def units_in(self, attributes: Attributes) -> dict[str, str]:
+        """The ids of units other than the user, such as `account_id`, that experiments have, among these."""
+        rules = self._engine.rules
+        names = () if rules is None else rules.units
+        found = {name: unit_text(attributes.get(name)) for name in names}
+        return {name: unit_id for name, unit_id in found.items() if unit_id}
 
     def track(
         self,

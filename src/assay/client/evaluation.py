@@ -78,12 +78,16 @@ class StickyBuckets(Protocol):
 
 
 class Rules(NamedTuple):
-    """A payload, compiled. `mark` is the server's name for it; `documents` are its features as they came."""
+    """A payload, compiled. `mark` is the server's name for it; `documents` are its features as they came.
+
+    `units` are the kinds of unit that its experiments have, other than users.
+    """
 
     mark: str
     features: Features
     documents: Mapping[str, Any]
     remote: Mapping[str, str]
+    units: frozenset[str]
 
 
 class PayloadError(ValueError):
@@ -100,7 +104,10 @@ def read_rules(payload: bytes, mark: str) -> Rules:
         raise PayloadError("the payload has no features")
     ours = document.get("assay")
     remote = ours.get("remote_only") if isinstance(ours, dict) else None
-    return Rules(mark, Features(document), document["features"], remote if isinstance(remote, dict) else {})
+    features = Features(document)
+    tests = map(features.test_of, features)
+    units = frozenset(test.attribute for test in tests if test is not None) - {"id"}
+    return Rules(mark, features, document["features"], remote if isinstance(remote, dict) else {}, units)
 
 
 def changed(before: Rules | None, after: Rules) -> list[str]:
