@@ -16,6 +16,8 @@ PAGES = {
     "new-experiment": "/ui/experiments/new",
     "edit-experiment": "/ui/experiments/demo-checkout/edit",
     "stop": "/ui/experiments/demo-checkout/do/stop",
+    "metrics": "/ui/metrics",
+    "new-metric": "/ui/metrics/new?begin=ratio",
     "segments": "/ui/segments",
     "new-segment": "/ui/segments/new",
     "events": "/ui/events",

@@ -99,6 +99,44 @@ def test_wrong_input_is_said_beside_its_field_and_nothing_typed_is_lost(
     expect(page).to_have_url(re.compile("/ui/experiments/half-a-plan$"))
 
 
+def test_a_metric_is_defined_taken_and_defined_otherwise(furnished: Server, reader: Readers) -> None:
+    someone = reader(furnished)
+    someone.watched.expected.add(422)
+    page = someone.open("/ui/metrics/new")
+    page.get_by_label("Name", exact=True).fill("Orders per visit")
+    page.get_by_label("Event type", exact=True).fill("order")
+    expect(page.get_by_label("Divided by events of type")).to_be_hidden()
+    page.get_by_label("Measures").select_option("ratio")
+    page.get_by_label("Divided by events of type").fill("visit")
+    page.get_by_label("Role in experiments").select_option("guardrail")
+    page.get_by_label("Tolerated harm, % of control").fill("much")
+    page.get_by_role("button", name="Create").last.click()
+    expect(page.locator("#margin-relative-problem")).to_contain_text("must be a number")
+    page.get_by_label("Tolerated harm, % of control").fill("2")
+    page.get_by_role("button", name="Add a test to test", exact=True).click()
+    page.get_by_label("Property", exact=True).last.fill("country")
+    page.get_by_label("Test", exact=True).select_option("in")
+    page.get_by_label("Value", exact=True).fill("DE, AT")
+    page.get_by_role("button", name="Create").last.click()
+    expect(page.locator(".sentence")).to_contain_text("“order” events where “country” is one of DE, AT")
+    expect(page.locator(".facts")).to_contain_text("up to 2 % of the control's value")
+
+    page = someone.open("/ui/experiments/new")
+    page.get_by_label("Name", exact=True).first.fill("Fewer steps")
+    page.get_by_label("Event type", exact=True).fill("signup")
+    page.get_by_label("From the library").select_option("Orders per visit")
+    page.get_by_role("button", name="Take it").click()
+    second = page.get_by_role("group", name="Metric 2", exact=True)
+    expect(second).to_contain_text("from the library")
+    expect(second.get_by_label("Role")).to_have_value("guardrail")
+    second.get_by_text("Window, lookback and cap").click()
+    second.get_by_label("Counts for").fill("7d")
+    page.get_by_role("button", name="Create draft").last.click()
+    expect(page.get_by_text("Orders per visit (guardrail)")).to_be_visible()
+    page = someone.open("/ui/metrics/orders-per-visit")
+    expect(page.get_by_role("link", name="Fewer steps")).to_be_visible()
+
+
 def test_an_untouched_edit_changes_nothing_and_a_late_one_is_told(furnished: Server, reader: Readers) -> None:
     someone = reader(furnished)
     with furnished.client() as client:
@@ -186,6 +224,7 @@ def test_a_viewer_sees_no_button_that_would_be_refused(furnished: Server, reader
     for path in (
         "/ui/experiments",
         "/ui/experiments/demo-checkout",
+        "/ui/metrics",
         "/ui/segments",
         "/ui/audit",
         "/ui/events",
@@ -195,13 +234,14 @@ def test_a_viewer_sees_no_button_that_would_be_refused(furnished: Server, reader
         refused = [
             each
             for each in names
-            if re.search(r"^(New (experiment|segment)|Edit|Stop|Pause …|Duplicate|Delete|Keys)", each)
+            if re.search(r"^(New (experiment|segment|metric)|Edit|Stop|Pause …|Duplicate|Delete|Keys)", each)
         ]
         assert refused == []
     for path in (
         "/ui/keys",
         "/ui/experiments/new",
         "/ui/experiments/demo-checkout/do/stop",
+        "/ui/metrics/new",
         "/ui/segments/new",
     ):
         page.goto(path)

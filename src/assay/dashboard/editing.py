@@ -9,35 +9,27 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import documents, experiments, segments
+from assay.catalog import definitions, documents, experiments, segments
 from assay.catalog.checks import parse
+from assay.catalog.database import ReadTx
 from assay.catalog.editing import find
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit
 from assay.catalog.tables import Experiment
+from assay.dashboard import metric_fields
 from assay.dashboard.calculator import read_number
-from assay.dashboard.pages import Form, Problems, Visit, go, link, render
+from assay.dashboard.metric_fields import MetricLine
+from assay.dashboard.metrics import sentence_of
+from assay.dashboard.pages import Form, Visit, go, link, render
 from assay.dashboard.segments import rule_of
-from assay.errors import AssayError, FieldError, Invalid
+from assay.errors import AssayError, FieldError, Invalid, NotFound
 
 _TEXTS = ("name", "key", "hypothesis", "description", "owner", "tags", "unit")
 _PERCENTS = ("traffic_allocation", "significance_level", "power", "minimum_detectable_effect")
-_TYPES = (
-    ("conversion", "Share of users with the event"),
-    ("count", "Events per user"),
-    ("sum", "Total per user"),
-    ("revenue", "Revenue per user"),
-    ("mean", "Average of one event"),
-)
-_ROLES = (
-    ("primary", "Primary"),
-    ("secondary", "Secondary"),
-    ("guardrail", "Guardrail"),
-    ("exploratory", "Exploratory"),
-)
-_PLACE = re.compile(r"(variants|metrics)\[(\d+)\](?:\.(\w+))?")
+_PLACE = re.compile(r"(variant|metric)s-(\d+)(?:-(.+))?")
 #: A place within a field that holds JSON.
-_RULE = re.compile(r"(?:condition|variants\[\d+\]\.config)\.(.+)", re.DOTALL)
+_RULE = re.compile(r"(condition|variants\[\d+\]\.config)\.(.+)", re.DOTALL)
 _MOST_LINES = 100
+_MOST_DEFINITIONS = 500
 
 
 class VariantLine(NamedTuple):
@@ -52,16 +44,12 @@ class VariantLine(NamedTuple):
     control: bool = False
 
 
-class MetricLine(NamedTuple):
-    """One metric as it stands in the form; `simple` is false for one that has more than the form can show."""
+class Copied(NamedTuple):
+    """What a metric is a copy of: the definition in the version chosen, and the versions there are."""
 
-    key: str = ""
-    name: str = ""
-    event: str = ""
-    type: str = "conversion"
-    direction: str = "increase"
-    role: str = "secondary"
-    simple: bool = True
+    name: str
+    sentence: str
+    versions: Sequence[tuple[str, str]]
 
 
 class Typed(NamedTuple):
@@ -84,7 +72,7 @@ _NEW = Typed(
         "power": "80",
     },
     (VariantLine(name="control", share="50", control=True), VariantLine(name="treatment", share="50")),
-    (MetricLine(role="primary"),),
+    (metric_fields.blank("primary"),),
     frozenset(),
 )
 
@@ -94,15 +82,16 @@ def create(visit: Visit) -> Response:
     if visit.method == "GET":
         return _page(visit, _NEW, None)
     typed = _read(visit.form)
-    changed = _lines_changed(visit.form, typed)
+    changed = _lines_changed(visit, typed)
     if changed is not None:
         return _page(visit, changed, None)
     ticket = visit.form.get("ticket")
     made = visit.tickets.get(ticket)
     if made is not None:
         return go(visit, link("experiments", made))  # the second click of two
+    typed = _without_blanks(typed)
     try:
-        given = parse(ExperimentCreate, _document(typed, ()))
+        given = parse(ExperimentCreate, _document(typed))
         with visit.parts.database.writing(visit.actor, visit.now) as tx:
             key = experiments.create(tx, given, status=Status.DRAFT).key
     except AssayError as error:
@@ -128,12 +117,13 @@ def edit(visit: Visit) -> Response:
     if visit.method == "GET":
         return _page(visit, _written(experiment), experiment)
     typed = _read(visit.form)
-    changed = _lines_changed(visit.form, typed)
+    changed = _lines_changed(visit, typed)
     if changed is not None:
         return _page(visit, changed, experiment)
+    typed = _without_blanks(typed)
     version = visit.form.get("version")
     try:
-        document = _document(typed, experiment.metrics)
+        document = _document(typed)
         given = parse(ExperimentEdit, _only_changed(document, experiment))
         with visit.parts.database.writing(visit.actor, visit.now) as write:
             row = find(write, str(experiment.id))
@@ -148,18 +138,16 @@ def edit(visit: Visit) -> Response:
 def _page(
     visit: Visit, typed: Typed, experiment: Experiment | None, problem: AssayError | None = None
 ) -> Response:
-    problems = Problems()
-    for each in problem.errors if problem else ():
-        head, deeper = _field_of(each.path), _RULE.match(each.path)
-        problems.setdefault(head, f"{deeper[1]} {each.message}" if deeper else each.message)
-    shown = {*typed.fields, "variants", "metrics", "segments"}
+    known = {*typed.fields, "variants", "metrics", "segments"}
     for place, _ in enumerate(typed.variants):
-        shown |= {f"variant-{place}-{field}" for field in VariantLine._fields}
-    for place, _ in enumerate(typed.metrics):
-        shown |= {f"metric-{place}-{field}" for field in MetricLine._fields}
-    lost = [f"{name}: {message}" for name, message in problems.items() if name not in shown]
+        known |= {f"variant-{place}-{field}" for field in VariantLine._fields}
+    for place, line in enumerate(typed.metrics):
+        known |= set(metric_fields.names(line, f"metric-{place}-"))
+    problems, lost = metric_fields.beside(_in_the_rule(problem), known, _field_of)
     with visit.parts.database.reading() as tx:
         available, _ = segments.page(tx, limit=200)
+        library, _ = definitions.page(tx, limit=_MOST_DEFINITIONS)
+        copied = [_copied(tx, line) for line in typed.metrics]
     return render(
         visit,
         "experiment_form.html",
@@ -169,11 +157,15 @@ def _page(
         experiment=experiment,
         started=experiment is not None and experiment.started_at is not None,
         problems=problems,
-        problem="" if problem is None else " ".join(lost) if problem.errors else problem.detail,
+        problem=lost,
         failed=problem is not None,
         segments=available,
-        types=_TYPES,
-        roles=_ROLES,
+        library=library,
+        copied=copied,
+        types=metric_fields.TYPES,
+        roles=metric_fields.ROLES,
+        operators=metric_fields.OPERATORS,
+        folds=metric_fields.FOLDS,
         ticket=visit.form.get("ticket"),
         split=[(each.name, _share(each.share), each.enabled) for each in typed.variants],
     )
@@ -201,18 +193,7 @@ def _read(form: Form) -> Typed:
         )
         for place in _places(form, "variant")
     ]
-    metrics = [
-        MetricLine(
-            form.get(f"metric-{place}-key"),
-            form.get(f"metric-{place}-name"),
-            form.get(f"metric-{place}-event"),
-            form.get(f"metric-{place}-type") or "conversion",
-            form.get(f"metric-{place}-direction") or "increase",
-            form.get(f"metric-{place}-role") or "secondary",
-            not form.has(f"metric-{place}-rich"),
-        )
-        for place in _places(form, "metric")
-    ]
+    metrics = [metric_fields.read(form, f"metric-{place}-") for place in _places(form, "metric")]
     return Typed(fields, variants, metrics, frozenset(form.all("segment")))
 
 
@@ -223,21 +204,64 @@ def _places(form: Form, noun: str) -> Iterator[int]:
         place += 1
 
 
-def _lines_changed(form: Form, typed: Typed) -> Typed | None:
+def _without_blanks(typed: Typed) -> Typed:
+    return typed._replace(metrics=[line for line in typed.metrics if not line.is_blank])
+
+
+def _lines_changed(visit: Visit, typed: Typed) -> Typed | None:
     """The form with a line more or less, if that is what was asked for."""
+    form = visit.form
     if form.has("add-variant"):
         return typed._replace(variants=[*typed.variants, VariantLine(share="0")])
     if form.has("add-metric"):
-        return typed._replace(metrics=[*typed.metrics, MetricLine()])
+        return typed._replace(metrics=[*typed.metrics, metric_fields.blank("secondary")])
+    if form.has("add-definition"):
+        return _taken(visit, typed)
     for noun in ("variant", "metric"):
         gone = form.get(f"remove-{noun}")
         if gone.isdigit():
             lines = [line for place, line in enumerate(getattr(typed, f"{noun}s")) if place != int(gone)]
             return typed._replace(variants=lines) if noun == "variant" else typed._replace(metrics=lines)
+    for place, line in enumerate(typed.metrics):
+        changed = metric_fields.changed(form, line, f"metric-{place}-")
+        if changed is not None:
+            return typed._replace(metrics=[*typed.metrics[:place], changed, *typed.metrics[place + 1 :]])
     return None
 
 
-def _document(typed: Typed, stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _taken(visit: Visit, typed: Typed) -> Typed:
+    """The form with a copy of the chosen definition, in the place of a metric nothing was said of."""
+    chosen = visit.form.get("pick")
+    if not chosen:
+        return typed
+    with visit.parts.database.reading() as tx:
+        row = definitions.find(tx, chosen)
+    copy = metric_fields.written(
+        {**row.body, "definition": row.key, "definition_version": row.version, "key": None}
+    )
+    kept = [line for line in typed.metrics if not line.is_blank]
+    decided = any(line.fields["role"] == "primary" for line in kept)
+    role = copy.fields["role"] or ("secondary" if decided else "primary")
+    return typed._replace(metrics=[*kept, copy._replace(fields={**copy.fields, "role": role})])
+
+
+def _copied(tx: ReadTx, line: MetricLine) -> Copied | None:
+    """What a line is a copy of; None for one of its own, or where the definition is gone."""
+    if not line.is_copy:
+        return None
+    try:
+        row = definitions.find(tx, line.fields["definition"])
+        text = line.fields["definition_version"]
+        at = int(text) if text.isascii() and text.isdigit() else row.version
+        body = definitions.version_of(tx, row, at).body
+    except NotFound:
+        return None
+    numbers = range(row.version, 0, -1)
+    versions = [(str(each), f"{each}, the newest" if each == row.version else str(each)) for each in numbers]
+    return Copied(row.name, sentence_of(row.key, body), versions)
+
+
+def _document(typed: Typed) -> dict[str, Any]:
     """What the form says, as the catalog reads it. Raises `Invalid` for every field that cannot."""
     wrong: list[FieldError] = []
 
@@ -280,7 +304,9 @@ def _document(typed: Typed, stored: Sequence[Mapping[str, Any]]) -> dict[str, An
             wrong.extend(error.errors)
         found["variants"].append(variant)
     found["segments"] = sorted(int(each) for each in typed.segments if each.isdigit())
-    found["metrics"] = [_metric(line, stored) for line in typed.metrics if line.event or line.name]
+    found["metrics"] = [
+        metric_fields.document(line, f"metrics[{place}].", wrong) for place, line in enumerate(typed.metrics)
+    ]
     for name in ("traffic_allocation", "significance_level", "power"):
         if found[name] is None:
             wrong.extend([] if any(each.path == name for each in wrong) else [FieldError(name, "is needed")])
@@ -292,25 +318,9 @@ def _document(typed: Typed, stored: Sequence[Mapping[str, Any]]) -> dict[str, An
 _ERASABLE = {"owner", "condition", "target_sample_size", "minimum_detectable_effect", "start_at", "end_at"}
 
 
-def _metric(line: MetricLine, stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A metric as typed, over what was stored of it where it has more than the form shows."""
-    before = next((each for each in stored if line.key and each["key"] == line.key), None)
-    if before is not None and not line.simple:
-        return {**before, "name": line.name or before["name"], "direction": line.direction, "role": line.role}
-    metric: dict[str, Any] = {"event_type": line.event, "type": line.type}
-    metric |= {"direction": line.direction, "role": line.role}
-    if line.name:
-        metric["name"] = line.name
-    if line.key:
-        metric["key"] = line.key
-    if before is not None and before.get("property"):
-        metric["property"] = before["property"]
-    return metric
-
-
 def _only_changed(document: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Without what stays as it is, so that saving an untouched form changes nothing and is never refused."""
-    same = _document(_written(experiment), experiment.metrics)
+    same = _document(_written(experiment))
     return {name: value for name, value in document.items() if same.get(name) != value}
 
 
@@ -341,26 +351,9 @@ def _written(experiment: Experiment) -> Typed:
         )
         for each in shown["variants"]
     ]
-    metrics = [
-        MetricLine(
-            each["key"],
-            each["name"],
-            each.get("event_type") or "",
-            each["type"],
-            each["direction"],
-            each["role"],
-            simple=_is_simple(each),
-        )
-        for each in experiment.metrics
-    ]
+    metrics = [metric_fields.written(each) for each in experiment.metrics]
     chosen = frozenset(str(each["id"]) for each in shown["segments"])
     return Typed(fields, variants, metrics, chosen)
-
-
-def _is_simple(metric: Mapping[str, Any]) -> bool:
-    known = {"key", "name", "event_type", "type", "direction", "role", "property"}
-    said = {name for name, value in metric.items() if value not in (None, [], {}, "")}
-    return said <= known and metric["type"] in {name for name, _ in _TYPES}
 
 
 def _json(value: Any) -> str:
@@ -375,12 +368,27 @@ def _local(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M}"
 
 
+def _in_the_rule(problem: AssayError | None) -> AssayError | None:
+    """With the place within a rule said in the message: its field is one for all of it."""
+    if problem is None or not problem.errors:
+        return problem
+    errors = []
+    for each in problem.errors:
+        deeper = _RULE.match(each.path)
+        if deeper is None:
+            errors.append(each)
+        else:
+            errors.append(FieldError(deeper[1], f"{deeper[2]} {each.message}"))
+    return Invalid(problem.detail, errors=errors)
+
+
 def _field_of(path: str) -> str:
     """The form's own name for a field of the catalog's."""
-    found = _PLACE.match(path)
+    name = metric_fields.field_of(path)
+    found = _PLACE.fullmatch(name)
     if found is None:
-        head = path.partition(".")[0].partition("[")[0]
-        return {"primary_metric": "metrics"}.get(head, head)
-    noun, place, field = found[1][:-1], found[2], found[3]
-    names = {"allocation": "share", "event_type": "event", "is_control": "control", None: "name"}
-    return f"{noun}-{place}-{names.get(field, field)}"
+        return {"primary_metric": "metrics"}.get(name, name)
+    noun, place, field = found.groups()
+    return (
+        f"{noun}-{place}-{ {'allocation': 'share', 'is_control': 'control', None: 'name'}.get(field, field) }"
+    )

@@ -15,8 +15,9 @@ from assay.catalog.tables import Experiment
 from assay.dashboard import charts, wording
 from assay.dashboard.experiments import running_for, worst
 from assay.dashboard.lifecycle import STEPS, possible
+from assay.dashboard.meaning import is_share
 from assay.dashboard.pages import Visit, go, link, render
-from assay.dashboard.scorecard import card, is_share, lift_text, outcome, value_text
+from assay.dashboard.scorecard import card, lift_text, outcome, value_text
 from assay.dashboard.snippets import calls
 from assay.errors import Invalid, NotFound
 from assay.events.timestamps import EPOCH

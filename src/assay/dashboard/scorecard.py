@@ -7,14 +7,13 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from assay.dashboard import charts, wording
+from assay.dashboard.meaning import is_share, meaning
 from assay.reports.arms import ArmSummary
 from assay.reports.report import Comparison, MetricReport, Report
-from assay.reports.spec import Direction, MetricSpec, MetricType, Role
+from assay.reports.spec import Direction, MetricSpec, Role
 from assay.reports.views.common import note
 
 _ORDER = (Role.PRIMARY, Role.SECONDARY, Role.GUARDRAIL, Role.EXPLORATORY, Role.AD_HOC)
-#: Types of metrics whose value is a share of units.
-_SHARES = frozenset({"conversion", "retention", "funnel", "threshold"})
 _START, _END = 8.0, 272.0
 MISSING = wording.MISSING
 
@@ -104,11 +103,6 @@ def card(report: Report) -> Card:
     )
 
 
-def is_share(metric: MetricSpec) -> bool:
-    """Whether the metric's value is a share, to be read in percent."""
-    return str(metric.type) in _SHARES
-
-
 def value_text(metric: MetricSpec, arm: ArmSummary) -> str:
     """The value of one arm, as exact as its interval."""
     around = arm.interval.standard_error or wording.spread(arm.interval.interval)
@@ -128,19 +122,6 @@ def outcome(each: Comparison, direction: Direction) -> tuple[str, str]:
     if not each.significant:
         return "No clear difference", "plain"
     return ("Better", "good") if each.improves(direction) else ("Worse", "bad")
-
-
-def meaning(metric: MetricSpec) -> str:
-    """What a metric counts, in a sentence."""
-    events = "events of any type" if metric.event_type is None else f"“{metric.event_type}” events"
-    amount = "the amount" if metric.prop is None else f"the property “{metric.prop}”"
-    return {
-        MetricType.CONVERSION: f"Share of units with at least one of the {events}",
-        MetricType.COUNT: f"Number of {events} per unit",
-        MetricType.SUM: f"Total of {amount} of {events} per unit",
-        MetricType.REVENUE: f"Total of {amount} of {events} per unit, in money",
-        MetricType.MEAN: f"Average of {amount} over all {events}",
-    }.get(metric.type, f"{wording.words(str(metric.type))} of {events}")
 
 
 def _estimate(each: Comparison) -> charts.Estimate:

@@ -42,7 +42,7 @@ def spec_of(
     deviations: Iterable[Mapping[str, Any]] = (),
 ) -> ExperimentSpec:
     """The picture that these rows make."""
-    metrics = tuple(_metric(metric) for metric in experiment.metrics)
+    metrics = tuple(metric_spec(metric) for metric in experiment.metrics)
     return ExperimentSpec(
         id=experiment.id,
         key=experiment.key,
@@ -81,7 +81,7 @@ def _phase(row: Phase) -> PhaseSpec:
     return PhaseSpec(row.number, row.started_at, row.ended_at, tuple(dealt))
 
 
-def _metric(stored: Mapping[str, Any]) -> MetricSpec:
+def metric_spec(stored: Mapping[str, Any]) -> MetricSpec:
     window = stored.get("window") or {}
     opens = microseconds(window.get("delay") or stored.get("from")) or 0
     length = microseconds(window.get("duration"))

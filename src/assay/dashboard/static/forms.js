@@ -72,6 +72,27 @@ function prepare(within) {
   if (form) split(form);
 }
 
+// Of a metric, only the fields that its type and role read.
+function fit(metric) {
+  const of = (name) => metric.querySelector(`[data-metric-${name}]`)?.value;
+  for (const name of ["type", "role"]) {
+    const chosen = of(name);
+    if (chosen === undefined) continue;
+    metric.querySelectorAll(`[data-${name}s]`).forEach((each) => {
+      each.hidden = !each.dataset[`${name}s`].split(" ").includes(chosen);
+    });
+  }
+}
+
+document.addEventListener("change", (event) => {
+  const metric = event.target.closest?.("[data-metric]");
+  if (metric) fit(metric);
+  if (event.target.matches?.("select[data-operator]")) {
+    const value = event.target.closest(".test-line").querySelector("input[name$=-value]");
+    value.disabled = event.target.value.endsWith("exists");
+  }
+});
+
 document.addEventListener("input", (event) => {
   const form = event.target.closest?.("form[data-experiment]");
   if (form) split(form);
