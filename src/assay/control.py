@@ -15,6 +15,7 @@ from assay.hotpath.features_stream import STREAM_PATHS
 from assay.hotpath.http import Application
 from assay.published import anonymous_rights
 from assay.reports.report import Report
+from assay.reports.schedule import Schedule
 from assay.reports.snapshots import Snapshots
 from assay.settings import Settings
 from assay.stores.base import Stores
@@ -39,6 +40,16 @@ def snapshots(settings: Settings, stores: Stores, telemetry: Telemetry) -> Snaps
     telemetry.count("assay_report_hits_total", "Reports that were at hand.", lambda: counted.hits)
     telemetry.count("assay_report_waits_total", "Reports shared with another reader.", lambda: counted.waits)
     telemetry.count("assay_report_misses_total", "Reports that were computed.", lambda: counted.misses)
+    return made
+
+
+def schedule(settings: Settings, stores: Stores, telemetry: Telemetry, kept: Snapshots) -> Schedule:
+    """What is computed without anybody asking for it."""
+    period = timedelta(seconds=settings.report_refresh) or None
+    made = Schedule(kept, stores.database, period, settings.report_history)
+    done = made.done
+    telemetry.count("assay_scheduled_reports_total", "Reports made by the schedule.", lambda: done.reports)
+    telemetry.count("assay_scheduled_looks_total", "Looks made by the schedule.", lambda: done.looks)
     return made
 
 
@@ -69,6 +80,7 @@ def build(
             published=stores.published,
             store=stores.store,
             snapshots=kept,
+            history_days=settings.report_history,
             assignments=stores.assignments,
             flush=stores.wait_past,
             paused=paused,

@@ -332,6 +332,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "pages show one that old whatever has come.",
         ),
     ] = 60.0
+    report_refresh: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Seconds between two reports that are computed and kept of each running experiment, "
+            "for pages to be at hand and for its history; 0: none by themselves.",
+        ),
+    ] = 3600.0
+    report_history: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days that past reports are kept, of each day gone by the last; those of looks stay. "
+            "0: none but those.",
+        ),
+    ] = 90
     docs: Annotated[bool, Meta(description="Serve the API page at `/docs` and `/openapi.json`.")] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe line that is logged.")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -38,9 +38,13 @@ from assay.stores.commands import perform
 from assay.telemetry import Telemetry, configure_logging
 
 if TYPE_CHECKING:
+    from assay.reports.schedule import Schedule
     from assay.reports.snapshots import Snapshots
 
 _log = structlog.get_logger("assay")
+
+#: Seconds between two looks for reports and looks that are due.
+_ROUND: Final = 30.0
 
 
 class OnDemand:
@@ -116,6 +120,10 @@ class Application:
         self._first = threading.Lock()
         self._snapshots: Snapshots | None = None
         self._health = HealthChecks(self._problem)
+        self._schedule: Schedule | None = None
+        #: Seconds between two rounds of the schedule, and when the next is, by the clock that never steps.
+        self._round = min(_ROUND, settings.report_refresh or _ROUND)
+        self._next_round = time.monotonic() + self._round
         #: When the catalog was last seen, by the clock that never steps.
         self._seen_catalog = 0.0
 
@@ -179,6 +187,7 @@ class Application:
         self._tasks = [
             asyncio.create_task(self._repeat(self._watch_catalog, "assay-watch")),
             asyncio.create_task(self._repeat(self._keep_house, "assay-house")),
+            asyncio.create_task(self._repeat(self._keep_schedule, "assay-schedule")),
             asyncio.create_task(self._fill()),
         ]
         self.stores.listen(lambda request, say: perform(self.stores, request, say))
@@ -355,6 +364,19 @@ class Application:
             stores.database, stores.store, experiment_id, utc_now()
         )
         return found
+
+    def _keep_schedule(self) -> None:
+        """Reports and looks that are due: one process computes them, in a thread that gives way to all."""
+        at = time.monotonic()
+        if at < self._next_round or not self.stores.leads():
+            return
+        self._next_round = at + self._round
+        if not any(each.started_at for each in self.stores.published.ruleset.by_id.values()):
+            return  # without the control plane's memory, as long as there is nothing to report on
+        if self._schedule is None:
+            made = import_module("assay.control").schedule
+            self._schedule = made(self.settings, self.stores, self._telemetry, self._kept())
+        self._schedule.run(utc_now, lambda: not self.draining and self.stores.leads())
 
     def _keep_house(self) -> None:
         """What may wait for a slow store."""

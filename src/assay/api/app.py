@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from assay.api import (
     events,
     experiments,
+    history,
     keys,
     layers,
     metrics,
@@ -35,6 +36,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     keys.router,
     events.router,
     results.router,
+    history.router,
 )
 
 

@@ -22,7 +22,8 @@ class Parts:
 
     `flush` returns once everything acknowledged before the call can be read from `store`; while `paused` is
     held nothing is on its way there, so that what is removed stays removed. `forget` makes every process
-    forget what it remembers of a user whose traces were removed. `clock` gives microseconds UTC. `anonymous`
+    forget what it remembers of a user whose traces were removed. `clock` gives microseconds UTC.
+    `history_days` is how long past reports are kept. `anonymous`
     is what calls without a key may do. `extra_paths` and `extra_schemas` are the hot routes' part of the API
     page; `docs` says whether there is one.
     """
@@ -37,6 +38,7 @@ class Parts:
     forget: Callable[[str], None]
     clock: Callable[[], int]
     key_use: KeyUse
+    history_days: int = 90
     anonymous: frozenset[Right] = frozenset()
     max_body: int = 8 * 1024 * 1024
     docs: bool = True

@@ -359,6 +359,43 @@ class Template(Table):
     created_by: Mapped[str] = mapped_column(Bytewise(200))
 
 
+class Look(Table):
+    """A look at the results that may change a sequential verdict, with what it said. Never changed."""
+
+    __tablename__ = "looks"
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(Moment)
+    units: Mapped[int] = mapped_column(BigInteger)
+    fraction: Mapped[float] = mapped_column(Float(53))
+    verdicts: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    made_by: Mapped[str] = mapped_column(Bytewise(200))
+
+
+class ReportSnapshot(Table):
+    """A report as it stood: `document` is what was answered, letter for letter.
+
+    `position` is the store's watermark, `why` says what it was made for, and `look` which look it is of.
+    """
+
+    __tablename__ = "report_snapshots"
+    __table_args__ = (Index(None, "experiment_id", "computed_at"), _COUNTED)
+
+    id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    computed_at: Mapped[datetime] = mapped_column(Moment)
+    why: Mapped[str] = mapped_column(Bytewise(16))
+    look: Mapped[int | None] = mapped_column(Integer)
+    position: Mapped[list[int | None]] = mapped_column(Json)
+    units: Mapped[int] = mapped_column(BigInteger)
+    verdict: Mapped[str] = mapped_column(Bytewise(32))
+    headline: Mapped[str] = mapped_column(Bytewise())
+    document: Mapped[str] = mapped_column(Bytewise())
+
+
 class Override(Table):
     """A unit that is served a variant by decree, for checking an experiment by hand."""
 

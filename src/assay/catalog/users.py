@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.dml import Delete, Update
 
+from assay.catalog import snapshots
 from assay.catalog.checks import (
     OuterId,
     Time,
@@ -137,6 +138,7 @@ def erase(tx: WriteTx, user_id: str) -> dict[str, int]:
         "segment_members": _rows(tx, delete(SegmentMember).where(SegmentMember.user_id == user_id)),
         "overrides": _rows(tx, delete(Override).where(Override.unit_id == user_id)),
     }
+    removed["report_snapshots"] = snapshots.forget(tx, user_id)
     for segment in segments:
         segment.member_count -= 1
         segment.members_version += 1

@@ -29,7 +29,7 @@ escapes. The event that takes back counts like any other of its type.
 Times are µs since the epoch everywhere.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -300,8 +300,9 @@ class Watermark(NamedTuple):
     `mark`.
     """
 
-    mark: Hashable
-    """Another after every change that could change an answer."""
+    mark: tuple[int | None, ...]
+    """Another after every change that could change an answer: the numbers of the last event and of the last
+    assignment, and how many changes there were that have no number."""
     epoch: int
     """Grows when rows are removed or imported: no answer of an earlier epoch may be shown again."""
     settled: bool

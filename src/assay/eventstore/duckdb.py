@@ -98,6 +98,7 @@ class DuckdbStore:
         self._importing = threading.Lock()
         # One process has the file, so what it counts is all there is.
         self._writes = self._epoch = 0
+        self._reached: Position | None = None
         self._closed = False
         with self._open_guard:
             if self.path in self._open_paths:
@@ -148,11 +149,15 @@ class DuckdbStore:
             for note in rejections:
                 self._note(connection, note)
             connection.execute(_APPEND["advance"], {"events": position[0], "assignments": position[1]})
+        self._reached = Position(*map(max, after, position))
         return Appended(stored, duplicates, assigned)
 
     def watermark(self) -> Watermark:
         """See `EventStore`."""
-        return Watermark(self._writes, self._epoch, settled=True)
+        writes, epoch = self._writes, self._epoch
+        if self._reached is None:
+            self._reached = self.position()
+        return Watermark((*self._reached, writes), epoch, settled=True)
 
     def recent_keys(self, limit: int) -> list[tuple[str, str]]:
         """See `EventStore`."""

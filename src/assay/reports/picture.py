@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from assay.catalog import editing, phases, preregistration
+from assay.catalog import editing, looks, phases, preregistration
 from assay.catalog.database import ReadTx
 from assay.catalog.durations import microseconds
-from assay.catalog.tables import Experiment, Override, Phase
+from assay.catalog.tables import Experiment, Look, Override, Phase
 from assay.reports.spec import (
     AnalysisSpec,
     CapSpec,
@@ -17,6 +17,8 @@ from assay.reports.spec import (
     Direction,
     ExperimentSpec,
     FilterSpec,
+    LookSpec,
+    LookVerdict,
     MarginSpec,
     MetricSpec,
     MetricType,
@@ -32,7 +34,8 @@ def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
     experiment = editing.find(tx, reference)
     overridden = tx.scalars(select(Override.unit_id).where(Override.experiment_id == experiment.id))
     found = preregistration.deviations(tx, experiment) if experiment.plan_hash is not None else []
-    return spec_of(experiment, phases.listed(tx, experiment.id), overridden, found)
+    made = looks.listed(tx, experiment.id)
+    return spec_of(experiment, phases.listed(tx, experiment.id), overridden, found, made)
 
 
 def spec_of(
@@ -40,6 +43,7 @@ def spec_of(
     history: Sequence[Phase],
     overridden: Iterable[str],
     deviations: Iterable[Mapping[str, Any]] = (),
+    made: Iterable[Look] = (),
 ) -> ExperimentSpec:
     """The picture that these rows make."""
     metrics = tuple(metric_spec(metric) for metric in experiment.metrics)
@@ -73,7 +77,17 @@ def spec_of(
             DeviationSpec(each["field"], each["change"], each["from"], each["to"], each["at"], each["by"])
             for each in deviations
         ),
+        looks=tuple(map(_look, made)),
     )
+
+
+def _look(row: Look) -> LookSpec:
+    return LookSpec(row.number, row.at, row.units, row.fraction, tuple(map(_look_verdict, row.verdicts)))
+
+
+def _look_verdict(stored: Mapping[str, Any]) -> LookVerdict:
+    ends = stored["interval"]
+    return LookVerdict(**{**stored, "interval": None if ends is None else tuple(ends)})
 
 
 def _phase(row: Phase) -> PhaseSpec:

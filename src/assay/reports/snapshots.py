@@ -19,6 +19,8 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from assay.catalog.database import Database, catalog_version
 from assay.durable.priority import give_way
 from assay.errors import AssayError
@@ -30,6 +32,7 @@ from assay.reports.question import Grain, Question
 from assay.reports.report import Report, Trend
 from assay.reports.spec import ExperimentSpec, MetricSpec
 from assay.reports.trend import trend
+from assay.reports.views.canonical import canonical
 
 #: Most reports kept, and most bytes they may take by estimate.
 _MOST: Final = 256
@@ -61,6 +64,11 @@ class Snapshot:
                 self._made[name] = made
             found: V = self._made[name]
             return found
+
+    @property
+    def document(self) -> bytes:
+        """The complete report as JSON."""
+        return self.kept(canonical, lambda: msgspec.json.encode(canonical(self.report)))
 
     def age(self, now: datetime) -> timedelta:
         """How long ago it was computed."""

@@ -1,0 +1,123 @@
+"""What reports are made of by themselves: past ones for the history, and looks when they are due.
+
+One experiment at a time, by one process, in a thread that gives way to everything else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+import structlog
+from sqlalchemy import select
+
+from assay.bucketing.ruleset import Status
+from assay.catalog import snapshots as past
+from assay.catalog.database import Database
+from assay.catalog.lifecycle import SCHEDULE
+from assay.catalog.tables import Experiment
+from assay.errors import AssayError
+from assay.reports import history, looks
+from assay.reports.question import Question
+from assay.reports.snapshots import Snapshots
+
+_log = structlog.get_logger("assay.reports")
+
+#: How often units are counted for looks that are planned by them, where no report is made by itself.
+_COUNTED: Final = timedelta(hours=1)
+#: After a look that could not be made, or found nothing new, until the next attempt.
+_AGAIN: Final = timedelta(hours=1)
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass
+class Done:
+    """What the schedule has done: reports kept, and looks made."""
+
+    reports: int = 0
+    looks: int = 0
+
+
+class _Row(NamedTuple):
+    id: int
+    status: str
+    started_at: datetime
+    sequential: bool
+
+
+class Schedule:
+    """Keeps the reports of running experiments up to date, every `refresh` (None: never), for `days` days."""
+
+    def __init__(
+        self, snapshots: Snapshots, database: Database, refresh: timedelta | None, days: int
+    ) -> None:
+        self._snapshots = snapshots
+        self._database = database
+        self._refresh = refresh
+        self._days = days
+        self._next_try: dict[int, datetime] = {}
+        self._counted: dict[int, tuple[datetime, int]] = {}
+        self.done = Done()
+
+    def run(self, clock: Callable[[], datetime], go_on: Callable[[], bool]) -> None:
+        """Do what is due, as long as `go_on` says so. Raises `Unavailable` if the catalog cannot be read."""
+        for row in self._rows():
+            if not go_on():
+                return
+            try:
+                self._one(row, clock())
+            except AssayError as error:
+                _log.warning("schedule.report_failed", experiment_id=row.id, reason=error.detail)
+            except Exception:  # noqa: BLE001 - logged; the other experiments have theirs
+                _log.exception("schedule.report_failed", experiment_id=row.id)
+
+    def _rows(self) -> list[_Row]:
+        columns = select(Experiment.id, Experiment.status, Experiment.started_at, Experiment.analysis)
+        wanted = columns.where(Experiment.status.in_([Status.RUNNING, Status.STOPPED]))
+        with self._database.reading() as tx:
+            return [
+                _Row(number, status, started_at, analysis.get("method") in looks.METHODS)
+                for number, status, started_at, analysis in tx.execute(wanted.order_by(Experiment.id))
+                if started_at is not None
+            ]
+
+    def _one(self, row: _Row, now: datetime) -> None:
+        units = None
+        if row.status == Status.RUNNING:
+            units = self._refreshed(row, now)
+        if row.sequential and now >= self._next_try.get(row.id, now):
+            self._look(row, units, now)
+
+    def _refreshed(self, row: _Row, now: datetime) -> int | None:
+        """Compute and keep a report if it is time; the units that the newest has found, if there is one."""
+        period = self._refresh
+        with self._database.reading() as tx:
+            newest = past.newest(tx, row.id)
+        newest = max(filter(None, (newest, self._counted.get(row.id))), default=None)
+        since = row.started_at if newest is None else newest[0]
+        wanted = period or (_COUNTED if row.sequential else None)
+        if wanted is None or now - since < wanted:
+            return None if newest is None else newest[1]
+        snapshot = self._snapshots.get(row.id, Question(), now)
+        units = sum(snapshot.report.units.values())
+        self._counted[row.id] = (now, units)
+        if period is not None and history.keep(
+            self._database, snapshot, "schedule", now, self._days, apart=period / 2
+        ):
+            self.done.reports += 1
+        return units
+
+    def _look(self, row: _Row, units: int | None, now: datetime) -> None:
+        spec = self._snapshots.spec(row.id)
+        if not looks.due(spec, units or 0, now):
+            if row.status == Status.STOPPED:
+                self._next_try[row.id] = _NEVER
+            return
+        self._next_try[row.id] = now + _AGAIN
+        made = looks.make(self._snapshots, self._database, row.id, SCHEDULE, now)
+        if not made.new:
+            return
+        del self._next_try[row.id]
+        self.done.looks += 1
+        snapshot = self._snapshots.get(row.id, Question(), now)
+        history.keep(self._database, snapshot, "look", now, self._days, look=made.look.number)
