@@ -434,9 +434,12 @@ def funnel(engine: Engine, scope: Scope, of: Units, bound: Bound, one: Feature, 
     if "false" in matches:
         return ""
     step = " ".join(f"WHEN m{nth} THEN {nth}" for nth in range(len(sources), 0, -1))
+    # A coarse time read generously is no earlier than the assignment; before that all keep their own.
+    moment = "occurred_at" if one.source.opens < 0 else "greatest(occurred_at, since)"
     text = filled(
         engine.statement("columns", "funnel_events"),
         key=of.keyed(),
+        moment=moment,
         step=f"CASE {step} ELSE 0 END",
         matches=", ".join(f"{match} AS m{nth}" for nth, match in enumerate(matches, 1)),
         valued=reading.text(),

@@ -68,7 +68,7 @@ WHERE place = {last}
 SELECT *, row_number() OVER (PARTITION BY unit ORDER BY moment, step, seq) AS place
 FROM (
   SELECT *, {step} AS step
-  FROM (SELECT {key}, unit, seq, greatest(occurred_at, since) AS moment, {matches} FROM ({valued}) AS valued) AS matched
+  FROM (SELECT {key}, unit, seq, {moment} AS moment, {matches} FROM ({valued}) AS valued) AS matched
 ) AS stepped
 WHERE step > 0
 
