@@ -4,6 +4,7 @@ Half of the units came under a split of 80/20, half under 50/50, over a baseline
 have a past. Read as one stretch and as a ramp, plainly and adjusted for the past.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats as reference
 
+from assay.eventstore.base import Position
 from assay.eventstore.duckdb import DuckdbStore
 from assay.reports.report import Comparison, Judgement, Report
 from assay.reports.spec import AnalysisSpec, CapSpec, FilterSpec, MetricSpec, MetricType, Role, SourceSpec
@@ -26,7 +28,7 @@ LOOKBACK = 10 * DAY
 RAMP = (phase(1, 0.8, 0.2), phase(2, 0.5, 0.5))
 FLAT = (phase(1, 0.5, 0.5), phase(2, 0.5, 0.5))
 GERMAN = (FilterSpec("country", "eq", ("de",)),)
-UNITS = 1500
+UNITS = 1000
 
 
 class Truth:
@@ -65,9 +67,12 @@ class Truth:
 
     def fill(self, world: World) -> None:
         """Put all of it into the store."""
-        for (arm, number), some in self.units.groupby(["arm", "phase"]):
-            for unit, at in some["assigned"].items():
-                world.feed.assign((str(unit), int(arm)), phase=int(number), at=int(at))
+        rows = [
+            [seq, 1, str(row.Index), int(row.arm), int(row.phase), int(row.assigned)]
+            for seq, row in enumerate(self.units.itertuples(), 1)
+        ]
+        world.store.append(Position(-1, len(rows)), assignments=json.dumps(rows))
+        world.feed.assigned = len(rows)
         lines = [
             event(
                 row.unit,
