@@ -303,13 +303,16 @@ def test_rubbish_from_the_application__never_raises(shared_server: Server, clien
     assert client.evaluate("rubbish", "ada", {"country": anything}).assigned
     assert client.evaluate("rubbish", "ada", anything).reason == "error"
     assert client.assign("rubbish", "ada", {"country": anything}).origin is not Origin.SERVER
+    assert client.assign("rubbish", "\ud800").origin is not Origin.SERVER
+    assert client.assign("rubbish", "ada", units=anything).reason == "error"
+    assert client.assign("rubbish", "eve").origin is Origin.SERVER, "the server is well, and is asked again"
     client.track("ada", "bought", properties={"what": anything})
     client.track("ada", "bought", value=float("nan"))
     client.track("ada", anything)
     assert client.value("rubbish", "ada", 7) == 7, "a value of another type is not served"
     assert client.flush(20)
     done = client.delivery()
-    assert (done.lost - before.lost, done.rejected - before.rejected) == (2, 1)
+    assert (done.lost - before.lost, done.rejected - before.rejected) == (3, 1)
 
 
 def test_answers_that_are_lost__are_asked_for_again_and_count_once(

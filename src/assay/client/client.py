@@ -72,6 +72,7 @@ class _Base:
         self._options = options
         self._seen: Recent[int, None] = Recent(_MOST_SEEN)
         self._answers: Recent[_Asked, tuple[str, Evaluation]] = Recent(_MOST_ANSWERS)
+        self._missed = False
         self._ask_after = 0.0
         # One that is forgotten sends what it has, and nobody waits; at the exit the engine itself sees to it.
         weakref.finalize(self, self._engine.retire).atexit = False
@@ -138,6 +139,10 @@ class _Base:
         if not evaluation.counted or evaluation.variant is None:
             return
         unit_id = evaluation.unit_id or evaluation.user_id
+        if self._missed and not self._engine.full:
+            # Exposures may have been among what was lost while there was no room: let each be told again.
+            self._missed = False
+            self._seen.clear()
         mark = hash((evaluation.experiment, evaluation.unit, unit_id, evaluation.variant))
         if not self._seen.put(mark, None):
             return
@@ -148,9 +153,7 @@ class _Base:
         }
         if evaluation.unit != "user_id":
             document["units"] = {evaluation.unit: unit_id}
-        if not self._record(Kind.EXPOSURE, document):
-            # It may have been an exposure that was lost for this one: let each be told again.
-            self._seen.clear()
+        self._missed |= not self._record(Kind.EXPOSURE, document)
 
     def _record(self, kind: Kind, document: dict[str, Any], at: datetime | None = None) -> bool:
         """Put it into the outbox. Whether nothing was lost for it."""
@@ -167,7 +170,9 @@ class _Base:
             return engine.record(Item(kind, body, document.get("experiment", ""), now))
         except Exception as error:  # noqa: BLE001 - whatever the application hands over must not break it
             engine.outbox.note(lost=1)
-            engine.warn(f"{kind} {error}", "An %s cannot be recorded and is lost: %s", kind, error)
+            engine.warn(
+                f"{kind} {type(error).__name__}", "An %s cannot be recorded and is lost: %s", kind, error
+            )
             return True
 
     def _local(
@@ -186,7 +191,7 @@ class _Base:
             if keep is not None and sticky is not None:
                 sticky.put(*keep)
         except Exception as error:  # noqa: BLE001 - attributes and sticky buckets are the application's own
-            engine.warn(f"evaluate {error}", "%s cannot be evaluated: %r", experiment, error)
+            engine.warn(f"evaluate {type(error).__name__}", "%s cannot be evaluated: %r", experiment, error)
             if sticky is None:
                 return _nobody(experiment, user_id, "error", repr(error))
             with contextlib.suppress(Exception):
@@ -223,12 +228,18 @@ class _Base:
 
     # `assign`, around the question itself.
 
-    def _before_asking(self, asked: _Asked) -> Evaluation | None:
-        """The server's answer from memory, where the rules have not changed since."""
-        known, rules = self._answers.get(asked), self._engine.rules
+    def _before_asking(
+        self, experiment: str, user_id: str, units: Units | None
+    ) -> tuple[_Asked, Evaluation | None]:
+        """The question, and the server's answer from memory, where the rules have not changed since."""
+        try:
+            asked = _Asked(experiment, user_id, frozenset((units or _NOTHING).items()))
+            known, rules = self._answers.get(asked), self._engine.rules
+        except (TypeError, AttributeError) as error:
+            return _Asked("", "", frozenset()), _nobody(experiment, user_id, "error", repr(error))
         if known is None or rules is None or rules.mark != known[0]:
-            return None
-        return msgspec.structs.replace(known[1], origin=Origin.MEMORY)
+            return asked, None
+        return asked, msgspec.structs.replace(known[1], origin=Origin.MEMORY)
 
     def _question(
         self, asked: _Asked, attributes: Attributes | None, seconds: float
@@ -236,22 +247,30 @@ class _Base:
         """The question on its way; None for a while after one that was not answered."""
         if time.monotonic() < self._ask_after:
             return None
-        path = f"/api/v1/experiments/{quote(asked.experiment, safe='')}/assign"
+        path = f"/api/v1/experiments/{quote(str(asked.experiment), safe='', errors='replace')}/assign"
         document = {"user_id": asked.user_id, "context": attributes or _NOTHING, "units": dict(asked.units)}
         return self._engine.call(lambda: self._engine.ask(path, document, seconds))
 
     def _unanswered(self, asked: _Asked, attributes: Attributes | None, error: object) -> Evaluation:
         """What is known without the server: its last answer, or else the rules."""
         if error is not None:
-            self._ask_after = time.monotonic() + self._options.assign_wait
-            self._engine.warn("assign", "The server does not assign: %s", error or "no answer in time")
+            if isinstance(error, WireError | TimeoutError):
+                self._ask_after = time.monotonic() + self._options.assign_wait
+            self._engine.warn("assign", "The server does not assign: %s", str(error) or "no answer in time")
         known = self._answers.get(asked)
         if known is not None:
             return msgspec.structs.replace(known[1], origin=Origin.MEMORY)
         return self._local(asked.experiment, asked.user_id, attributes, dict(asked.units), True)
 
-    def _answered(self, asked: _Asked, attributes: Attributes | None, answer: Answer) -> Evaluation:
-        """What the server said."""
+    def _answered(
+        self, asked: _Asked, attributes: Attributes | None, question: "concurrent.futures.Future[Answer]"
+    ) -> Evaluation:
+        """What the server said, if it has said anything by now."""
+        try:
+            answer = question.result(0)
+        except Exception as error:  # noqa: BLE001 - no answer, and whatever makes that it cannot be asked
+            question.cancel()
+            return self._unanswered(asked, attributes, error)
         if answer.status == 404:
             return Evaluation(
                 experiment=asked.experiment,
@@ -336,19 +355,14 @@ class Client(_Base):
         Waits for it up to `assign_wait`. Without one, its last answer is repeated, or else the rules in
         memory decide and the exposure tells the server later; then it is not asked for `assign_wait`.
         """
-        asked = _Asked(experiment, user_id, frozenset((units or _NOTHING).items()))
-        known = self._before_asking(asked)
+        asked, known = self._before_asking(experiment, user_id, units)
         if known is not None:
             return known
         question = self._question(asked, attributes, self._options.assign_wait)
         if question is None:
             return self._unanswered(asked, attributes, None)
-        try:
-            answer = question.result(self._options.assign_wait)
-        except (WireError, TimeoutError, TypeError, concurrent.futures.CancelledError) as error:
-            question.cancel()
-            return self._unanswered(asked, attributes, error)
-        return self._answered(asked, attributes, answer)
+        concurrent.futures.wait([question], self._options.assign_wait)
+        return self._answered(asked, attributes, question)
 
     def wait_until_ready(self, timeout: float = 5.0) -> bool:
         """Wait until the rules are those in force on the server; whether they are, in time."""
@@ -364,10 +378,8 @@ class Client(_Base):
         waiting = self._engine.call(work)
         if waiting is None:
             return False
-        try:
-            return waiting.result(seconds + _HANDOVER)
-        except (TimeoutError, concurrent.futures.CancelledError):
-            return False
+        concurrent.futures.wait([waiting], seconds + _HANDOVER)
+        return _result(waiting)
 
     def close(self, timeout: float | None = None) -> bool:
         """Send what waits, for at most `exit_wait` or `timeout`, and end. Whether everything was sent."""
@@ -403,7 +415,7 @@ class AsyncClient(_Base):
         """What this user is served, by the rules in memory; see `Client.evaluate`."""
         patience = self._patience()
         if patience > 0:
-            await asyncio.wait([asyncio.wrap_future(_shielded(self._engine.tried))], timeout=patience)
+            await _ended(_shielded(self._engine.tried), patience)
         return self._local(experiment, user_id, attributes, units, expose)
 
     async def value(
@@ -427,33 +439,31 @@ class AsyncClient(_Base):
         units: Units | None = None,
     ) -> Evaluation:
         """What this user is served for good; see `Client.assign`."""
-        asked = _Asked(experiment, user_id, frozenset((units or _NOTHING).items()))
-        known = self._before_asking(asked)
+        asked, known = self._before_asking(experiment, user_id, units)
         if known is not None:
             return known
         question = self._question(asked, attributes, self._options.assign_wait)
         if question is None:
             return self._unanswered(asked, attributes, None)
-        try:
-            async with asyncio.timeout(self._options.assign_wait):
-                answer = await asyncio.wrap_future(question)
-        except (WireError, TimeoutError, TypeError) as error:
-            return self._unanswered(asked, attributes, error)
-        return self._answered(asked, attributes, answer)
+        await _ended(question, self._options.assign_wait)
+        return self._answered(asked, attributes, question)
 
     async def wait_until_ready(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - as in `Client`
         """Wait until the rules are those in force on the server; whether they are, in time."""
-        return await self._wait(lambda: self._engine.until_ready(timeout))
+        return await self._wait(lambda: self._engine.until_ready(timeout), timeout)
 
     async def flush(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109
         """Send what was recorded until now; whether all of it was taken or refused, in time."""
         if not len(self._engine.outbox):
             return True
-        return await self._wait(lambda: self._engine.flush(timeout))
+        return await self._wait(lambda: self._engine.flush(timeout), timeout)
 
-    async def _wait(self, work: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+    async def _wait(self, work: Callable[[], Coroutine[Any, Any, bool]], seconds: float) -> bool:
         waiting = self._engine.call(work)
-        return False if waiting is None else await asyncio.wrap_future(waiting)
+        if waiting is None:
+            return False
+        await _ended(waiting, seconds + _HANDOVER)
+        return _result(waiting)
 
     async def close(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
         """Send what waits, for at most `exit_wait` or `timeout`, and end. Whether everything was sent."""
@@ -466,6 +476,27 @@ class AsyncClient(_Base):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+async def _ended(future: "concurrent.futures.Future[Any]", seconds: float) -> None:
+    """Wait until a future has ended, however, or the time is up."""
+    waiting = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait([waiting], timeout=seconds)
+    finally:
+        # One that has ended is not changed by this; whoever waits no longer must not be called back.
+        waiting.cancel()
+        if not waiting.cancelled():
+            waiting.exception()  # looked at, so that nobody warns of it
+
+
+def _result(future: "concurrent.futures.Future[bool]") -> bool:
+    """The result by now; False where there is none."""
+    try:
+        return future.result(0)
+    except (TimeoutError, concurrent.futures.CancelledError):
+        future.cancel()
+        return False
 
 
 def _shielded(future: "concurrent.futures.Future[None]") -> "concurrent.futures.Future[None]":

@@ -234,8 +234,12 @@ class Engine:
         finally:
             self.closed = True
             self._know()
-            with _quietly():
-                loop.close()
+            left = asyncio.all_tasks(loop)
+            for task in left:  # whoever waits for an answer, waits no longer
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left))
+            loop.close()
 
     async def _serve(self) -> None:
         """The life of the client: follow and deliver, until it ends; then send what is left."""
@@ -391,6 +395,8 @@ class Engine:
 
     def _note_clock(self, answer: Answer) -> None:
         """Correct this machine's clock where the answer's date says that it is far off."""
+        if answer.seconds > 1.0:  # it may be from any moment of that time
+            return
         try:
             said = parsedate_to_datetime(answer.headers.get("date", ""))
         except ValueError:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 import weakref
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -55,11 +56,12 @@ class Address(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answer; header names in small letters."""
+    """An answer; header names in small letters. `seconds` is how long it took."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    seconds: float
 
 
 class _Reading:
@@ -228,6 +230,7 @@ class Wire:
         self, connection: _Connection, method: str, path: str, headers: Mapping[str, str], body: bytes
     ) -> Answer:
         reading = _Reading()
+        began = time.monotonic()
         keep = False
         try:
             with _as_wire_errors():
@@ -242,7 +245,10 @@ class Wire:
                     if size > MOST_BYTES:
                         raise WireError(f"the answer is longer than {MOST_BYTES} bytes")
             answer = Answer(
-                reading.parser.get_status_code(), reading.headers, _unpacked(reading.headers, reading.pieces)
+                reading.parser.get_status_code(),
+                reading.headers,
+                _unpacked(reading.headers, reading.pieces),
+                time.monotonic() - began,
             )
             keep = reading.parser.should_keep_alive()
             return answer
