@@ -11,9 +11,9 @@ import pytest
 from assay.eventstore.base import Arrivals
 from assay.reports.checks.split import sample_ratio
 from assay.reports.report import Check, Health
-from assay.reports.spec import ExperimentSpec
+from assay.reports.spec import ExperimentSpec, MetricType
 from contracts.event_store import DAY, HOUR, NOW, event
-from reports.world import SPEC, THREE, TIME, World, phase
+from reports.world import PURCHASE, SPEC, THREE, TIME, World, phase
 
 BEGUN = replace(SPEC, started_at=TIME - timedelta(days=20))
 RAMP = replace(SPEC, phases=(phase(1, 0.9, 0.1), phase(2, 0.5, 0.5), phase(3, 0.1, 0.9)))
@@ -262,3 +262,118 @@ class TestIntake:
         )
         world.events(10, 1, prefix="d6-0-", at=NOW - HOUR)
         assert checked(world, "events_stop").health is Health.OK
+
+
+class TestBalance:
+    """Whether the arms were alike before."""
+
+    def test_arms_that_were_alike_are_sound(self, world: World) -> None:
+        world.units(10, 300)
+        world.units(11, 300)
+        world.events(10, 90, "view", at=NOW - 3 * DAY)
+        world.events(11, 95, "view", at=NOW - 3 * DAY)
+        found = checked(world, "balance")
+        assert found.health is Health.OK
+        [compared] = found.inputs["covariates"]  # type: ignore[misc]
+        assert (compared["covariate"], compared["treatment"]) == ("having any event", "blue")
+        assert compared["before"] == pytest.approx(95 / 300)
+        # scipy.stats.ttest_ind of the same 0s and 1s, by the normal distribution: z = 0.4421.
+        assert compared["p_value"] == pytest.approx(0.658, abs=0.001)
+
+    def test_arms_that_differed_by_any_event_fail(self, world: World) -> None:
+        world.units(10, 300)
+        world.units(11, 300)
+        world.events(10, 150, "view", at=NOW - 3 * DAY)
+        world.events(11, 90, "view", at=NOW - 3 * DAY)
+        found = checked(world, "balance")
+        assert found.health is Health.FAILED
+        assert "blue and control differed in having any event before their assignment" in found.sentence
+
+    def test_arms_that_differed_in_what_a_metric_looks_back_at_fail(self, world: World) -> None:
+        spent = replace(PURCHASE, key="spent", name="spent", type=MetricType.SUM, lookback=7 * DAY)
+        spec = replace(BEGUN, metrics=(PURCHASE, spent))
+        world.units(10, 200)
+        world.units(11, 200)
+        for variant, amount in ((10, 5.0), (11, 9.0)):
+            world.feed.events(
+                *(event(f"u{variant}-{n}", at=NOW - 2 * DAY, a=amount + n % 7) for n in range(200))
+            )
+        found = checked(world, "balance", spec)
+        assert found.health is Health.FAILED
+        assert "differed in spent (before late)" in found.sentence
+        [worst] = [each for each in found.inputs["covariates"] if each["p_value"]]  # type: ignore[attr-defined]
+        assert (worst["before"], worst["before_control"]) == (pytest.approx(11.97), pytest.approx(7.97))
+        assert "spent" not in checked(world, "balance").sentence
+
+
+#: The days on which something is bought, two weeks after the start, so that one of them is followed.
+FOLLOWED = replace(
+    SPEC,
+    started_at=TIME - timedelta(days=14),
+    metrics=(replace(PURCHASE, type=MetricType.COUNT),),
+)
+
+
+class TestNovelty:
+    """Whether the effect has a trend."""
+
+    def test_a_constant_lift_of_a_fading_habit_is_none(self, world: World) -> None:
+        self.fill(world, lambda day: (240 - 30 * day, 300 - 37 * day))
+        found = checked(world, "novelty", FOLLOWED)
+        assert found.health is Health.OK
+        [trend] = found.inputs["treatments"]  # type: ignore[misc]
+        assert [round(each["lift"], 2) for each in trend["lifts"]] == [
+            0.25,
+            0.25,
+            0.26,
+            0.26,
+            0.27,
+            0.28,
+            0.3,
+        ]
+        assert found.inputs["units"] == 2000
+
+    def test_a_lift_that_wears_off_is_told(self, world: World) -> None:
+        self.fill(world, lambda day: (150, (330, 300, 250, 210, 180, 160, 150)[day]))
+        found = checked(world, "novelty", FOLLOWED)
+        assert found.health is Health.WARNING
+        assert "from 120.0 % at first to 0.0 % after 6 days" in found.sentence
+        assert "novelty that wears off" in found.sentence
+        [trend] = found.inputs["treatments"]  # type: ignore[misc]
+        assert trend["slope"] < 0 < trend["standard_error"]
+
+    def test_no_effect_is_not_followed(self, world: World) -> None:
+        self.fill(world, lambda _: (150, 150))
+        assert checked(world, "novelty", FOLLOWED).inputs == {}
+
+    def fill(self, world: World, buyers: Callable[[int], tuple[int, int]]) -> None:
+        world.units(10, 1000, at=NOW - 14 * DAY)
+        world.units(11, 1000, at=NOW - 14 * DAY)
+        for day in range(7):
+            for variant, count in zip((10, 11), buyers(day), strict=True):
+                # On each day others, so that days are as good as independent.
+                names = (f"u{variant}-{(137 * day + n) % 1000}" for n in range(count))
+                world.feed.events(*(event(name, at=NOW - 14 * DAY + day * DAY + HOUR) for name in names))
+
+
+class TestPower:
+    """Whether what is worth finding can be found."""
+
+    def test_the_detectable_effect_is_told_and_held_against_the_wanted_one(self, world: World) -> None:
+        world.units(10, 1000)
+        world.units(11, 1000)
+        world.events(10, 100)
+        world.events(11, 100)
+        spec = replace(BEGUN, minimum_detectable_effect=0.5, target_sample_size=2000)
+        found = checked(world, "enough_power", spec)
+        assert found.health is Health.OK
+        # 2.8016 standard errors, of √(2 · 0.09009 / 1000) each, over 0.1.
+        assert found.inputs["detectable_effect"] == pytest.approx(0.37606, rel=1e-3)
+        weak = checked(world, "enough_power", replace(spec, minimum_detectable_effect=0.2))
+        assert weak.health is Health.WARNING
+        assert weak.sentence.startswith(
+            "2,000 units show an effect of 37.6 % with a power of 80.0 %, more than"
+        )
+        # Four times the units halve it.
+        more = checked(world, "enough_power", replace(spec, target_sample_size=8000))
+        assert more.inputs["detectable_effect"] == pytest.approx(0.37606 / 2, rel=1e-3)

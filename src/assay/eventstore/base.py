@@ -80,6 +80,8 @@ class Scope:
     """Narrows events only."""
     until: int | None = None
     """Narrows events and assignments; inclusive."""
+    assigned_from: int | None = None
+    """Narrows units to those assigned then or later."""
     excluded_units: frozenset[str] = frozenset()
     """Units left out, as those with a forced variant."""
     event_type: str | None = None

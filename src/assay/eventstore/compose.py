@@ -26,6 +26,8 @@ def units_narrowed(scope: Scope, bound: Bound, since: str = "a.assigned_at") -> 
     parts = []
     if scope.until is not None:
         parts.append(f"a.assigned_at <= {bound.time(scope.until)}")
+    if scope.assigned_from is not None:
+        parts.append(f"a.assigned_at >= {bound.time(scope.assigned_from)}")
     if scope.observed_for is not None:
         observed_until = min(at for at in (scope.until, scope.ended_at) if at is not None)
         parts.append(f"{since} <= {bound.time(observed_until - scope.observed_for)}")

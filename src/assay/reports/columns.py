@@ -115,7 +115,7 @@ def _sampled(
 ) -> dict[int, dict[int, Sample]]:
     """By variant and stratum."""
     q = metric.quantile or 0.5
-    column = _columns(metric, "q", metric.opens, metric.closes)["total"]
+    column = columns_of(metric, "q", metric.opens, metric.closes)["total"]
     asked = Quantile("q", column, q, of_events=metric.by_event, zeros=metric.zeros)
     found: dict[int, dict[int, Sample]] = {}
     for arm in store.quantiles(scope, [asked], strata):
@@ -172,18 +172,18 @@ def _scan(
 
 def _all_columns(metric: MetricSpec, prefix: str, *, before: bool) -> _Named:
     """All columns of a metric: those of its window, and of the time before where it looks back."""
-    own = _columns(metric, prefix, metric.opens, metric.closes)
+    own = columns_of(metric, prefix, metric.opens, metric.closes)
     if not before or metric.lookback is None or metric.type is MetricType.QUANTILE:
         return own
-    whole = _columns(metric, f"{prefix}b", -metric.lookback, 0)
+    whole = columns_of(metric, f"{prefix}b", -metric.lookback, 0)
     if metric.type in SHARES:
         return {**own, BEFORE_SHARE[0]: whole["converted"]}
     if metric.type in _RATIOS:
         return {**own, BEFORE_RATIO[0]: whole["total"], BEFORE_RATIO[1]: whole["events"]}
     half = metric.lookback // 2
     amount = _amount(metric)
-    early = _columns(metric, f"{prefix}p", -metric.lookback, -half)[amount] if half else whole[amount]
-    late = _columns(metric, f"{prefix}l", -half, 0)[amount] if half else whole[amount]
+    early = columns_of(metric, f"{prefix}p", -metric.lookback, -half)[amount] if half else whole[amount]
+    late = columns_of(metric, f"{prefix}l", -half, 0)[amount] if half else whole[amount]
     return {**own, **dict(zip(BEFORE_AMOUNT, (whole["converted"], early, late), strict=True))}
 
 
@@ -192,7 +192,7 @@ def _amount(metric: MetricSpec) -> str:
     return "events" if metric.type is MetricType.COUNT else "total"
 
 
-def _columns(metric: MetricSpec, prefix: str, opens: int, closes: int | None) -> dict[str, Column]:
+def columns_of(metric: MetricSpec, prefix: str, opens: int, closes: int | None) -> dict[str, Column]:
     """Converted, events and total of a metric in a window; the keys begin with `prefix`."""
     source = Source(metric.event_type or "", _filters(metric.where), opens, closes)
     counted = Fold.VALUED if metric.type is MetricType.MEAN else Fold.COUNT

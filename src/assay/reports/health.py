@@ -6,7 +6,7 @@ find, and one that breaks says so in its own place: none can hide another, nor t
 
 from collections.abc import Sequence
 
-from assay.reports.checks import fates, intake, sample, split
+from assay.reports.checks import effects, fates, intake, sample, split
 from assay.reports.checks.base import HealthCheck
 from assay.reports.evidence import Evidence
 from assay.reports.report import Check, Health
@@ -39,6 +39,9 @@ CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck("reversals", ("fates",), fates.reversals),
     HealthCheck("exposure_drop", ("spec", "arrivals", "end"), intake.exposure_drop),
     HealthCheck("events_stop", ("spec", "fates", "end"), intake.events_stop),
+    HealthCheck("balance", ("spec", "metrics", "before"), effects.balance),
+    HealthCheck("novelty", ("spec", "course"), effects.novelty),
+    HealthCheck("enough_power", ("spec", "metrics", "units"), effects.enough_power),
     HealthCheck("steady_split", ("spec", "metrics"), sample.steady_split),
     HealthCheck("planned_sample", ("spec", "units"), sample.planned_sample),
     HealthCheck("enough_units", ("spec", "units"), sample.enough_units),
