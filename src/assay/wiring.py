@@ -14,7 +14,7 @@ import structlog
 
 from assay import __version__
 from assay.bucketing.ruleset import Ruleset
-from assay.catalog import keys, lifecycle, ramps
+from assay.catalog import keys, lifecycle, ramps, segments
 from assay.durable.priority import give_way
 from assay.durable.siblings import Sibling
 from assay.errors import AssayError
@@ -385,3 +385,5 @@ class Application:
             self._sibling.say(self._telemetry.snapshot())
         self._uses.flush(self.stores.database, now)
         self.stores.pass_on(now)
+        if self.stores.leads():
+            segments.tidy(self.stores.database, now)

@@ -1,15 +1,21 @@
 """Routes of segments."""
 
+from dataclasses import replace
 from typing import Annotated, TypedDict
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from assay.api.bodies import Document, OptionalDocument
 from assay.api.calls import Call, Editing, Limit, Reading, Skip, answer, listing, nothing
 from assay.api.operations import operation
+from assay.api.parts import moment
 from assay.catalog import documents, experiments, segments
-from assay.catalog.checks import Input, OuterId, parse
+from assay.catalog.checks import Input, OuterId, parse, shown
 from assay.catalog.editing import expect_version, find
+from assay.catalog.memberlists import MemberReader
+from assay.catalog.uploads import CHUNK, Upload
+from assay.errors import UnsupportedType
 
 router = APIRouter(tags=["segments"])
 
@@ -54,6 +60,26 @@ class Attachment(TypedDict):
     experiment_id: int
     segment_id: int
     attached: bool
+
+
+#: What the API page says of a list's body, which is read as it arrives.
+_MEMBERS_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "text/plain": {"schema": {"type": "string", "description": "One id to a line."}},
+            "text/csv": {
+                "schema": {
+                    "type": "string",
+                    "description": "Ids in the column user_id or id, else the first.",
+                }
+            },
+            "application/x-ndjson": {
+                "schema": {"type": "string", "description": 'Each line an id in quotes or {"user_id": …}.'}
+            },
+        },
+    }
+}
 
 
 class _Member(Input):
@@ -153,6 +179,14 @@ def edit_segment(call: Editing, segment: str, body: Document) -> Response:
 @operation()
 def delete_segment(call: Editing, segment: str) -> Response:
     """Delete a segment that no experiment needs any more."""
+    with call.parts.database.reading() as read:
+        known = segments.find(read, segment)
+        expect_version(known.version, call.expected)
+        segments.expect_free(read, known)
+    if known.member_count > CHUNK:  # so many rows are not to go in one step
+        _finished(_begun(call, segment, keep=False), call)
+        segments.empty(call.parts.database, known.id)
+        call = replace(call, expected=None)
     with call.parts.database.writing(call.actor, call.now) as tx:
         row = segments.find(tx, segment)
         expect_version(row.version, call.expected)
@@ -175,10 +209,40 @@ def list_members(call: Reading, segment: str, skip: Skip = 0, limit: Limit = 100
 def add_members(call: Editing, segment: str, body: Document) -> Response:
     """Put many users on a segment's list, or make them the whole list."""
     given = parse(segments.MembersInput, body)
+    if len(given.user_ids) > CHUNK:
+        upload = _begun(call, segment, keep=not given.replace)
+        try:
+            upload.add(given.user_ids, call.now)
+            return _finished(upload, call)
+        except BaseException:
+            upload.discard()
+            raise
     with call.parts.database.writing(call.actor, call.now) as tx:
         row = segments.find(tx, segment)
         added = segments.add_members(tx, row, given.user_ids, replace=given.replace)
     return answer({"segment_id": row.id, "added": added, "member_count": row.member_count})
+
+
+@router.post("/segments/{segment}/members", openapi_extra=_MEMBERS_BODY)
+@operation(answers=Added)
+async def upload_more_members(call: Editing, segment: str, request: Request) -> Response:
+    """Put a long list of users on a segment's list; the whole of it counts, or nothing."""
+    return await _uploaded(call, segment, request, keep=True)
+
+
+@router.put("/segments/{segment}/members", openapi_extra=_MEMBERS_BODY)
+@operation(answers=Added)
+async def upload_members(call: Editing, segment: str, request: Request) -> Response:
+    """Make a long list of users the segment's list; the whole of it counts, or nothing."""
+    return await _uploaded(call, segment, request, keep=False)
+
+
+@router.delete("/segments/{segment}/members", status_code=204)
+@operation()
+def delete_members(call: Editing, segment: str) -> Response:
+    """Take everybody off a segment's list."""
+    _finished(_begun(call, segment, keep=False), call)
+    return nothing()
 
 
 @router.put("/segments/{segment}/users/{user_id:path}")
@@ -195,6 +259,39 @@ def remove_member(call: Editing, segment: str, user_id: str) -> Response:
     with call.parts.database.writing(call.actor, call.now) as tx:
         segments.remove_member(tx, segments.find(tx, segment), user_id)
     return nothing()
+
+
+def _begun(call: Call, segment: str, *, keep: bool) -> Upload:
+    return Upload(call.parts.database, segment, call.actor, call.now, keep=keep)
+
+
+def _finished(upload: Upload, call: Call) -> Response:
+    added, count = upload.finish(moment(call.parts.clock()))
+    return answer({"segment_id": upload.segment_id, "added": added, "member_count": count})
+
+
+async def _uploaded(call: Call, segment: str, request: Request, *, keep: bool) -> Response:
+    """Store a body as it arrives: no more of it is in memory than a step's worth."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedType(
+            f"Content-Encoding {shown(encoding)} is not understood here; send the list as it is."
+        )
+    reader = MemberReader(request.headers.get("content-type", ""))
+    upload = await run_in_threadpool(_begun, call, segment, keep=keep)
+    try:
+        waiting: list[str] = []
+        async for piece in request.stream():
+            waiting += reader.feed(piece)
+            if len(waiting) >= CHUNK:
+                await run_in_threadpool(upload.add, waiting, moment(call.parts.clock()))
+                waiting = []
+        waiting += reader.end()
+        await run_in_threadpool(upload.add, waiting, moment(call.parts.clock()))
+        return await run_in_threadpool(_finished, upload, call)
+    except BaseException:
+        await run_in_threadpool(upload.discard)
+        raise
 
 
 def _add(call: Call, segment: int | str, user_id: str) -> Response:

@@ -1,5 +1,6 @@
 """Hashing of many units at once, with numpy; apart from `hashing`, which must be quick to import."""
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,11 @@ def hash_many(seed: str, values: Sequence[str]) -> NDArray[np.float64]:
         chunk = values[start : start + _CHUNK]
         places[start : start + len(chunk)] = _hash_chunk(seed, chunk)
     return places
+
+
+def in_order(digests: "array[int]") -> bytes:
+    """Digests sorted, each once."""
+    return np.unique(np.frombuffer(digests, np.uint64)).tobytes()
 
 
 def _hash_chunk(seed: str, values: Sequence[str]) -> NDArray[np.float64]:

@@ -63,6 +63,16 @@ class Members:
         self._ids: frozenset[str] | None = found if len(found) <= self.SMALL else None
         self._digests = array("Q", () if self._ids is not None else sorted(map(_digest, found)))
 
+    @classmethod
+    def of_digests(cls, packed: bytes) -> "Members":
+        """A large set from what `digests` gave of its ids, put in order."""
+        made = cls(())
+        made._ids = None
+        made._digests = array("Q")
+        made._digests.frombytes(packed)
+        made._size = len(made._digests)
+        return made
+
     def __contains__(self, unit_id: object) -> bool:
         if not isinstance(unit_id, str):
             return False
@@ -83,6 +93,11 @@ class Members:
 
 def _digest(unit_id: str) -> int:
     return int.from_bytes(blake2b(unit_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def digests(ids: Iterable[str]) -> bytes:
+    """The 64-bit digests of ids, one after the other, as `Members.of_digests` reads them."""
+    return array("Q", map(_digest, ids)).tobytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from assay.catalog import keys, slots
 from assay.catalog.database import ReadTx, catalog_version
 from assay.catalog.editing import whole
 from assay.catalog.keys import microseconds
+from assay.catalog.segments import digests_of, in_force
 from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Segment, SegmentMember
 from assay.published import Key, KeyRing, Published
 
@@ -66,8 +67,12 @@ class Publisher:
             return known[1]
         members = None
         if row.member_count:
-            listed = select(SegmentMember.user_id).where(SegmentMember.segment_id == row.id)
-            members = ruleset.Members(tx.scalars(listed.execution_options(yield_per=10_000)))
+            packed = digests_of(tx, row)
+            if packed is None:
+                listed = select(SegmentMember.user_id).where(*in_force(row))
+                members = ruleset.Members(tx.scalars(listed.execution_options(yield_per=10_000)))
+            else:
+                members = ruleset.Members.of_digests(packed)
         self._members[row.id] = (row.members_version, members)
         return members
 

@@ -1,16 +1,32 @@
 """Segments: named parts of the population, by rule and by list."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 
 from pydantic import Field
-from sqlalchemy import BigInteger, Text, bindparam, delete, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Text,
+    bindparam,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
 
+from assay.bucketing import ruleset
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents
 from assay.catalog.checks import Input, Name, OuterId, Prose, Rule, expect_storable, shown, storable
-from assay.catalog.database import ReadTx, WriteTx
+from assay.catalog.database import Database, ReadTx, WriteTx
 from assay.catalog.editing import (
     LIVE,
     as_id,
@@ -19,8 +35,20 @@ from assay.catalog.editing import (
     targeting_changed,
     whole,
 )
-from assay.catalog.tables import Experiment, ExperimentSegment, Segment, SegmentMember
+from assay.catalog.tables import (
+    Experiment,
+    ExperimentSegment,
+    ListDigest,
+    Segment,
+    SegmentMember,
+    SpareList,
+)
 from assay.errors import Conflict, NotFound
+
+#: A spare list that has not grown for so long was abandoned; rows of it that go in one transaction.
+_ABANDONED: Final = timedelta(minutes=10)
+_REMOVED_AT_ONCE: Final = 5_000
+_LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class SegmentInput(Input):
@@ -69,7 +97,7 @@ class AttachmentInput(Input):
     segment_id: int
 
 
-def find(tx: ReadTx, reference: int | str) -> Segment:
+def find(tx: Session, reference: int | str) -> Segment:
     """The segment with this id. Raises `NotFound`."""
     number = as_id(reference)
     row = tx.get(Segment, number) if number is not None else None
@@ -156,6 +184,13 @@ def edit(
 
 def remove(tx: WriteTx, segment: Segment) -> None:
     """Delete a segment that no experiment still to come or under way depends on. Raises `Conflict`."""
+    expect_free(tx, segment)
+    tx.record("segment.delete", "segment", segment.id, changes=documents.difference(_editable(segment), {}))
+    tx.execute(delete(Segment).where(Segment.id == segment.id))
+
+
+def expect_free(tx: ReadTx, segment: Segment) -> None:
+    """Raises `Conflict` where an experiment still to come or under way depends on the segment."""
     users = [each for each in _users(tx, segment) if each.status in LIVE or each.status == Status.DRAFT]
     if users:
         names = ", ".join(each.key for each in users[:5])
@@ -164,21 +199,17 @@ def remove(tx: WriteTx, segment: Segment) -> None:
             "or those experiments would open to everybody.",
             code="segment_in_use",
         )
-    tx.record("segment.delete", "segment", segment.id, changes=documents.difference(_editable(segment), {}))
-    tx.execute(delete(Segment).where(Segment.id == segment.id))
 
 
 def add_members(tx: WriteTx, segment: Segment, user_ids: Sequence[str], *, replace: bool = False) -> int:
     """Put users into the segment, or with `replace` make them its only members; returns how many are new."""
     if replace:
-        tx.execute(delete(SegmentMember).where(SegmentMember.segment_id == segment.id))
-    before = _count(tx, segment)
-    if user_ids:
-        _list(tx, segment, user_ids)
-    added = _count(tx, segment) - before
+        tx.execute(delete(SegmentMember).where(*in_force(segment)))
+        segment.member_count = 0
+    added = insert(tx, segment.id, segment.list, user_ids) if user_ids else 0
     if not added and not replace:
         return 0
-    _recount(tx, segment)
+    _grown(tx, segment, added, [] if replace else user_ids)
     if len(user_ids) == 1 and not replace:
         tx.record("segment.add_member", "segment", segment.id, user_id=user_ids[0])
     else:
@@ -189,34 +220,178 @@ def add_members(tx: WriteTx, segment: Segment, user_ids: Sequence[str], *, repla
 
 def remove_member(tx: WriteTx, segment: Segment, user_id: str) -> None:
     """Take a user off the list; a rule may still let them in. Raises `NotFound`."""
-    row = tx.get(SegmentMember, (segment.id, user_id)) if storable(user_id) else None
+    row = tx.get(SegmentMember, (segment.id, segment.list, user_id)) if storable(user_id) else None
     if row is None:
         raise NotFound(f"Segment {segment.id} does not list user {shown(user_id)}.", code="not_a_member")
     tx.delete(row)
     tx.flush()
-    _recount(tx, segment)
+    _grown(tx, segment, -1, [], gone=user_id)
     tx.record("segment.remove_member", "segment", segment.id, user_id=user_id)
 
 
 def members(tx: ReadTx, segment: Segment, *, skip: int = 0, limit: int = 100) -> list[str]:
     """The ids on the list, in order."""
-    rows = select(SegmentMember.user_id).where(SegmentMember.segment_id == segment.id)
+    rows = select(SegmentMember.user_id).where(*in_force(segment))
     return list(tx.scalars(rows.order_by(SegmentMember.user_id).offset(skip).limit(limit)))
 
 
-def _list(tx: WriteTx, segment: Segment, user_ids: Sequence[str]) -> None:
-    """Put the ids on the list, leaving those that are there; PostgreSQL takes them in one statement."""
+def in_force(segment: Segment) -> tuple[ColumnElement[bool], ...]:
+    """What is true of the rows that make the segment's list."""
+    return SegmentMember.segment_id == segment.id, SegmentMember.list == segment.list
+
+
+def listed_after(tx: ReadTx, segment_id: int, number: int, last: str, limit: int) -> list[str]:
+    """The next ids of one list, in order; `last` is where the stretch before ended, empty at first."""
+    rows = select(SegmentMember.user_id).where(
+        SegmentMember.segment_id == segment_id, SegmentMember.list == number, SegmentMember.user_id > last
+    )
+    return list(tx.scalars(rows.order_by(SegmentMember.user_id).limit(limit)))
+
+
+def forget(tx: WriteTx, user_id: str) -> int:
+    """Take a user off every list, for good; how many there were."""
+    removed = 0
+    lists = [
+        *tx.execute(select(Segment.id, Segment.list)),
+        *tx.execute(select(SpareList.segment_id, SpareList.list)),
+    ]
+    for segment_id, number in lists:
+        row = tx.get(SegmentMember, (segment_id, number, user_id))
+        if row is None:
+            continue
+        tx.delete(row)
+        tx.flush()
+        removed += 1
+        segment = tx.get_one(Segment, segment_id)
+        if segment.list == number:
+            _grown(tx, segment, -1, [], gone=user_id)
+    return removed
+
+
+def insert(tx: Session, segment_id: int, number: int, user_ids: Sequence[str]) -> int:
+    """Put ids on a list, leaving those that are there: how many are new. PostgreSQL takes one statement."""
     if tx.get_bind().dialect.name == "postgresql":
         listed = func.unnest(bindparam("user_ids", list(user_ids), type_=postgresql.ARRAY(Text)))
         rows = postgresql.insert(SegmentMember).from_select(
-            ["segment_id", "user_id"], select(literal(segment.id, BigInteger), listed)
+            ["segment_id", "list", "user_id"],
+            select(literal(segment_id, BigInteger), literal(number, Integer), listed),
         )
-        tx.execute(rows.on_conflict_do_nothing())
-    else:
-        tx.connection().execute(
-            sqlite.insert(SegmentMember).on_conflict_do_nothing(),
-            [{"segment_id": segment.id, "user_id": each} for each in user_ids],
-        )
+        return int(tx.connection().execute(rows.on_conflict_do_nothing()).rowcount)
+    given = [{"segment_id": segment_id, "list": number, "user_id": each} for each in sorted(user_ids)]
+    return int(tx.connection().execute(sqlite.insert(SegmentMember).on_conflict_do_nothing(), given).rowcount)
+
+
+# Lists that are not in force: see `assay.catalog.uploads`.
+
+
+def spare_list(tx: Session, segment: Segment, now: datetime) -> int:
+    """A new, empty list of the segment, on its way; its number."""
+    tx.execute(select(Segment.id).where(Segment.id == segment.id).with_for_update())  # one number to each
+    spare = tx.scalar(select(func.max(SpareList.list)).where(SpareList.segment_id == segment.id)) or 0
+    number = max(spare, segment.list) + 1
+    tx.add(SpareList(segment_id=segment.id, list=number, touched_at=now))
+    return number
+
+
+def touch_spare(tx: Session, segment_id: int, number: int, now: datetime) -> None:
+    """Say that the list is still growing."""
+    spare = (SpareList.segment_id == segment_id, SpareList.list == number)
+    tx.execute(update(SpareList).where(*spare).values(touched_at=now))
+
+
+def give_up_spare(tx: Session, segment_id: int, number: int) -> None:
+    """Let the list be removed by and by."""
+    touch_spare(tx, segment_id, number, _LONG_AGO)
+
+
+def replace_list(tx: WriteTx, segment: Segment, number: int, count: int, packed: bytes | None) -> None:
+    """Put another list of the segment in force; `packed` are its sorted digests where it is long."""
+    spare = (SpareList.segment_id == segment.id, SpareList.list == number)
+    if tx.scalar(delete(SpareList).where(*spare).returning(SpareList.list)) is None:
+        raise Conflict("The upload took so long that it was given up: repeat it.", code="upload_abandoned")
+    tx.add(SpareList(segment_id=segment.id, list=segment.list, touched_at=_LONG_AGO))
+    before = segment.member_count
+    segment.list, segment.member_count = number, count
+    segment.members_version += 1
+    _keep_digests(tx, segment, packed)
+    _touch(tx, segment)
+    changes = {"member_count": {"from": before, "to": count}}
+    tx.record("segment.replace_list", "segment", segment.id, changes=changes)
+
+
+def tidy(database: Database, now: datetime) -> int:
+    """Remove a step's worth of lists that nobody needs; 0 where there is nothing to do."""
+    return _remove_some(database, SpareList.touched_at < now - _ABANDONED)
+
+
+def empty(database: Database, segment_id: int) -> None:
+    """Remove all lists of a segment that are not in force, step by step."""
+    while _remove_some(database, SpareList.segment_id == segment_id):
+        pass
+
+
+def _remove_some(database: Database, which: ColumnElement[bool]) -> int:
+    with database.reading() as read:
+        lists = select(SpareList).where(which).order_by(SpareList.segment_id, SpareList.list)
+        spare = read.scalar(lists.limit(1))
+    if spare is None:
+        return 0
+    rows = (SegmentMember.segment_id == spare.segment_id, SegmentMember.list == spare.list)
+    step = select(SegmentMember.user_id).where(*rows).limit(_REMOVED_AT_ONCE)
+    with database.noting() as tx:
+        removed = delete(SegmentMember).where(*rows, SegmentMember.user_id.in_(step))
+        count = int(tx.connection().execute(removed).rowcount)
+        if count < _REMOVED_AT_ONCE:
+            its = (SpareList.segment_id == spare.segment_id, SpareList.list == spare.list)
+            tx.execute(delete(SpareList).where(*its))
+    return count or 1
+
+
+def digests_of(tx: ReadTx, segment: Segment) -> bytes | None:
+    """The sorted digests of a long list, where they are kept."""
+    if segment.member_count <= ruleset.Members.SMALL:
+        return None
+    kept = select(ListDigest.digests).where(
+        ListDigest.segment_id == segment.id, ListDigest.members_version == segment.members_version
+    )
+    return tx.scalar(kept)
+
+
+def _grown(
+    tx: WriteTx, segment: Segment, added: int, user_ids: Sequence[str], *, gone: str | None = None
+) -> None:
+    """The list has `added` more ids, some of `user_ids`, or less for the one that is `gone`."""
+    kept = digests_of(tx, segment)
+    segment.member_count += added
+    segment.members_version += 1
+    packed = None
+    if segment.member_count > ruleset.Members.SMALL:
+        known, fresh = array("Q"), array("Q")
+        if kept is None:
+            rows = tx.scalars(select(SegmentMember.user_id).where(*in_force(segment)))
+            fresh.frombytes(ruleset.digests(rows))
+        else:
+            known.frombytes(kept)
+            fresh.frombytes(ruleset.digests(user_ids))
+        if gone is not None and kept is not None:
+            known.remove(array("Q", ruleset.digests([gone]))[0])
+        known.extend(sorted(each for each in set(fresh) if not _holds(known, each)))
+        # Two stretches in order are put together in a fraction of the time that sorting takes.
+        packed = array("Q", sorted(known)).tobytes()
+    _keep_digests(tx, segment, packed)
+    _touch(tx, segment)
+
+
+def _holds(known: "array[int]", digest: int) -> bool:
+    place = bisect_left(known, digest)
+    return place < len(known) and known[place] == digest
+
+
+def _keep_digests(tx: WriteTx, segment: Segment, packed: bytes | None) -> None:
+    tx.execute(delete(ListDigest).where(ListDigest.segment_id == segment.id))
+    if packed is not None:
+        version = segment.members_version
+        tx.add(ListDigest(segment_id=segment.id, members_version=version, digests=packed))
 
 
 def _users(tx: ReadTx, segment: Segment) -> list[Experiment]:
@@ -231,17 +406,6 @@ def _editable(segment: Segment) -> dict[str, object]:
         "rules": segment.rules,
         "private": segment.private,
     }
-
-
-def _count(tx: ReadTx, segment: Segment) -> int:
-    rows = select(func.count()).select_from(SegmentMember).where(SegmentMember.segment_id == segment.id)
-    return tx.scalar(rows) or 0
-
-
-def _recount(tx: WriteTx, segment: Segment) -> None:
-    segment.member_count = _count(tx, segment)
-    segment.members_version += 1
-    _touch(tx, segment)
 
 
 def _touch(tx: WriteTx, segment: Segment) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -242,7 +243,8 @@ class Segment(Table):
     """A named part of the population, by rule, by list, or both.
 
     `version` grows with every change; `members_version` only when the list changes, so that a long
-    list is not read again because somebody corrected a description.
+    list is not read again because somebody corrected a description. `list` is the number of the list in
+    force.
     """
 
     __tablename__ = "segments"
@@ -254,6 +256,7 @@ class Segment(Table):
     rules: Mapped[dict[str, Any] | None] = mapped_column(Json)
     private: Mapped[bool] = mapped_column(Boolean, server_default=false())
     member_count: Mapped[int] = mapped_column(BigInteger)
+    list: Mapped[int] = mapped_column(Integer, server_default="0")
     members_version: Mapped[int] = mapped_column(Integer)
     version: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(Moment)
@@ -261,13 +264,47 @@ class Segment(Table):
 
 
 class SegmentMember(Table):
-    """A user who is in a segment by name. Users need not be known to the catalog."""
+    """A user who is in a segment by name. Users need not be known to the catalog.
+
+    Only rows of the segment's `list` count; others are on their way, or waiting to be removed. There is no
+    index by user: it would double the cost of a long list, to serve an erasure now and then.
+    """
 
     __tablename__ = "segment_members"
-    __table_args__ = (Index(None, "user_id"),)
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - as SQLAlchemy has it
 
-    segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True)
+    segment_id: Mapped[int] = mapped_column(
+        ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    list: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, server_default="0")
     user_id: Mapped[str] = mapped_column(Bytewise(1000), primary_key=True)
+
+
+class SpareList(Table):
+    """A list of members that is not in force: being uploaded, or to be removed.
+
+    `touched_at` is when it last grew; one that has not for a while has been abandoned.
+    """
+
+    __tablename__ = "spare_lists"
+
+    segment_id: Mapped[int] = mapped_column(
+        ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    list: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    touched_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class ListDigest(Table):
+    """The sorted digests of a long list, so that no process need read its ids to know who is on it."""
+
+    __tablename__ = "list_digests"
+
+    segment_id: Mapped[int] = mapped_column(
+        ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    members_version: Mapped[int] = mapped_column(Integer)
+    digests: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ExperimentSegment(Table):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.dml import Delete, Update
 
-from assay.catalog import snapshots
+from assay.catalog import segments, snapshots
 from assay.catalog.checks import (
     OuterId,
     Time,
@@ -22,7 +22,7 @@ from assay.catalog.checks import (
 )
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.documents import difference, iso
-from assay.catalog.tables import AuditEntry, Experiment, Override, Segment, SegmentMember, User
+from assay.catalog.tables import AuditEntry, Experiment, Override, User
 from assay.errors import Conflict, Invalid, NotFound
 
 _MAX_ATTRIBUTES = 200
@@ -129,23 +129,17 @@ def erase(tx: WriteTx, user_id: str) -> dict[str, int]:
     about them goes.
     """
     expect_storable("user_id", user_id)
-    listed = select(SegmentMember.segment_id).where(SegmentMember.user_id == user_id)
     forced = select(Override.experiment_id).where(Override.unit_id == user_id)
-    segments = list(tx.scalars(select(Segment).where(Segment.id.in_(listed))))
     experiments = list(tx.scalars(select(Experiment).where(Experiment.id.in_(forced))))
     removed = {
         "users": _rows(tx, delete(User).where(User.id == user_id)),
-        "segment_members": _rows(tx, delete(SegmentMember).where(SegmentMember.user_id == user_id)),
+        "segment_members": segments.forget(tx, user_id),
         "overrides": _rows(tx, delete(Override).where(Override.unit_id == user_id)),
     }
     removed["report_snapshots"] = snapshots.forget(tx, user_id)
-    for segment in segments:
-        segment.member_count -= 1
-        segment.members_version += 1
-        segment.version += 1
     for experiment in experiments:
         experiment.version += 1
-    tx.publishes = bool(segments or experiments)
+    tx.publishes = bool(removed["segment_members"] or experiments)
     digest = f"sha256:{hashlib.sha256(user_id.encode()).hexdigest()}"
     entries = update(AuditEntry).where(AuditEntry.user_id == user_id).values(user_id=digest, changes={})
     removed["audit_entries_anonymised"] = _rows(tx, entries)
