@@ -276,7 +276,8 @@ def insert(tx: Session, segment_id: int, number: int, user_ids: Sequence[str]) -
             ["segment_id", "list", "user_id"],
             select(literal(segment_id, BigInteger), literal(number, Integer), listed),
         )
-        return int(tx.connection().execute(rows.on_conflict_do_nothing()).rowcount)
+        done = tx.execute(rows.on_conflict_do_nothing(), execution_options={"preserve_rowcount": True})
+        return int(done.rowcount)  # type: ignore[attr-defined]
     given = [{"segment_id": segment_id, "list": number, "user_id": each} for each in sorted(user_ids)]
     return int(tx.connection().execute(sqlite.insert(SegmentMember).on_conflict_do_nothing(), given).rowcount)
 
