@@ -98,7 +98,7 @@ class Schedule:
         wanted = period or (_COUNTED if row.sequential else None)
         if wanted is None or now - since < wanted:
             return None if newest is None else newest[1]
-        snapshot = self._snapshots.get(row.id, Question(), now)
+        snapshot = self._snapshots.anew(row.id, Question(), now)
         units = sum(snapshot.report.units.values())
         self._counted[row.id] = (now, units)
         if period is not None and history.keep(
