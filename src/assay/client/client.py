@@ -24,6 +24,7 @@ from assay.client.ids import uuid7
 from assay.client.memory import Recent
 from assay.client.options import Options
 from assay.client.outbox import Delivery, Item, Kind
+from assay.client.waiting import ended, result, shielded
 from assay.client.wire import Answer, WireError
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class _Base:
         if not evaluation.counted or evaluation.variant is None:
             return
         unit_id = evaluation.unit_id or evaluation.user_id
-        if self._missed and not self._engine.full:
+        if self._missed and not self._engine.courier.full:
             # Exposures may have been among what was lost while there was no room: let each be told again.
             self._missed = False
             self._seen.clear()
@@ -170,7 +171,7 @@ class _Base:
             return engine.record(Item(kind, body, document.get("experiment", ""), now))
         except Exception as error:  # noqa: BLE001 - whatever the application hands over must not break it
             engine.outbox.note(lost=1)
-            engine.warn(
+            engine.notices.warn(
                 f"{kind} {type(error).__name__}", "An %s cannot be recorded and is lost: %s", kind, error
             )
             return True
@@ -191,7 +192,9 @@ class _Base:
             if keep is not None and sticky is not None:
                 sticky.put(*keep)
         except Exception as error:  # noqa: BLE001 - attributes and sticky buckets are the application's own
-            engine.warn(f"evaluate {type(error).__name__}", "%s cannot be evaluated: %r", experiment, error)
+            engine.notices.warn(
+                f"evaluate {type(error).__name__}", "%s cannot be evaluated: %r", experiment, error
+            )
             if sticky is None:
                 return _nobody(experiment, user_id, "error", repr(error))
             with contextlib.suppress(Exception):
@@ -217,7 +220,7 @@ class _Base:
         if _fits(value, default):
             fitting: T = value
             return fitting
-        self._engine.warn(
+        self._engine.notices.warn(
             f"type {found.experiment}",
             "%s has a value of the type %s where %s is asked for: the default is served",
             found.experiment,
@@ -256,7 +259,9 @@ class _Base:
         if error is not None:
             if isinstance(error, WireError | TimeoutError):
                 self._ask_after = time.monotonic() + self._options.assign_wait
-            self._engine.warn("assign", "The server does not assign: %s", str(error) or "no answer in time")
+            self._engine.notices.warn(
+                "assign", "The server does not assign: %s", str(error) or "no answer in time"
+            )
         known = self._answers.get(asked)
         if known is not None:
             return msgspec.structs.replace(known[1], origin=Origin.MEMORY)
@@ -284,9 +289,9 @@ class _Base:
             said = msgspec.json.decode(answer.body, type=_Assigned)
         except msgspec.MsgspecError as error:
             return self._unanswered(asked, attributes, error)
-        self._engine.well("assign")
+        self._engine.notices.well("assign")
         if said.assigned_at is not None:
-            self._engine.note_assigned(said.assigned_at)
+            self._engine.clock.note_assigned(said.assigned_at)
         found = Evaluation(
             experiment=asked.experiment,
             user_id=asked.user_id,
@@ -372,14 +377,14 @@ class Client(_Base):
         """Send what was recorded until now; whether all of it was taken or refused, in time."""
         if not len(self._engine.outbox):
             return True
-        return self._wait(lambda: self._engine.flush(timeout), timeout)
+        return self._wait(lambda: self._engine.courier.flush(timeout), timeout)
 
     def _wait(self, work: Callable[[], Coroutine[Any, Any, bool]], seconds: float) -> bool:
         waiting = self._engine.call(work)
         if waiting is None:
             return False
         concurrent.futures.wait([waiting], seconds + _HANDOVER)
-        return _result(waiting)
+        return result(waiting)
 
     def close(self, timeout: float | None = None) -> bool:
         """Send what waits, for at most `exit_wait` or `timeout`, and end. Whether everything was sent."""
@@ -415,7 +420,7 @@ class AsyncClient(_Base):
         """What this user is served, by the rules in memory; see `Client.evaluate`."""
         patience = self._patience()
         if patience > 0:
-            await _ended(_shielded(self._engine.tried), patience)
+            await ended(shielded(self._engine.tried), patience)
         return self._local(experiment, user_id, attributes, units, expose)
 
     async def value(
@@ -445,7 +450,7 @@ class AsyncClient(_Base):
         question = self._question(asked, attributes, self._options.assign_wait)
         if question is None:
             return self._unanswered(asked, attributes, None)
-        await _ended(question, self._options.assign_wait)
+        await ended(question, self._options.assign_wait)
         return self._answered(asked, attributes, question)
 
     async def wait_until_ready(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - as in `Client`
@@ -456,14 +461,14 @@ class AsyncClient(_Base):
         """Send what was recorded until now; whether all of it was taken or refused, in time."""
         if not len(self._engine.outbox):
             return True
-        return await self._wait(lambda: self._engine.flush(timeout), timeout)
+        return await self._wait(lambda: self._engine.courier.flush(timeout), timeout)
 
     async def _wait(self, work: Callable[[], Coroutine[Any, Any, bool]], seconds: float) -> bool:
         waiting = self._engine.call(work)
         if waiting is None:
             return False
-        await _ended(waiting, seconds + _HANDOVER)
-        return _result(waiting)
+        await ended(waiting, seconds + _HANDOVER)
+        return result(waiting)
 
     async def close(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
         """Send what waits, for at most `exit_wait` or `timeout`, and end. Whether everything was sent."""
@@ -476,39 +481,6 @@ class AsyncClient(_Base):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-async def _ended(future: "concurrent.futures.Future[Any]", seconds: float) -> None:
-    """Wait until a future has ended, however, or the time is up."""
-    waiting = asyncio.wrap_future(future)
-    try:
-        await asyncio.wait([waiting], timeout=seconds)
-    finally:
-        # One that has ended is not changed by this; whoever waits no longer must not be called back.
-        waiting.cancel()
-        if not waiting.cancelled():
-            waiting.exception()  # looked at, so that nobody warns of it
-
-
-def _result(future: "concurrent.futures.Future[bool]") -> bool:
-    """The result by now; False where there is none."""
-    try:
-        return future.result(0)
-    except (TimeoutError, concurrent.futures.CancelledError):
-        future.cancel()
-        return False
-
-
-def _shielded(future: "concurrent.futures.Future[None]") -> "concurrent.futures.Future[None]":
-    """A future that ends with another, and whose cancellation does not reach it."""
-    own: concurrent.futures.Future[None] = concurrent.futures.Future()
-
-    def ended(_: object) -> None:
-        if own.set_running_or_notify_cancel():
-            own.set_result(None)
-
-    future.add_done_callback(ended)
-    return own
 
 
 def _nobody(experiment: str, user_id: str, reason: str, detail: str) -> Evaluation:
