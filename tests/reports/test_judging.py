@@ -286,7 +286,7 @@ def test_progress_and_outlook__follow_the_pace(world: World) -> None:
     assert [each.days for each in decision.outlooks] == [3, 7, 14]
     for each in decision.outlooks:
         found = each.prediction
-        assert found.units == pytest.approx(2000 + 200 * each.days, rel=0.01)
+        assert found.units == pytest.approx(min(2000 + 200 * each.days, 4000), rel=0.01)
         total = (found.better or 0.0) + (found.worse or 0.0) + (found.inconclusive or 0.0)
         assert total == pytest.approx(1.0)
     # Share of the information in: z * sqrt(t) on the way, against the limit at the end (flat prior).

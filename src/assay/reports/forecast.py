@@ -1,5 +1,6 @@
 """How far an experiment is, what more days would bring, and what an effect is worth at the stop."""
 
+import math
 from datetime import datetime, timedelta
 
 from assay.reports.judging import information, planned_units
@@ -22,7 +23,8 @@ def progress(spec: ExperimentSpec, units: int, begin: datetime | None, end: date
     if not (spec.analysis.planned_units or spec.target_sample_size):
         planned = None
     days = (end - begin) / _DAY if begin is not None else 0.0
-    pace = units / days if days > 0.0 and units else None
+    # The pace of some hours is none of a day.
+    pace = units / days if days >= 1.0 and units else None
     left = None
     if planned is not None and spec.status == "running":
         left = 0.0 if units >= planned else (planned - units) / pace if pace else None
@@ -30,9 +32,13 @@ def progress(spec: ExperimentSpec, units: int, begin: datetime | None, end: date
 
 
 def outlooks(primary: MetricReport, ahead: Progress) -> tuple[Outlook, ...]:
-    """What a fixed-horizon test of each treatment will say in some days, if units come as they did."""
+    """What a fixed-horizon test of each treatment will say in some days, if units come as they did.
+
+    No more units are reckoned with than were planned.
+    """
     if not ahead.per_day or not ahead.units:
         return ()
+    most = max(ahead.planned / ahead.units, 1.0) if ahead.planned is not None else math.inf
     lower = primary.metric.direction is Direction.DECREASE
     return tuple(
         Outlook(
@@ -40,7 +46,7 @@ def outlooks(primary: MetricReport, ahead: Progress) -> tuple[Outlook, ...]:
             days,
             predict(
                 each.judged.contrast,
-                each.judged.contrast.units * (1.0 + days * ahead.per_day / ahead.units),
+                each.judged.contrast.units * min(most, 1.0 + days * ahead.per_day / ahead.units),
                 alpha=each.judged.numbers.alpha,
                 lower_is_better=lower,
             ),
