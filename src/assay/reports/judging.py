@@ -75,12 +75,15 @@ def judged_reports(
     corrected = dict(
         zip(family, judge_family(cases, replace(shown, members=len(family) or None)), strict=True)
     )
+    # Looks share the level among all that were declared; p-values are corrected for those that there are.
+    tested = sum(one.verdict.p_value is not None for one in corrected.values())
+    members = len(family) if shown.method == "group_sequential" else tested
     found: dict[tuple[MetricSpec, int], Judgement] = {}
     for key, each in asked.items():
         one = corrected.get(key) or Judged(judge(each.case, shown))
         judgement = _judgement(spec, each, one, shown)
         if each.in_family and shown.correction != "none" and shown.method != "bayesian":
-            judgement = replace(judgement, members=len(family))
+            judgement = replace(judgement, members=members)
         found[key] = judgement if rules is not None else _without_limits(spec, judgement)
     return {
         metric: replace(
