@@ -10,6 +10,7 @@ from assay.eventstore.base import (
     Repetitions,
     Scope,
 )
+from assay.eventstore.columns import Beside, Column, Fold, Source
 from contracts.event_store import DAY, HOUR, NOW, SCOPE, Feed, event
 
 #: 2026-09-21T14:00:00Z, the hour that NOW is in.
@@ -81,6 +82,29 @@ class TrustContract:
         feed.events(event("a", id="1"))
         assert store.repetitions(SCOPE) == Repetitions(2, 2)
         assert store.repetitions(Scope(2)) == Repetitions(0, 2)
+
+    def test_units_are_grouped_by_their_variant_in_another_experiment(
+        self, store: EventStore, feed: Feed
+    ) -> None:
+        feed.assign(("a", 10), ("b", 10), ("c", 10), ("d", 11))
+        feed.assign(("a", 20), ("b", 21), ("d", 21), ("z", 20), experiment=2)
+        feed.events(event("a"), event("b"), event("b"), event("c"), event("z"))
+        bought = Column("bought", Source("purchase"), Fold.COUNT)
+        found = store.columns(SCOPE, [bought], [("bought",)], Beside(2))
+        assert [
+            (cell.variant_id, cell.group, cell.units, cell.blocks["bought",].totals) for cell in found
+        ] == [(10, "20", 1, (1,)), (10, "21", 1, (2,)), (10, None, 1, (1,)), (11, "21", 1, (0,))]
+
+    def test_units_are_narrowed_to_those_assigned_since(self, store: EventStore, feed: Feed) -> None:
+        feed.assign(("a", 10), at=NOW - 2 * DAY)
+        feed.assign(("b", 10), at=NOW - DAY)
+        feed.events(event("a"), event("b"), event("b", at=NOW - DAY - HOUR))
+        columns = [
+            Column("after", Source("purchase"), Fold.COUNT),
+            Column("before", Source("purchase", (), -DAY, 0), Fold.COUNT),
+        ]
+        [cell] = store.columns(Scope(1, assigned_from=NOW - DAY), columns, [("after", "before")])
+        assert (cell.units, cell.blocks["after", "before"].totals) == (1, (1, 1))
 
     def test_units_in_common_are_counted(self, store: EventStore, feed: Feed) -> None:
         feed.assign(("a", 10), ("b", 11), ("c", 10))

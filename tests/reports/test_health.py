@@ -11,7 +11,7 @@ import pytest
 from assay.eventstore.base import Arrivals
 from assay.reports.checks.split import sample_ratio
 from assay.reports.report import Check, Health
-from assay.reports.spec import ExperimentSpec, MetricType
+from assay.reports.spec import ExperimentSpec, MetricType, NeighbourSpec
 from contracts.event_store import DAY, HOUR, NOW, event
 from reports.world import PURCHASE, SPEC, THREE, TIME, World, phase
 
@@ -377,3 +377,45 @@ class TestPower:
         # Four times the units halve it.
         more = checked(world, "enough_power", replace(spec, target_sample_size=8000))
         assert more.inputs["detectable_effect"] == pytest.approx(0.37606 / 2, rel=1e-3)
+
+
+BESIDE = replace(BEGUN, neighbours=(NeighbourSpec(2, "other", ((20, "other-control"), (21, "other-new"))),))
+
+
+class TestInteractions:
+    """Whether other experiments change the effect."""
+
+    def fill(self, world: World, buyers: dict[tuple[int, int], int]) -> None:
+        """Of 400 units for each variant here and there, so many buy."""
+        for (here, there), count in buyers.items():
+            world.units(here, 400, prefix=f"x{there}-")
+            names = [f"x{there}-{here}-{n}" for n in range(400)]
+            world.feed.assign(*((name, there) for name in names), experiment=2)
+            world.feed.events(*(event(name) for name in names[:count]))
+
+    def test_an_effect_that_is_the_same_everywhere_is_sound(self, world: World) -> None:
+        self.fill(world, {(10, 20): 40, (11, 20): 80, (10, 21): 60, (11, 21): 100})
+        found = checked(world, "interactions", BESIDE)
+        assert found.health is Health.OK
+        assert found.inputs["looked_at"] == [{"experiment": "other", "shared_units": 1600}]
+        [pair] = found.inputs["pairs"]  # type: ignore[misc]
+        assert pair["effect_in_control"] == pytest.approx(0.1)
+        assert pair["effect_in_variant"] == pytest.approx(0.1)
+        assert pair["p_value"] == pytest.approx(1.0)
+
+    def test_an_effect_that_turns_around_is_told(self, world: World) -> None:
+        self.fill(world, {(10, 20): 40, (11, 20): 100, (10, 21): 100, (11, 21): 60})
+        found = checked(world, "interactions", BESIDE)
+        assert found.health is Health.WARNING
+        assert found.sentence.startswith(
+            "The effect of blue is -0.1 among units that have other-new in other, 0.15 among those in its "
+            "control (p = "
+        )
+        assert checked(world, "interactions", BEGUN).health is Health.OK
+
+    def test_few_units_in_common_are_not_looked_at(self, world: World) -> None:
+        world.units(10, 500)
+        world.units(11, 500)
+        world.feed.assign(*((f"u10-{n}", 20) for n in range(99)), experiment=2)
+        found = checked(world, "interactions", BESIDE)
+        assert (found.health, found.inputs["looked_at"], found.inputs["pairs"]) == (Health.OK, [], [])

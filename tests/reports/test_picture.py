@@ -67,3 +67,25 @@ def test_phases__keep_what_was_dealt(house: House) -> None:
     spec = picture(house)
     assert [variant.removed for variant in spec.variants] == [False, False, True]
     assert spec.weights(3) == (1.0, 0.0, 0.0)
+
+
+def test_neighbours__ran_at_the_same_time_on_the_same_unit(house: House) -> None:
+    base = "/api/v1/experiments"
+    for key, unit in (
+        ("ended", "user_id"),
+        ("picture", "user_id"),
+        ("later", "user_id"),
+        ("firm", "company"),
+    ):
+        house.made({**BODY, "key": key, "name": key, "unit": unit})
+    assert picture(house).neighbours == ()
+    for key in ("ended", "firm"):
+        house.ask("POST", f"{base}/{key}/start")
+    house.ask("POST", f"{base}/ended/stop")
+    house.ask("POST", f"{base}/picture/start")
+    assert picture(house).neighbours == ()
+    house.ask("POST", f"{base}/later/start")
+    [found] = picture(house).neighbours
+    assert (found.key, [key for _, key in found.variants]) == ("later", ["a", "b", "c"])
+    house.ask("POST", f"{base}/picture/stop")
+    assert [each.key for each in picture(house).neighbours] == ["later"]

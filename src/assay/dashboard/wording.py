@@ -193,6 +193,7 @@ CHECKS: Mapping[str, str] = {
     "events_stop": "Events keep coming",
     "balance": "Alike before",
     "novelty": "Effect over time",
+    "interactions": "Other experiments",
     "enough_power": "Enough power",
     "steady_split": "Steady split",
     "planned_sample": "Planned sample",

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm, Scalar, Source
+from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, Scalar, Source
 
 #: Numbers beyond this are no values: their squares would overflow the sums every report is made of.
 LARGEST_VALUE = 1e100
@@ -454,13 +454,13 @@ class EventStore(Protocol):
         scope: Scope,
         columns: Sequence[Column],
         blocks: Sequence[Block],
-        groups: Iterable[tuple[str, str]] | None = None,
+        groups: Iterable[tuple[str, str]] | Beside | None = None,
     ) -> list[Cell]:
         """How the columns are distributed over units, in one scan; by variant, phase, then group.
 
-        Units without events are there with what becomes of 0. `groups`: pairs of a unit and its group, the
-        last of several for one unit; other units are of the group None. A block with a key that no column
-        has is a `ValueError`.
+        Units without events are there with what becomes of 0. `groups`: another experiment, or pairs of a
+        unit and its group, the last of several for one unit; other units are of the group None. A block with
+        a key that no column has is a `ValueError`.
         """
 
     def percentiles(

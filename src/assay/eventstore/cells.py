@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from assay.eventstore import plan, rollups
 from assay.eventstore.base import Scope
 from assay.eventstore.columns import (
+    Beside,
     Block,
     BlockMoments,
     Cell,
@@ -41,7 +42,7 @@ def columns(
     scope: Scope,
     wanted: Sequence[Column],
     blocks: Sequence[Block],
-    groups: Iterable[tuple[str, str]] | None,
+    groups: Iterable[tuple[str, str]] | Beside | None,
     strata: Mapping[int, int] | None = None,
 ) -> list[Cell]:
     """See `EventStore.columns`, and for the strata `EventStore.quantiles`."""
@@ -49,10 +50,11 @@ def columns(
     unknown = sorted({key for block in blocks for key in block} - by_key.keys())
     if unknown:
         raise ValueError(f"no column is called {unknown[0]!r}; there are {', '.join(by_key)}")
-    of_units = None if groups is None else dict(groups)
+    beside = groups if isinstance(groups, Beside) else None
+    of_units = None if groups is None or isinstance(groups, Beside) else dict(groups)
     labels = sorted(set(of_units.values())) if of_units is not None else []
     numbers = {label: number for number, label in enumerate(labels)}
-    grouping = None
+    grouping: tuple[list[str], list[int]] | Beside | None = beside
     if of_units is not None:
         grouping = list(of_units), [numbers[label] for label in of_units.values()]
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
@@ -65,7 +67,9 @@ def columns(
     answer = []
     for *rest, units in cells:
         key = tuple(rest)
-        label = labels[key[2]] if len(key) > 2 and key[2] is not None else None
+        label = None
+        if len(key) > 2 and key[2] is not None:
+            label = str(key[2]) if beside else labels[key[2]]
         moments = {block: _moments(units, [by_key[name] for name in block], found, key) for block in blocks}
         missed = {
             name: unreadable.get((*key, name), 0)

@@ -114,6 +114,12 @@ class Quantile(NamedTuple):
     """Says how far away the two neighbours are: the quantiles at q ∓ z·√(q(1 − q)/n)."""
 
 
+class Beside(NamedTuple):
+    """Groups units by their variant in another experiment: its id as text, None where they have none."""
+
+    experiment_id: int
+
+
 Block = tuple[str, ...]
 """The keys of columns whose joint moments are wanted."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from assay.eventstore import compose, reversals
 from assay.eventstore.base import Scope
-from assay.eventstore.columns import Column, Filter, Fold, Operator, Scalar, Source
+from assay.eventstore.columns import Beside, Column, Filter, Fold, Operator, Scalar, Source
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.statements import filled
 
@@ -112,13 +112,16 @@ def units(
     engine: Engine,
     scope: Scope,
     bound: Bound,
-    groups: tuple[list[str], list[int]] | None = None,
+    groups: tuple[list[str], list[int]] | Beside | None = None,
     strata: Mapping[int, int] | None = None,
     rows: Rows = STORED,
 ) -> Units:
-    """`groups`: units, and the number of each one's group; `strata`: phases, and what stands for each."""
+    """`groups`: units, and each one's group by number, or who says it; `strata`: what stands for phases."""
     grouping = ""
-    if groups is not None:
+    if isinstance(groups, Beside):
+        other = bound.bind(groups.experiment_id)
+        grouping = filled(engine.statement("columns", "beside"), other=other)
+    elif groups is not None:
         grouping = filled(
             engine.statement("columns", "groups"), units=bound.bind(groups[0]), labels=bound.bind(groups[1])
         )
@@ -258,6 +261,10 @@ class Reading:
         types = () if self._every else tuple(self.kinds)
         looking_back = self._looking_back()
         text = compose.ended(self.scope, self.bound)
+        if self.scope.assigned_from is not None:
+            # The windows say it, too; said of an event alone, it lets blocks of old events be passed over.
+            opens = min(source.opens for source in self.sources)
+            text += f" AND e.counts_until >= {self.bound.time(self.scope.assigned_from + min(opens, 0))}"
         text += compose.events_narrowed(self.scope, self.bound, types, looking_back=looking_back)
         text += reversals.left_out(self.engine, self.bound, self.rows.taken_back)
         if self._one_window():

@@ -45,7 +45,7 @@ from assay.eventstore.base import (
     StoredEvent,
     Watermark,
 )
-from assay.eventstore.columns import Block, Cell, Column, Quantile, QuantileArm
+from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm
 from assay.eventstore.dialects import Engine, Postgres
 from assay.eventstore.reading import Connection as Reader
 from assay.eventstore.statements import statements
@@ -282,7 +282,7 @@ class PostgresStore:
         scope: Scope,
         columns: Sequence[Column],
         blocks: Sequence[Block],
-        groups: Iterable[tuple[str, str]] | None = None,
+        groups: Iterable[tuple[str, str]] | Beside | None = None,
     ) -> list[Cell]:
         """See `EventStore`."""
         with self.one_moment():

@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 from assay.events.timestamps import EPOCH, micros
 from assay.eventstore.base import Arrivals, Bucket, EventStore, Fate, Repetitions, Scope
-from assay.eventstore.columns import Block, BlockMoments, Cell, Column, Fold, Source
+from assay.eventstore.columns import Beside, Block, BlockMoments, Cell, Column, Fold, Source
 from assay.reports.arms import COLUMNS, value_of
 from assay.reports.columns import columns_of
 from assay.reports.report import MetricReport
-from assay.reports.spec import ExperimentSpec, MetricType
+from assay.reports.spec import ExperimentSpec, MetricType, NeighbourSpec
 from assay.stats import Mean, Moments, Phase, SampleRatio
 
 #: Events that are looked at for what became of them.
-LATEST_EVENTS = 50_000
+LATEST_EVENTS = 25_000
 #: Units, the latest of those that will do, that are looked at for what needs their events again.
-COHORT = 20_000
+COHORT = 10_000
 #: An effect less surprising than this is not asked for its course, which costs a scan.
 _WORTH_A_LOOK = 0.1
 _DAY = 86_400_000_000
@@ -29,6 +29,10 @@ _DAY = 86_400_000_000
 _FEWEST_DAYS = 4
 _MOST_DAYS = 14
 _MOST_STEPS = 7
+#: Experiments with so many units in common, and such a share, are told; those with the most are looked at.
+FEWEST_SHARED = 100
+SHARED = 0.01
+MOST_MEETINGS = 2
 #: The time before the assignment in which any event counts.
 _BEFORE = 14 * _DAY
 #: Metrics of which each step of time has its own; the others are about a course of time themselves.
@@ -79,6 +83,19 @@ class Course(NamedTuple):
 Before = Mapping[int, tuple[int, int]]
 
 
+class Meeting(NamedTuple):
+    """Another experiment that has units in common with this one.
+
+    `cells` hold the primary metric's columns by the other's variant, for units of one split; None where it
+    was not looked at, as others have more units in common.
+    """
+
+    other: NeighbourSpec
+    units: int
+    cells: Sequence[tuple[int, int, Moments]] | None
+    """Variant here, variant there, and the units of both."""
+
+
 class Evidence(NamedTuple):
     """All that checks may ask for, each part under the name by which they ask.
 
@@ -99,6 +116,7 @@ class Evidence(NamedTuple):
     activated: SampleRatio | None = None
     before: Before | None = None
     course: Course | None = None
+    meetings: Sequence[Meeting] = ()
 
 
 def gather(
@@ -133,7 +151,35 @@ def gather(
         course=_course(
             store, spec, replace(whole, activation=scope.activation), metrics, arrivals, begin, end
         ),
+        meetings=_meetings(store, spec, replace(whole, activation=scope.activation), arrivals),
     )
+
+
+def _meetings(
+    store: EventStore, spec: ExperimentSpec, scope: Scope, arrivals: Sequence[Arrivals]
+) -> list[Meeting]:
+    """The experiments with units in common, the most first; those with the most are looked at."""
+    metric, neighbours = spec.primary, {each.id: each for each in spec.neighbours}
+    fewest = max(FEWEST_SHARED, SHARED * sum(row.units for row in arrivals))
+    if metric is None or metric.type is MetricType.QUANTILE or not neighbours:
+        return []
+    shared = [each for each in store.overlaps(scope, sorted(neighbours)) if each.units >= fewest]
+    value = value_of(metric)
+    names = (value.column,) if isinstance(value, Mean) else (value.numerator, value.denominator)
+    made = columns_of(metric, "m", metric.opens, metric.closes)
+    columns = [replace(made[name], key=name) for name in names]
+    found = []
+    for place, each in enumerate(sorted(shared, key=lambda each: (-each.units, each.experiment_id))):
+        cells = None
+        if place < MOST_MEETINGS:
+            beside = store.columns(scope, columns, [names], Beside(each.experiment_id))
+            cells = [
+                (cell.variant_id, int(cell.group), _steps(names, cell.blocks[names]).moments)
+                for cell in _of_one_split(spec, [cell for cell in beside if cell.group is not None])
+                if cell.group is not None
+            ]
+        found.append(Meeting(neighbours[each.experiment_id], each.units, cells))
+    return found
 
 
 def _looks_back(report: MetricReport) -> bool:

@@ -6,7 +6,7 @@ find, and one that breaks says so in its own place: none can hide another, nor t
 
 from collections.abc import Sequence
 
-from assay.reports.checks import effects, fates, intake, sample, split
+from assay.reports.checks import effects, fates, intake, meetings, sample, split
 from assay.reports.checks.base import HealthCheck
 from assay.reports.evidence import Evidence
 from assay.reports.report import Check, Health
@@ -41,6 +41,7 @@ CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck("events_stop", ("spec", "fates", "end"), intake.events_stop),
     HealthCheck("balance", ("spec", "metrics", "before"), effects.balance),
     HealthCheck("novelty", ("spec", "course"), effects.novelty),
+    HealthCheck("interactions", ("spec", "meetings"), meetings.interactions),
     HealthCheck("enough_power", ("spec", "metrics", "units"), effects.enough_power),
     HealthCheck("steady_split", ("spec", "metrics"), sample.steady_split),
     HealthCheck("planned_sample", ("spec", "units"), sample.planned_sample),

@@ -1,10 +1,11 @@
 """The catalog's rows of one experiment as the frozen picture that reports read."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from assay.catalog import editing, looks, phases, preregistration
 from assay.catalog.database import ReadTx
@@ -22,11 +23,15 @@ from assay.reports.spec import (
     MarginSpec,
     MetricSpec,
     MetricType,
+    NeighbourSpec,
     PhaseSpec,
     Role,
     SourceSpec,
     VariantSpec,
 )
+
+#: Other experiments that are looked at for units in common.
+MOST_NEIGHBOURS = 50
 
 
 def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
@@ -35,7 +40,32 @@ def read_spec(tx: ReadTx, reference: int | str) -> ExperimentSpec:
     overridden = tx.scalars(select(Override.unit_id).where(Override.experiment_id == experiment.id))
     found = preregistration.deviations(tx, experiment) if experiment.plan_hash is not None else []
     made = looks.listed(tx, experiment.id)
-    return spec_of(experiment, phases.listed(tx, experiment.id), overridden, found, made)
+    spec = spec_of(experiment, phases.listed(tx, experiment.id), overridden, found, made)
+    return replace(spec, neighbours=_neighbours(tx, experiment))
+
+
+def _neighbours(tx: ReadTx, experiment: Experiment) -> tuple[NeighbourSpec, ...]:
+    """The experiments that were under way with this one, the latest first."""
+    begun, ended = experiment.started_at, experiment.ended_at
+    if begun is None:
+        return ()
+    others = select(Experiment).where(
+        Experiment.id != experiment.id,
+        Experiment.unit == experiment.unit,
+        Experiment.started_at.is_not(None),
+        or_(Experiment.ended_at.is_(None), Experiment.ended_at > begun),
+    )
+    if ended is not None:
+        others = others.where(Experiment.started_at < ended)
+    latest = others.order_by(Experiment.started_at.desc(), Experiment.id).limit(MOST_NEIGHBOURS)
+    return tuple(
+        NeighbourSpec(
+            row.id,
+            row.key,
+            tuple((each.id, each.key) for each in sorted(row.variants, key=lambda each: not each.is_control)),
+        )
+        for row in tx.scalars(latest.options(*editing.whole()))
+    )
 
 
 def spec_of(

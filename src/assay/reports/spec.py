@@ -230,6 +230,15 @@ class LookSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighbourSpec:
+    """An experiment on the same kind of unit that ran while this one did: its variants, the control first."""
+
+    id: int
+    key: str
+    variants: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentSpec:
     """An experiment as the report sees it. `variants` holds every arm that ever was, in display order.
 
@@ -261,6 +270,7 @@ class ExperimentSpec:
     hypothesis: str = ""
     plan_hash: str | None = None
     deviations: tuple[DeviationSpec, ...] = ()
+    neighbours: tuple[NeighbourSpec, ...] = ()
     looks: tuple[LookSpec, ...] = ()
 
     @property

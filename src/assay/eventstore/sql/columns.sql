@@ -29,6 +29,11 @@ LEFT JOIN (
   SELECT unnest(CAST({units} AS VARCHAR[])) AS unit_id, unnest(CAST({labels} AS BIGINT[])) AS label
 ) AS g ON g.unit_id = a.unit_id
 
+-- beside --
+LEFT JOIN (
+  SELECT unit_id, variant_id AS label FROM assignments WHERE experiment_id = {other}
+) AS g ON g.unit_id = a.unit_id
+
 -- cells --
 -- How many units each variant has in each phase (and group).
 SELECT {key}, count(*) FROM ({units}) AS units GROUP BY {key} ORDER BY {key};

@@ -1,6 +1,6 @@
 -- latest --
 -- Events by their numbers, of which the highest are the latest, down to the last that is wanted.
-SELECT * FROM events WHERE seq >= coalesce((SELECT seq FROM events ORDER BY seq DESC OFFSET $latest LIMIT 1), -9223372036854775808)
+SELECT * FROM events WHERE seq > coalesce((SELECT seq FROM events ORDER BY seq DESC OFFSET $latest LIMIT 1), -9223372036854775808)
 
 -- repetitions --
 -- Counting rows costs reading them; what the server knows of a large table is near enough.
