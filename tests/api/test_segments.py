@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from api.conftest import House
+from assay.catalog import preview
 
 HALVES = [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.5}]
 
@@ -155,3 +156,91 @@ def test_what_changed_is_audited_without_naming_people_in_it(house: House) -> No
         ("segment.add_members", None, {"members": {"added": 2, "replaced": False}}),
         ("segment.add_member", "ada", {}),
     ]
+
+
+def described(house: House) -> None:
+    """Ten users: u0 to u9, by turns of two countries, each with an age."""
+    for number in range(10):
+        user = {"id": f"u{number}", "country": ["DE", "US"][number % 2], "age": 20 + number}
+        assert house.ask("POST", "/users", user).status_code == 201
+
+
+def test_a_rule_is_tried_on_the_users_that_are_known(house: House) -> None:
+    described(house)
+    condition = {"country": "DE", "age": {"$gte": 24}}
+    expected = {"matched": 3, "of": 10, "known": 10, "complete": True, "sample": ["u4", "u6"]}
+    for name in ("condition", "rules"):
+        response = house.ask("POST", "/api/v1/segments/preview", {name: condition, "sample": 2})
+        assert (response.status_code, response.json()) == (200, expected)
+    everybody = house.ask("POST", "/segments/preview", {"sample": 0}).json()
+    assert everybody == {"matched": 10, "of": 10, "known": 10, "complete": True, "sample": []}
+    assert house.counts()["segments"] == 0
+
+
+def test_segments_and_a_condition_are_tried_together(house: House) -> None:
+    described(house)
+    listed, ruled = made(house)["id"], made(house, rules={"age": {"$lt": 22}})["id"]
+    house.ask("POST", f"/segments/{listed}/users", {"user_ids": ["u5", "u6", "stranger"]})
+    asked = {"segments": [listed, ruled], "condition": {"country": "US"}}
+    assert house.ask("POST", "/segments/preview", asked).json()["sample"] == ["u1", "u5"]
+    experiment = house.made({"name": "T", **asked})
+    found = house.ask("GET", f"/api/v1/experiments/{experiment['id']}/audience", role="viewer").json()
+    assert (found["matched"], found["sample"]) == (2, ["u1", "u5"])
+
+
+def test_a_look_ends_when_its_time_is_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    described(house)
+    monkeypatch.setattr(preview, "PATIENCE", 0.0)
+    monkeypatch.setattr(preview, "_PAGE", 4)
+    found = house.ask("POST", "/segments/preview", {"condition": {"country": "DE"}}).json()
+    assert found == {"matched": 2, "of": 4, "known": 10, "complete": False, "sample": ["u0", "u2"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"condition": {"age": {"$gtt": 1}}}, "condition.age.$gtt"),
+        ({"rules": {"age": {"$gtt": 1}}}, "rules.age.$gtt"),
+        ({"segments": [77]}, "segments[0]"),
+        ({"condition": {}, "rules": {}}, "rules"),
+        ({"sample": 1000}, "sample"),
+    ],
+)
+def test_a_preview_that_cannot_be_is_refused(house: House, body: dict[str, Any], path: str) -> None:
+    response = house.ask("POST", "/segments/preview", body)
+    assert (response.status_code, response.json()["errors"][0]["path"]) == (422, path)
+
+
+def upload(house: House, method: str, segment: int, body: bytes, kind: str = "text/plain") -> Any:
+    path = f"/api/v1/segments/{segment}/members"
+    return house.ask(method, path, content=body, headers={"Content-Type": kind})
+
+
+def test_a_list_is_uploaded_replaced_and_deleted(house: House) -> None:
+    segment = made(house)["id"]
+    path = f"/segments/{segment}/users"
+    many = "\n".join(f"u{number:05}" for number in range(12_000)).encode()
+    added = {"segment_id": segment, "added": 12_000, "member_count": 12_000}
+    assert upload(house, "POST", segment, many).json() == added
+    again = {"segment_id": segment, "added": 1, "member_count": 12_001}
+    assert upload(house, "POST", segment, b"user_id\nu00001\nzoe", "text/csv").json() == again
+    assert house.ask("GET", f"{path}?skip=11999&limit=3").json()["user_ids"] == ["u11999", "zoe"]
+    broken = upload(house, "PUT", segment, b'"ann"\n{}\n', "application/x-ndjson")
+    assert (broken.status_code, broken.json()["errors"][0]["path"]) == (422, "line 2")
+    assert upload(house, "PUT", segment, b"{}", "application/json").status_code == 415
+    assert house.ask("GET", f"/segments/{segment}").json()["member_count"] == 12_001
+    replaced = {"segment_id": segment, "added": 1, "member_count": 1}
+    assert upload(house, "PUT", segment, b"ann\nann\n").json() == replaced
+    assert house.ask("DELETE", f"/api/v1/segments/{segment}/members").status_code == 204
+    assert house.ask("GET", path).json()["user_ids"] == []
+    assert upload(house, "PUT", 77, b"ann").status_code == 404
+
+
+def test_a_long_list_in_json_goes_the_same_way(house: House) -> None:
+    segment = made(house)["id"]
+    ids = [f"u{number}" for number in range(11_000)]
+    found = house.ask("POST", f"/segments/{segment}/users", {"user_ids": ids}).json()
+    assert found == {"segment_id": segment, "added": 11_000, "member_count": 11_000}
+    assert house.ask("DELETE", f"/segments/{segment}").status_code == 204
+    counts = house.counts()
+    assert (counts["segment_members"], counts["spare_lists"], counts["list_digests"]) == (0, 0, 0)

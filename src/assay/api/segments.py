@@ -1,5 +1,6 @@
 """Routes of segments."""
 
+import time
 from dataclasses import replace
 from typing import Annotated, TypedDict
 
@@ -14,7 +15,9 @@ from assay.catalog import documents, experiments, segments
 from assay.catalog.checks import Input, OuterId, parse, shown
 from assay.catalog.editing import expect_version, find
 from assay.catalog.memberlists import MemberReader
+from assay.catalog.preview import Preview, PreviewInput, audience, preview
 from assay.catalog.uploads import CHUNK, Upload
+from assay.durable.priority import give_way
 from assay.errors import UnsupportedType
 
 router = APIRouter(tags=["segments"])
@@ -111,6 +114,29 @@ def list_segments(
         attached = segments.attached_to(tx, rows)
     items = [documents.segment(row, attached[row.id]) for row in rows]
     return listing("segments", items, total, skip, limit)
+
+
+@router.post("/segments/preview")
+@operation(takes=PreviewInput, answers=Preview)
+def preview_segment(call: Reading, body: Document) -> Response:
+    """Count the known users that a rule or segments match, as they are now."""
+    given = parse(PreviewInput, body)
+    give_way()
+    with call.parts.database.reading() as tx:
+        return answer(dict(preview(tx, given, time.monotonic)))
+
+
+@router.get("/experiments/{experiment}/audience")
+@operation(answers=Preview)
+def preview_experiment(
+    call: Reading,
+    experiment: str,
+    sample: Annotated[int, Query(ge=0, le=100, description="How many users to show.")] = 10,
+) -> Response:
+    """Count the known users that an experiment's condition and segments let in."""
+    give_way()
+    with call.parts.database.reading() as tx:
+        return answer(dict(audience(tx, find(tx, experiment), sample, time.monotonic)))
 
 
 @router.post("/segments/assign-user")

@@ -11,8 +11,8 @@ from assay.catalog import keys, slots
 from assay.catalog.database import ReadTx, catalog_version
 from assay.catalog.editing import whole
 from assay.catalog.keys import microseconds
-from assay.catalog.segments import digests_of, in_force
-from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Segment, SegmentMember
+from assay.catalog.segments import members_of
+from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Segment
 from assay.published import Key, KeyRing, Published
 
 _CHUNK = 500  # ids in one statement, well below any database's limit on parameters
@@ -65,14 +65,7 @@ class Publisher:
         known = self._members.get(row.id)
         if known is not None and known[0] == row.members_version:
             return known[1]
-        members = None
-        if row.member_count:
-            packed = digests_of(tx, row)
-            if packed is None:
-                listed = select(SegmentMember.user_id).where(*in_force(row))
-                members = ruleset.Members(tx.scalars(listed.execution_options(yield_per=10_000)))
-            else:
-                members = ruleset.Members.of_digests(packed)
+        members = members_of(tx, row)
         self._members[row.id] = (row.members_version, members)
         return members
 

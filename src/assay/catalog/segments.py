@@ -358,6 +358,17 @@ def digests_of(tx: ReadTx, segment: Segment) -> bytes | None:
     return tx.scalar(kept)
 
 
+def members_of(tx: ReadTx, segment: Segment) -> ruleset.Members | None:
+    """The list as evaluation reads it; None for an empty one."""
+    if not segment.member_count:
+        return None
+    packed = digests_of(tx, segment)
+    if packed is not None:
+        return ruleset.Members.of_digests(packed)
+    listed = select(SegmentMember.user_id).where(*in_force(segment))
+    return ruleset.Members(tx.scalars(listed.execution_options(yield_per=10_000)))
+
+
 def _grown(
     tx: WriteTx, segment: Segment, added: int, user_ids: Sequence[str], *, gone: str | None = None
 ) -> None:
