@@ -8,14 +8,14 @@ and a condition with a mistake holds for nobody, as in the SDKs.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from assay.bucketing.conditions import Condition, compile_condition
-from assay.bucketing.hashing import Ranges, bucket_ranges, hash_unit, in_namespace
-from assay.errors import Invalid
+from assay.bucketing.conditions import compile_condition
+from assay.bucketing.feature_rules import Feature, Filter, Maker, Parent, Rule, Test
+from assay.bucketing.hashing import Ranges, hash_unit, in_namespace
 
 #: What is on record for an attribute and its value: variant by experiment and version (`checkout__0`).
 Sticky = Callable[[str, str], Mapping[str, str]]
@@ -98,71 +98,6 @@ class Caller(NamedTuple):
     url: str = ""
 
 
-class _Filter(NamedTuple):
-    attribute: str
-    seed: str
-    version: int
-    ranges: Ranges
-
-
-class _Parent(NamedTuple):
-    key: str
-    condition: Condition
-    gate: bool
-
-
-class Test(NamedTuple):
-    """An experiment, inline or of a rule, compiled by `compile_test`."""
-
-    key: str
-    seed: str
-    attribute: str
-    fallback: str | None
-    version: int
-    values: Sequence[Any]
-    ranges: Ranges
-    keys: tuple[str, ...]
-    passing: frozenset[int]
-    filters: tuple[_Filter, ...]
-    namespace: tuple[str, float, float] | None
-    condition: Condition | None
-    parents: tuple[_Parent, ...]
-    active: bool
-    stopped: bool
-    force: int | None
-    url: str | None
-    sticky: bool
-    bucket_version: int
-    least_version: int
-    phase: str
-    leaves: tuple[tuple[Condition, Ranges], ...]
-
-    def named(self, version: int) -> str:
-        """The name under which a sticky bucket of this version is stored."""
-        return f"{self.key}__{version}"
-
-
-class _Rule(NamedTuple):
-    id: str
-    parents: tuple[_Parent, ...]
-    condition: Condition | None
-    filters: tuple[_Filter, ...]
-    forces: bool
-    force: Any
-    seed: str
-    attribute: str
-    fallback: str | None
-    version: int
-    range: tuple[float, float] | None
-    coverage: float | None
-    test: Test | None
-
-
-class _Feature(NamedTuple):
-    default: Any
-    rules: tuple[_Rule, ...]
-
-
 class Features:
     """A compiled payload; immutable. `problems` names what could not be read, by feature."""
 
@@ -170,12 +105,12 @@ class Features:
         self.problems: dict[str, str] = {}
         groups = payload.get("savedGroups")
         bandits = payload.get("contextualBandits")
-        maker = _Maker(
+        maker = Maker(
             _lists(groups) if isinstance(groups, Mapping) else {},
             bandits if isinstance(bandits, Mapping) else {},
         )
         self._maker = maker
-        self._features: dict[str, _Feature] = {}
+        self._features: dict[str, Feature] = {}
         given = payload.get("features")
         for key, each in given.items() if isinstance(given, Mapping) else ():
             try:
@@ -236,24 +171,25 @@ class Features:
         return Evaluated(feature.default, Source.DEFAULT, ran, miss)
 
     def _passed_over(
-        self, rule: _Rule, caller: Caller, above: tuple[str, ...]
+        self, rule: Rule, caller: Caller, above: tuple[str, ...]
     ) -> tuple[Miss | None, Source | None]:
         """Why a rule does not apply, None where it does; and what settles the whole feature at once."""
         if rule.parents:
             failed = self._unmet(rule.parents, caller, above)
             if failed is not None:
                 return Miss.PREREQUISITE, None if failed is Source.DEFAULT else failed
+        tests = rule.test is not None and rule.test.fallback is None
+        if tests and not unit_text(caller.attributes.get(rule.attribute)):
+            return Miss.NO_UNIT, None  # nothing that follows would help
         if rule.condition is not None and not rule.condition(caller.attributes):
-            # Without a unit no condition would help.
-            lacks = rule.test is not None and not unit_text(caller.attributes.get(rule.attribute))
-            return Miss.NO_UNIT if lacks else Miss.CONDITION, None
+            return Miss.CONDITION, None
         if rule.filters and _filtered(rule.filters, caller.attributes):
             return Miss.NAMESPACE, None
         if rule.forces and not _rolled_out(rule, caller):
             return Miss.COVERAGE, None
         return None, None
 
-    def _unmet(self, parents: tuple[_Parent, ...], caller: Caller, above: tuple[str, ...]) -> Source | None:
+    def _unmet(self, parents: tuple[Parent, ...], caller: Caller, above: tuple[str, ...]) -> Source | None:
         """None where all prerequisites hold; else what it means: a value of None, or (DEFAULT) a rule that
         is passed over."""
         for parent in parents:
@@ -321,147 +257,13 @@ class Features:
         return None
 
 
-class _Maker:
-    """Compiles the parts of a payload; `mistakes` are those of the feature it is at."""
-
-    def __init__(self, groups: Mapping[str, list[Any]], bandits: Mapping[str, Any]) -> None:
-        self.groups = groups
-        self.bandits = bandits
-        self.mistakes: list[str] = []
-
-    def feature(self, key: str, given: Mapping[str, Any]) -> _Feature:
-        rules = tuple(self.rule(key, each) for each in given.get("rules") or ())
-        return _Feature(given.get("defaultValue"), rules)
-
-    def rule(self, feature: str, given: Mapping[str, Any]) -> _Rule:
-        forces = given.get("force") is not None or ("force" in given and "variations" not in given)
-        values = given.get("contextualVariations") or given.get("variations")
-        key = str(given.get("key") or feature)
-        between = given.get("range")
-        # What the rule itself asks for is not asked for again by its experiment.
-        bare = {name: each for name, each in given.items() if name not in _OF_RULES}
-        return _Rule(
-            id=str(given.get("id") or ""),
-            parents=self.parents(given),
-            condition=self.condition(given.get("condition")),
-            filters=_filters(given.get("filters")),
-            forces=forces,
-            force=given.get("force"),
-            seed=str(given.get("seed") or feature),
-            attribute=given.get("hashAttribute") or "id",
-            fallback=given.get("fallbackAttribute"),
-            version=given.get("hashVersion") or 1,
-            range=None if between is None else (float(between[0]), float(between[1])),
-            coverage=_number(given.get("coverage")),
-            test=None if forces or values is None else self.test(key, {**bare, "variations": values}),
-        )
-
-    def test(self, key: str, given: Mapping[str, Any]) -> Test:
-        """Compile an experiment, of a rule or inline."""
-        values = list(given.get("variations") or ())
-        coverage = _number(given.get("coverage"))
-        metas = [*(given.get("meta") or ()), *({} for _ in values)][: len(values)]
-        forced = given.get("force")
-        version = given.get("bucketVersion") or 0
-        namespace = given.get("namespace")
-        ranges = given.get("ranges")
-        return Test(
-            key=key,
-            seed=str(given.get("seed") or key),
-            attribute=given.get("hashAttribute") or "id",
-            fallback=given.get("fallbackAttribute"),
-            version=given.get("hashVersion") or 1,
-            values=values,
-            ranges=_pairs(ranges)
-            if ranges
-            else bucket_ranges(len(values), 1.0 if coverage is None else coverage, given.get("weights")),
-            keys=tuple(str(meta.get("key") or at) for at, meta in enumerate(metas)),
-            passing=frozenset(at for at, meta in enumerate(metas) if meta.get("passthrough")),
-            filters=_filters(given.get("filters")),
-            namespace=None
-            if not namespace
-            else (str(namespace[0]), float(namespace[1]), float(namespace[2])),
-            condition=self.condition(given.get("condition")),
-            parents=self.parents(given),
-            active=given.get("active") is not False and given.get("status") != "draft",
-            stopped=given.get("status") == "stopped",
-            force=None if forced is None else int(forced),
-            url=given.get("url"),
-            sticky=not given.get("disableStickyBucketing"),
-            bucket_version=int(version),
-            least_version=int(given.get("minBucketVersion") or 0),
-            phase=str(given.get("phase") or ""),
-            leaves=() if ranges else self.leaves(given, len(values), coverage),
-        )
-
-    def leaves(
-        self, given: Mapping[str, Any], count: int, coverage: float | None
-    ) -> tuple[tuple[Condition, Ranges], ...]:
-        """The weights that a contextual bandit gives to those who meet a condition, first come first."""
-        bandit = self.bandits.get(given.get("contextualBanditRef") or "")
-        contexts = bandit.get("contexts") if isinstance(bandit, Mapping) else None
-        found = []
-        for each in contexts or ():
-            weights = each.get("weights")
-            if not isinstance(weights, list) or len(weights) != count:
-                weights = given.get("weights")
-            ranges = bucket_ranges(count, 1.0 if coverage is None else coverage, weights)
-            found.append((self.condition(each.get("condition")) or _always, ranges))
-        return tuple(found)
-
-    def parents(self, given: Mapping[str, Any]) -> tuple[_Parent, ...]:
-        return tuple(
-            _Parent(str(each["id"]), self.condition(each.get("condition")) or _always, bool(each.get("gate")))
-            for each in given.get("parentConditions") or ()
-        )
-
-    def condition(self, given: Any) -> Condition | None:
-        if not given:
-            return None
-        try:
-            return compile_condition(given, groups=self.groups)
-        except Invalid as error:
-            self.mistakes.append(error.detail)
-            return _never
-
-
-#: What a rule decides before its experiment is asked.
-_OF_RULES = frozenset({"condition", "filters", "parentConditions", "force", "id"})
 _NUMERIC = re.compile(r"\d{1,9}", re.ASCII)
-
-
-def _always(_: Mapping[str, Any]) -> bool:
-    return True
-
-
-def _never(_: Mapping[str, Any]) -> bool:
-    return False
 
 
 def _lists(groups: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Saved groups by name: a list, or an object that holds one under `values`."""
     found = {name: each.get("values") if isinstance(each, Mapping) else each for name, each in groups.items()}
     return {name: each for name, each in found.items() if isinstance(each, list)}
-
-
-def _number(given: Any) -> float | None:
-    return None if given is None else float(given)
-
-
-def _pairs(given: Sequence[Sequence[float]]) -> Ranges:
-    return tuple((float(low), float(high)) for low, high in given)
-
-
-def _filters(given: Any) -> tuple[_Filter, ...]:
-    return tuple(
-        _Filter(
-            each.get("attribute") or "id",
-            str(each.get("seed") or ""),
-            each.get("hashVersion") or 2,
-            _pairs(each["ranges"]),
-        )
-        for each in given or ()
-    )
 
 
 def unit_text(value: Any) -> str:
@@ -486,7 +288,7 @@ def _unit(attributes: Mapping[str, Any], name: str, fallback: str | None) -> tup
     return name, text
 
 
-def _filtered(filters: tuple[_Filter, ...], attributes: Mapping[str, Any]) -> bool:
+def _filtered(filters: tuple[Filter, ...], attributes: Mapping[str, Any]) -> bool:
     for each in filters:
         unit_id = unit_text(attributes.get(each.attribute))
         position = hash_unit(each.seed, unit_id, each.version) if unit_id else None
@@ -510,7 +312,7 @@ def _ranges(test: Test, caller: Caller) -> Ranges:
     return test.ranges
 
 
-def _rolled_out(rule: _Rule, caller: Caller) -> bool:
+def _rolled_out(rule: Rule, caller: Caller) -> bool:
     """Whether a rule that forces a value forces it for this caller."""
     if rule.range is None and rule.coverage is None:
         return True

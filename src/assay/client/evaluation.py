@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 from assay.bucketing.evaluate import Reason
-from assay.bucketing.features import Caller, Evaluated, Features, Kept, Miss, Source, Test
+from assay.bucketing.feature_rules import Test
+from assay.bucketing.features import Caller, Evaluated, Features, Kept, Miss, Source
 
 _USER: Final = "user_id"
 
