@@ -419,6 +419,44 @@ class ColumnContract:
         with pytest.raises(ValueError, match="strictly between"):
             store.quantiles(SCOPE, [Quantile("all", revenue, 1.0)])
 
+    def test_quantiles_of_phases_put_together(self, store: EventStore, model: Model) -> None:
+        revenue = COLUMNS[2]
+        phases = sorted({phase for _, phase, _ in model.units.values()})
+        one = Quantile("revenue", revenue, 0.5, zeros=True)
+        arms = store.quantiles(SCOPE, [one], dict.fromkeys(phases, 7))
+        assert {arm.phase for arm in arms} == {7}
+        for arm in arms:
+            observed = [
+                sum(model.numbers(revenue, model.of(unit, revenue.source, SCOPE)))
+                for unit, (variant, _, _) in model.units.items()
+                if variant == arm.variant_id
+            ]
+            assert (arm.events, arm.value) == (
+                len(observed),
+                pytest.approx(np.quantile(observed, 0.5, method="inverted_cdf")),
+            )
+        alone = store.quantiles(SCOPE, [one], {phases[0]: phases[0]})
+        assert alone == store.quantiles(SCOPE, [one])
+
+    def test_funnels_of_the_time_before_go_in_the_order_of_time(self, store: EventStore, feed: Feed) -> None:
+        feed.assign(("forth", 10), ("back", 10), at=NOW - DAY)
+        for unit, first, second in (("forth", "view", "purchase"), ("back", "purchase", "view")):
+            feed.events(event(unit, first, NOW - 3 * DAY), event(unit, second, NOW - 2 * DAY))
+        past = Source("view", opens=-7 * DAY, closes=0)
+        funnel = Column("funnel", past, Fold.STEPS, steps=(BEFORE,))
+        [cell] = store.columns(SCOPE, [funnel], [("funnel",)])
+        assert cell.blocks["funnel",].totals == (1.0,)
+
+    def test_statements_are_recorded_for_whoever_wants_them(self, store: EventStore, feed: Feed) -> None:
+        feed.assign(("a", 10))
+        with store.recorded() as statements:
+            store.columns(SCOPE, [COLUMNS[2]], [("revenue",)])
+        scanned = next(each for each in statements if "FROM events" in each.text and "var_samp" in each.text)
+        assert scanned.parameters["experiment_id"] == SCOPE.experiment_id
+        count = len(statements)
+        store.columns(SCOPE, [COLUMNS[2]], [("revenue",)])
+        assert len(statements) == count
+
     def test_funnels_go_in_the_order_of_time(self, store: EventStore, feed: Feed) -> None:
         done = ["straight", "tied", "again", "detour"]
         feed.assign(*((unit, 10) for unit in (*done, "backwards", "half", "twice once", "before", "idle")))

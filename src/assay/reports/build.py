@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from assay.events.timestamps import micros
 from assay.eventstore.base import Arm, Bucket, EventStore, Scope
-from assay.reports.arms import measure_of, shown_variants, tallies
+from assay.reports.arms import ByVariant, Quantiles, measure_of, shown_variants, tallies
 from assay.reports.columns import ask_columns, ask_quantiles, is_plain, source_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
@@ -44,19 +44,11 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
     declared = tuple(dict.fromkeys((*spec.metrics, primary)))
     every = tuple(dict.fromkeys((*declared, *wanted, conversion, *activity)))
     end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
-    plain = [metric for metric in every if is_plain(metric, before=spec.analysis.cuped)]
-    measures = {measure.key: measure for measure in map(measure_of, plain)}
-    arms = store.moments(scope, list(measures.values()))
-    by_metric = {metric: tallies(arms, measure_of(metric)) for metric in plain}
-    further = [metric for metric in every if metric not in by_metric]
-    if further:
-        by_metric.update(ask_columns(store, scope, further, micros(end), before=spec.analysis.cuped))
-    quantiles = ask_quantiles(store, spec, scope, by_metric, micros(end))
+    arms, by_metric, quantiles = _answers(store, spec, scope, every, micros(end))
     units = _units(spec, arms)
     shown, missing = _shown(spec, question, units)
     # The decision weighs every comparison, however few are shown.
     everyone, lacking = _shown(spec, replace(question, variant=None), units)
-
     whole = {
         metric: report_metric(
             spec, metric, by_metric[metric], everyone, alpha=alpha, quantiles=quantiles.get(metric)
@@ -115,6 +107,28 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
         next_look=due,
         assigned_ratio=assigned_ratio,
     )
+
+
+class _Answers(NamedTuple):
+    """What the store said of some metrics; `arms` are there whatever the metrics."""
+
+    arms: Sequence[Arm]
+    by_metric: Mapping[MetricSpec, ByVariant]
+    quantiles: Mapping[MetricSpec, Quantiles]
+
+
+def _answers(
+    store: EventStore, spec: ExperimentSpec, scope: Scope, metrics: Sequence[MetricSpec], until: int
+) -> _Answers:
+    """Everything that the metrics need: one scan for the plain ones, one for the others, then quantiles."""
+    plain = [metric for metric in metrics if is_plain(metric, before=spec.analysis.cuped)]
+    measures = {measure.key: measure for measure in map(measure_of, plain)}
+    arms = store.moments(scope, list(measures.values()))
+    by_metric = {metric: tallies(arms, measure_of(metric)) for metric in plain}
+    further = [metric for metric in metrics if metric not in by_metric]
+    if further:
+        by_metric.update(ask_columns(store, scope, further, until, before=spec.analysis.cuped))
+    return _Answers(arms, by_metric, ask_quantiles(store, spec, scope, by_metric, until))
 
 
 def scope_of(spec: ExperimentSpec, question: Question) -> Scope:

@@ -88,7 +88,7 @@ def _after_looks(spec: ExperimentSpec, each: Comparison, judged: Judgement) -> A
         sides=2 if judged.numbers.alternative == "two-sided" else 1,
         spending=analysis.spending,
         power=analysis.spending_power,
-        final=judged.look_number == analysis.looks,
+        final=judged.look_number == analysis.looks or _after_the_end(spec, judged.look_number),
     )
     error = look.estimate / look.z
     now: Contrast = judged.contrast
@@ -97,3 +97,9 @@ def _after_looks(spec: ExperimentSpec, each: Comparison, judged: Judgement) -> A
     if isinstance(found, Reason):
         return AtStop(each.treatment, name, look.estimate, None, None, found.sentence)
     return AtStop(each.treatment, name, look.estimate, found.estimate, found.interval, None)
+
+
+def _after_the_end(spec: ExperimentSpec, number: int) -> bool:
+    """Whether the look was the one at the stop, which spends what is left of the level."""
+    made = next(look.at for look in spec.looks if look.number == number)
+    return spec.ended_at is not None and made >= spec.ended_at
