@@ -110,14 +110,15 @@ class _Asked:
         if not done.text:
             return {}
         live = [column for column in needed if plan.feature(column) in done.slots.of]
-        together = {name for block in self.blocks if len(block) > 1 for name in block}
-        wide = [
-            column
-            for column in live
-            if column.key in together or len(done.slots.kinds[plan.feature(column)]) > 1
-        ]
-        narrow = _Narrow(self, done, [column for column in live if column not in wide])
-        across = _Wide(self, done, wide)
+        kinds = {column.key: done.slots.kinds[plan.feature(column)] for column in live}
+        alone: list[tuple[Block, tuple[str, ...]]] = []
+        together: list[tuple[Block, tuple[str, ...]]] = []
+        for block in self.blocks:
+            names = tuple(name for name in block if name in kinds)
+            one_kind = len({kind for name in names for kind in kinds[name]}) == 1
+            (alone if one_kind else together).append((block, names))
+        narrow = _Narrow(self, done, alone)
+        across = _Wide(self, done, [each for each in together if each[1]])
         parts = [part.text() for part in (narrow, across) if part.columns]
         if not parts:
             return {}
@@ -142,24 +143,42 @@ class _Asked:
         return filled(self.engine.statement("columns", name), key=self.of.keyed(), **parts)
 
 
-class _Narrow:
-    """Columns that are distributed by themselves, each over the rows of its one kind.
+_Live = Sequence[tuple[Block, tuple[str, ...]]]
+"""Blocks, each with those of its columns that can have events."""
 
-    Columns of different kinds share places in the answer. A place for columns that are 0 or 1 is one number
-    (how many are 1); any other is three: how many are not zero, sum, variance. Then come unreadable events.
+
+class _Narrow:
+    """Blocks whose columns are all of one kind of events, each over the rows of its kind.
+
+    Blocks of different kinds share places in the answer. A place for columns that are 0 or 1 is one number
+    (how many are 1); any other is three: how many are not zero, sum, variance. Then come the covariances of
+    pairs, and last unreadable events.
     """
 
-    def __init__(self, asked: _Asked, done: Done, columns: Sequence[Column]) -> None:
-        self.columns = columns
+    def __init__(self, asked: _Asked, done: Done, blocks: _Live) -> None:
         self._asked = asked
         self._done = done
+        self._blocks: dict[int, list[tuple[Block, tuple[str, ...]]]] = {}
         self._of_kind: dict[int, tuple[list[Column], list[Column], list[Column]]] = {}
-        for column in columns:
-            (kind,) = done.slots.kinds[plan.feature(column)]
+        self._pairs: dict[int, list[tuple[Column, Column]]] = {}
+        placed: set[str] = set()
+        for block, names in blocks:
+            columns = [asked.by_key[name] for name in names]
+            (kind,) = done.slots.kinds[plan.feature(columns[0])]
+            self._blocks.setdefault(kind, []).append((block, names))
             binary, other, missed = self._of_kind.setdefault(kind, ([], [], []))
-            (binary if _is_binary(column) else other).append(column)
-            if plan.unreadable(column) is not None:
-                missed.append(column)
+            for column in columns:
+                if column.key not in placed:
+                    (binary if _is_binary(column) else other).append(column)
+                    if plan.unreadable(column) is not None:
+                        missed.append(column)
+                    placed.add(column.key)
+            pairs = self._pairs.setdefault(kind, [])
+            for nth, first in enumerate(columns):
+                for second in columns[nth + 1 :]:
+                    if (first, second) not in pairs and (second, first) not in pairs:
+                        pairs.append((first, second))
+        self.columns = [column for lists in self._of_kind.values() for column in (*lists[0], *lists[1])]
 
     def text(self) -> str:
         """The part of the statement."""
@@ -173,7 +192,12 @@ class _Narrow:
             return "0" if one is None else slots.of[one]
 
         binary, other, unreadable = (
-            self._places(which, expression) for which, expression in ((0, value), (1, value), (2, missed))
+            self._places({kind: list(map(expression, lists[which])) for kind, lists in self._of_kind.items()})
+            for which, expression in ((0, value), (1, value), (2, missed))
+        )
+        firsts, seconds = (
+            self._places({kind: [value(pair[at]) for pair in pairs] for kind, pairs in self._pairs.items()})
+            for at in (0, 1)
         )
         numbers = [f"CAST(sum({text}) AS FLOAT8)" for text in binary]
         for text in other:
@@ -182,26 +206,25 @@ class _Narrow:
                 f"sum({text})",
                 f"coalesce(var_samp({text}), 0)",
             ]
+        numbers += [f"coalesce(covar_samp({x}, {y}), 0)" for x, y in zip(firsts, seconds, strict=True)]
         numbers += [f"CAST(sum({text}) AS FLOAT8)" for text in unreadable]
         kinds = ", ".join(str(kind) for kind in sorted(self._of_kind))
         return self._asked.statement("narrow", numbers=", ".join(numbers), kinds=kinds)
 
-    def _places(self, which: int, expression: Any) -> list[str]:
-        """The expression for each place: that of the kind's column in it."""
+    @staticmethod
+    def _places(of_kind: Mapping[int, Sequence[str]]) -> list[str]:
+        """The expression for each place, from those of each kind."""
         texts = []
-        for at in range(self._length(which)):
+        for at in range(max(map(len, of_kind.values()))):
             by_text: dict[str, list[int]] = {}
-            for kind, lists in self._of_kind.items():
-                if at < len(lists[which]):
-                    by_text.setdefault(expression(lists[which][at]), []).append(kind)
+            for kind, expressions in of_kind.items():
+                if at < len(expressions):
+                    by_text.setdefault(expressions[at], []).append(kind)
             cases = [
                 f"WHEN kind IN ({', '.join(map(str, kinds))}) THEN {text}" for text, kinds in by_text.items()
             ]
             texts.append(next(iter(by_text)) if len(by_text) == 1 else f"CASE {' '.join(cases)} END")
         return texts
-
-    def _length(self, which: int) -> int:
-        return max(len(lists[which]) for lists in self._of_kind.values())
 
     def take(
         self,
@@ -213,43 +236,45 @@ class _Narrow:
     ) -> None:
         """Take in one row of the answer."""
         binary, other, missed = self._of_kind[kind]
+        nonzero: dict[str, float] = {}
+        sums: dict[str, float] = {}
+        products: dict[tuple[str, str], float] = {}
         for column, ones in zip(binary, values, strict=False):
             name = column.key
-            within = ones * (active - ones) / active
-            found[key, (name,)] = _Found(active, {name: ones}, {name: ones}, {(name, name): within})
-        start = self._length(0)
-        for column in other:
+            nonzero[name] = sums[name] = ones
+            products[name, name] = ones * (active - ones) / active
+        start = max(len(lists[0]) for lists in self._of_kind.values())
+        for at, column in enumerate(other):
             name = column.key
-            nonzero, total, variance = values[start : start + 3]
-            products = {(name, name): variance * (active - 1)}
-            found[key, (name,)] = _Found(active, {name: nonzero}, {name: total}, products)
-            start += 3
-        start = self._length(0) + 3 * self._length(1)
+            nonzero[name], sums[name], variance = values[start + 3 * at : start + 3 * at + 3]
+            products[name, name] = variance * (active - 1)
+        start += 3 * max(len(lists[1]) for lists in self._of_kind.values())
+        for (first, second), spread in zip(self._pairs[kind], values[start:], strict=False):
+            products[first.key, second.key] = products[second.key, first.key] = spread * (active - 1)
+        start += max(map(len, self._pairs.values()))
         for column, count in zip(missed, values[start:], strict=False):
             self._asked.unreadable[*key, column.key] = int(count)
+        of_kind = _Found(active, nonzero, sums, products)
+        found.update({(key, block): of_kind for block, _ in self._blocks[kind]})
 
 
 class _Wide:
-    """Columns that need the unit's whole row: of several kinds of events, or in blocks of several."""
+    """Blocks that need the unit's whole row: of several kinds of events."""
 
-    def __init__(self, asked: _Asked, done: Done, columns: Sequence[Column]) -> None:
-        self.columns = columns
+    def __init__(self, asked: _Asked, done: Done, blocks: _Live) -> None:
         self._asked = asked
         self._done = done
-        self._names = [column.key for column in columns]
-        self._missed = [column for column in columns if plan.unreadable(column) is not None]
-        self._blocks = [
-            tuple(name for name in block if name in self._names)
-            for block in asked.blocks
-            if any(name in self._names for name in block)
-        ]
+        self._names = list(dict.fromkeys(name for _, names in blocks for name in names))
+        self.columns = [asked.by_key[name] for name in self._names]
+        self._missed = [column for column in self.columns if plan.unreadable(column) is not None]
+        self._blocks = blocks
         self._pairs = list(
             dict.fromkeys(
                 (x, y)
-                for block in self._blocks
-                for x in block
-                for y in block
-                if block.index(x) <= block.index(y)
+                for _, names in self._blocks
+                for x in names
+                for y in names
+                if names.index(x) <= names.index(y)
             )
         )
 
@@ -295,9 +320,7 @@ class _Wide:
         products = {pair: value * (active - 1) for pair, value in spread}
         products |= {(y, x): value for (x, y), value in products.items()}
         all_of_it = _Found(active, nonzero, sums, products)
-        for block in self._asked.blocks:
-            if any(name in self._names for name in block):
-                found[key, block] = all_of_it
+        found.update({(key, block): all_of_it for block, _ in self._blocks})
         for column, missed in zip(self._missed, values[2 * count + len(self._pairs) :], strict=True):
             self._asked.unreadable[*key, column.key] = int(missed)
 

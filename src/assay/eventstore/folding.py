@@ -301,12 +301,16 @@ class _Folded(NamedTuple):
 
     def rows(self, totals: Totals) -> str:
         """The selection of a rollup's rows."""
-        features = totals.features()
+        features, slots = totals.features(), self.done.slots
+        kinds = slots.kinds[features["n0"]]
+        one_kind = len(kinds) == 1
         columns = {
-            column: self.done.raw(features[column]) if column in features else "0"
+            column: "0" if one is None else slots.of[one] if one_kind else self.done.raw(one)
             for column in ("n0", "n1", "n2", "t0")
+            for one in [features.get(column)]
         }
-        return filled(ROLLUPS["folded_rows"], kinds=self.done.listed(features.values()), **columns)
+        text = ROLLUPS["folded_rows_of_kind" if one_kind else "folded_rows"]
+        return filled(text, kinds=self.done.listed([features["n0"]]), **columns)
 
     def bounds(self, totals: Totals) -> tuple[int, int] | None:
         """The times between which a rollup's events happened; None: there are none."""

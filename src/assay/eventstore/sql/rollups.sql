@@ -76,6 +76,12 @@ WHERE kind IN ({kinds})
 GROUP BY unit, variant_id, phase
 HAVING {n0} > 0
 
+-- folded_rows_of_kind --
+-- The same where one kind of events is all there is to it, which has one row a unit.
+SELECT unit, variant_id, phase, {n0} AS n0, {n1} AS n1, {n2} AS n2, {t0} AS t0
+FROM folded
+WHERE kind = {kinds} AND {n0} > 0
+
 -- make --
 CREATE TABLE rollup_{number} AS
 SELECT
