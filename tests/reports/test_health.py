@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from assay.eventstore.base import Arrivals
+from assay.reports.checks.effects import novelty
 from assay.reports.checks.split import sample_ratio
+from assay.reports.evidence import Course, Steps
 from assay.reports.report import Check, Health
 from assay.reports.spec import ExperimentSpec, MetricType, NeighbourSpec
+from assay.stats import Moments
 from contracts.event_store import DAY, HOUR, NOW, event
 from reports.world import PURCHASE, SPEC, THREE, TIME, World, phase
 
@@ -419,3 +422,41 @@ class TestInteractions:
         world.feed.assign(*((f"u10-{n}", 20) for n in range(99)), experiment=2)
         found = checked(world, "interactions", BESIDE)
         assert (found.health, found.inputs["looked_at"], found.inputs["pairs"]) == (Health.OK, [], [])
+
+
+@pytest.mark.parametrize(
+    ("runs", "most"),
+    # 99.9 % points of the binomial at the stated level of 0.01.
+    [pytest.param(200, 8, id="smoke"), pytest.param(4_000, 60, id="long", marks=pytest.mark.nightly)],
+)
+def test_trend__of_a_constant_lift_is_seen_as_often_as_the_level_says(runs: int, most: int) -> None:
+    assert trends(runs, lift=lambda _: 0.1, seed=17) <= most
+
+
+@pytest.mark.parametrize(
+    ("runs", "fewest"),
+    [pytest.param(100, 95, id="smoke"), pytest.param(1_000, 975, id="long", marks=pytest.mark.nightly)],
+)
+def test_trend__that_wears_off_is_seen(runs: int, fewest: int) -> None:
+    assert trends(runs, lift=lambda day: 0.4 * (1.0 - day / 6.0), seed=19) >= fewest
+
+
+def trends(runs: int, *, lift: Callable[[int], float], seed: int, units: int = 3_000) -> int:
+    """In how many of so many experiments a trend is told; units differ, so that a unit's days are alike."""
+    random = np.random.default_rng(seed)
+    days, told = 7, 0
+    for _ in range(runs):
+        arms = {}
+        for variant in (10, 11):
+            # A habit that fades, by gamma-distributed units.
+            rates = np.outer(random.gamma(2.0, 0.5, units), [0.5 * 0.8**day for day in range(days)])
+            if variant == 11:
+                rates *= [1.0 + lift(day) for day in range(days)]
+            drawn = random.poisson(rates)
+            names = [str(day) for day in range(days)]
+            cover = np.cov(drawn, rowvar=False)
+            pairs = {(x, y): cover[i, j] for i, x in enumerate(names) for j, y in enumerate(names)}
+            moments = Moments.from_centred(units, dict(zip(names, drawn.mean(axis=0), strict=True)), pairs)
+            arms[variant] = Steps(moments, tuple((drawn > 0).sum(axis=0).tolist()))
+        told += novelty(SPEC, Course(arms, days, DAY, 1)).health is Health.WARNING
+    return told
