@@ -272,7 +272,9 @@ def test_evaluate_serve_explain__anything__an_answer_that_hangs_together(
     settled = serve(compiled, unit_id or "", recorded)
     if settled is not None:
         assert (settled.variant is None) is (settled.reason is Reason.NOT_RUNNING)
-    explained = explain(compiled, unit_id, user_id, attributes, recorded).decision
+    explained = explain(
+        compiled, unit_id, user_id, attributes, {} if recorded is None else {compiled.id: recorded}
+    ).decision
     assert explained == (settled if unit_id and settled is not None else fresh)
 
 
@@ -288,7 +290,7 @@ def test_explain__new_unit__a_receipt_of_every_step() -> None:
         phase=2,
         version=9,
     )
-    document = explain(compiled, "user-1", "user-1", {"country": "DE", "age": 30}, None).as_document()
+    document = explain(compiled, "user-1", "user-1", {"country": "DE", "age": 30}).as_document()
     assert json.loads(json.dumps(document)) == {
         "experiment_id": 1,
         "experiment_key": "checkout",
@@ -320,6 +322,8 @@ def test_explain__new_unit__a_receipt_of_every_step() -> None:
             {"id": 2, "name": "friends", "member": True, "rule": False, "matched": True},
         ],
         "condition": True,
+        "prerequisites": [],
+        "holdouts": [],
         "assigned_variant_id": None,
         "assigned": True,
         "variant_id": 11,
@@ -329,10 +333,10 @@ def test_explain__new_unit__a_receipt_of_every_step() -> None:
 
 
 def test_explain__record_and_no_unit__what_decided_instead() -> None:
-    kept = explain(experiment(), "user-1", "user-1", {}, 12).as_document()
+    kept = explain(experiment(), "user-1", "user-1", {}, {1: 12}).as_document()
     assert (kept["reason"], kept["variant_id"], kept["assigned_variant_id"]) == ("variant_disabled", 10, 12)
     assert (kept["layer"], kept["condition"], kept["segments"]) == (None, None, [])
-    nobody = explain(experiment(unit="account_id"), None, "user-1", {}, None).as_document()
+    nobody = explain(experiment(unit="account_id"), None, "user-1", {}).as_document()
     assert (nobody["reason"], nobody["assigned"], nobody["variant_id"]) == ("no_unit", False, None)
     assert nobody["hash"] == {"version": 2, "seed": "checkout", "input": None, "bucket": None}
     assert nobody["attributes"] == {"id": "user-1", "user_id": "user-1", "account_id": None}

@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.bucketing.conditions import compile_condition
-from assay.bucketing.evaluate import Reason, evaluate, serve
+from assay.bucketing.evaluate import Reason, decide
 from assay.bucketing.features import Caller, Features, Miss, Source
 from assay.bucketing.payload import MOST_IDS, feature_of
-from assay.bucketing.ruleset import Experiment, Layer, Members, Segment, Status, Variant
+from assay.bucketing.ruleset import Experiment, Layer, Members, Requirement, Segment, Status, Variant
 
 #: Users of the long comparison; the SDK takes seven minutes for 100,000 of them.
 USERS = int(os.environ.get("ASSAY_SDK_USERS", "5000"))
@@ -64,6 +65,7 @@ def payload_of(compiled: Iterable[Experiment]) -> Payload:
         feature = feature_of(each)
         if feature is not None and feature.definition is not None:
             payload.features[each.key] = feature.definition
+            payload.features.update(feature.others)
             payload.groups.update(feature.groups)
         elif feature is not None and feature.remote is not None:
             payload.remote[each.key] = feature.remote
@@ -83,10 +85,7 @@ def sdk(compiled: Iterable[Experiment], **attributes: Any) -> GrowthBook:
 
 def server_value(compiled: Experiment, unit_id: str | None, user_id: str, attributes: dict[str, Any]) -> Any:
     """The value that the server gives to a unit without a record."""
-    decision = (serve(compiled, unit_id, None) if unit_id else None) or evaluate(
-        compiled, unit_id, user_id, attributes
-    )
-    variant = decision.variant
+    variant = decide(compiled, unit_id, user_id, attributes).variant
     return None if variant is None else variant.config or variant.name
 
 
@@ -278,6 +277,96 @@ def test_payload__any_experiment_and_user__the_sdk_gives_what_the_server_gives(
     assert found == server_value(compiled, unit_id, user_id, attributes)
 
 
+@st.composite
+def families(draw: st.DrawFn) -> list[Experiment]:
+    """Experiments of which later ones require earlier ones, by prerequisite or as holdouts, in any state."""
+    unit = draw(st.sampled_from(["user_id", "account_id"]))
+    family: list[Experiment] = []
+    for number in range(1, draw(st.integers(2, 4)) + 1):
+        requires = []
+        for parent in draw(st.lists(st.sampled_from(family), max_size=2, unique_by=id)) if family else []:
+            some = draw(st.lists(st.sampled_from([each.id for each in parent.variants]), max_size=2))
+            requires.append(Requirement(parent, frozenset(some), draw(st.booleans())))
+        variants = draw(arms())
+        if draw(st.booleans()):  # values need not tell variants apart
+            variants = [replace(each, config={"same": True}) for each in variants]
+        family.append(
+            experiment(
+                number,
+                key=f"e{number}",
+                variants=variants,
+                unit=unit,
+                status=draw(st.sampled_from([Status.RUNNING, Status.RUNNING, Status.STOPPED, Status.PAUSED])),
+                winner=draw(st.none() | st.integers(0, len(variants) - 1)),
+                coverage=draw(st.sampled_from([0.3, 1.0])),
+                rule=draw(conditions),
+                overrides=draw(st.dictionaries(ids, st.integers(0, len(variants) - 1), max_size=2)),
+                requires=requires,
+            )
+        )
+    return family
+
+
+@given(family=families(), user_id=ids, attributes=people)
+def test_payload__prerequisites_and_holdouts__the_sdk_gives_what_the_server_gives(
+    family: list[Experiment], user_id: str, attributes: dict[str, Any]
+) -> None:
+    client = sdk(family, id=user_id, **attributes)
+    payload = payload_of(family)
+    ours = Features({"features": payload.features, "savedGroups": payload.groups})
+    for compiled in family:
+        unit_id = user_id if compiled.unit == "user_id" else attributes.get("account_id")
+        found = client.get_feature_value(compiled.key, None)
+        assert found == server_value(compiled, unit_id, user_id, attributes), compiled.key
+        assert ours.evaluate(compiled.key, Caller({**attributes, "id": user_id})).value == found
+
+
+def test_payload__what_is_required__features_of_their_own_that_say_the_variant() -> None:
+    held_out, others = Variant(1, "held_out", "held_out", 0.1), Variant(2, "in", "in", 0.9)
+    holdout = experiment(1, key="h", variants=[held_out, others])
+    parent = experiment(2, key="p", overrides={"qa": 1}, rule={"country": "US"})
+    child = experiment(
+        3,
+        requires=[
+            Requirement(holdout, frozenset([2]), holdout=True),
+            Requirement(parent, frozenset(), holdout=False),
+        ],
+    )
+    payload = payload_of([child])
+    assert list(payload.features) == ["test-3", "variant:h", "variant:p"]
+    assert rule_of(child)["parentConditions"] == [
+        {"id": "variant:h", "condition": {"value": {"$in": ["in"]}}},
+        {"id": "variant:p", "condition": {"value": {"$ne": None}}},
+    ]
+    forced, rule = payload.features["variant:p"]["rules"]
+    assert (forced["force"], rule["variations"], rule["key"]) == ("red", ["control", "red"], "p")
+    won = experiment(4, status=Status.STOPPED, winner=1, requires=child.requires)
+    assert payload_of([won]).features["test-4"] == {
+        "defaultValue": None,
+        "rules": [
+            {
+                "parentConditions": [{"id": "variant:h", "condition": {"value": {"$in": ["in"]}}}],
+                "force": "Red one",
+            }
+        ],
+    }
+
+
+def test_payload__what_is_required_cannot_be_sent_or_serves_nobody__nothing_of_it_is_told() -> None:
+    secret = experiment(1, key="secret", private=True)
+    draft = experiment(2, key="draft", status=Status.DRAFT)
+    by_secret = experiment(3, requires=[Requirement(secret, frozenset(), holdout=False)])
+    below = experiment(4, requires=[Requirement(by_secret, frozenset(), holdout=False)])
+    by_draft = experiment(5, requires=[Requirement(draft, frozenset(), holdout=False)], overrides={"qa": 0})
+    payload = payload_of([by_secret, below, by_draft])
+    assert payload.remote == {
+        "test-3": "experiment 1, which it requires, is private",
+        "test-4": "experiment 3, which it requires: experiment 1, which it requires, is private",
+    }
+    forced = {"condition": {"id": {"$in": ["qa"]}}, "force": {"color": "grey"}}
+    assert payload.features == {"test-5": {"defaultValue": None, "rules": [forced]}}
+
+
 MISSED = {
     Reason.NO_UNIT: Miss.NO_UNIT,
     Reason.NOT_IN_SEGMENT: Miss.CONDITION,
@@ -295,9 +384,7 @@ def test_payload__any_experiment_and_user__our_own_evaluation_says_what_the_serv
     features = Features({"features": payload.features, "savedGroups": payload.groups})
     found = features.evaluate(compiled.key, Caller({**attributes, "id": user_id}))
     assert features.problems == {}
-    decision = (serve(compiled, unit_id, None) if unit_id else None) or evaluate(
-        compiled, unit_id, user_id, attributes
-    )
+    decision = decide(compiled, unit_id, user_id, attributes)
     assert found.value == server_value(compiled, unit_id, user_id, attributes)
     if decision.variant is None:
         assert (found.source, found.miss) == (Source.DEFAULT, MISSED[decision.reason])

@@ -154,12 +154,13 @@ def test_each_change_of_the_split_begins_a_phase(catalog: Catalog) -> None:
         segment = segments.create(
             tx, parse(segments.SegmentInput, {"name": "US", "rules": {"country": "US"}})
         )
-    experiment = catalog.running()
+    other, experiment = catalog.running(), catalog.running()
     changes: list[Callable[[], Any]] = [
         lambda: edit(catalog, experiment, "b", allocation=0.2),
         lambda: catalog.edit(experiment, traffic_allocation=0.5),
         lambda: catalog.edit(experiment, condition={"country": "US"}),
         lambda: catalog.edit(experiment, segments=[segment.id]),
+        lambda: catalog.edit(experiment, prerequisites=[other]),
         lambda: edit(catalog, experiment, "b", enabled=False),
     ]
     for number, change in enumerate(changes, 2):

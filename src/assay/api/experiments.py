@@ -11,7 +11,17 @@ from assay.api.bodies import Document, OptionalDocument
 from assay.api.calls import Call, Editing, Limit, Reading, Skip, answer, listing
 from assay.api.operations import operation
 from assay.bucketing.ruleset import Status
-from assay.catalog import audit, checklist, documents, experiments, lifecycle, phases, ramps, templates
+from assay.catalog import (
+    audit,
+    checklist,
+    documents,
+    experiments,
+    lifecycle,
+    phases,
+    prerequisites,
+    ramps,
+    templates,
+)
 from assay.catalog.checks import Input, parse
 from assay.catalog.database import WriteTx
 from assay.catalog.editing import expect_version, find
@@ -266,6 +276,7 @@ def _retire(call: Call, experiment: str) -> int:
     with call.parts.database.writing(call.actor, call.now) as tx:
         row = find(tx, experiment)
         expect_version(row.version, call.expected)
+        prerequisites.expect_unneeded(tx, row)
         lifecycle.put_away(tx, row)
         return row.id
 

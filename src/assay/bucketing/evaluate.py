@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from assay.bucketing.hashing import SLOTS, choose, place
-from assay.bucketing.ruleset import Experiment, Status, Variant
+from assay.bucketing.ruleset import Experiment, Requirement, Status, Variant
 
 
 class Reason(StrEnum):
@@ -19,7 +20,8 @@ class Reason(StrEnum):
     NOT_IN_TRAFFIC = "not_in_traffic"  # outside the coverage, or in a share that was given to nobody
     NOT_IN_SEGMENT = "not_in_segment"
     LAYER_EXCLUDED = "layer_excluded"  # its slot of the layer is not held by this experiment
-    HOLDOUT = "holdout"
+    PREREQUISITE = "prerequisite"  # another experiment does not serve it what this one requires
+    HOLDOUT = "holdout"  # kept out of new experiments, and of what came of them
     NO_UNIT = "no_unit"  # the call names no unit of the experiment's kind
 
 
@@ -41,12 +43,13 @@ _NO_UNIT = Decision(None, Reason.NO_UNIT)
 _NOT_RUNNING = Decision(None, Reason.NOT_RUNNING)
 _NOT_IN_SEGMENT = Decision(None, Reason.NOT_IN_SEGMENT)
 _LAYER_EXCLUDED = Decision(None, Reason.LAYER_EXCLUDED)
+_NO_RECORDS: Mapping[int, int] = MappingProxyType({})
 
 
 def evaluate(
     experiment: Experiment, unit_id: str | None, user_id: str | None, attributes: Mapping[str, Any]
 ) -> Decision:
-    """What a unit that is not on record gets now.
+    """What a unit that is not on record gets now by the experiment's own rules; `decide` asks others, too.
 
     `attributes` are the stored ones with those of the call laid over them; `id`, `user_id` and the unit's own
     name are added where absent.
@@ -109,13 +112,64 @@ def serve(experiment: Experiment, unit_id: str, recorded: int | None) -> Decisio
     return None if status is Status.RUNNING else _NOT_RUNNING
 
 
+def unmet(experiment: Experiment, served: Mapping[int, int | None]) -> Reason | None:
+    """Why a unit that would get in may not: what is not met of other experiments; None where all is.
+
+    `served` has the id of the variant that each experiment required serves the unit.
+    """
+    for each in experiment.requires:
+        if not each.met(served.get(each.parent.id)):
+            return Reason.HOLDOUT if each.holdout else Reason.PREREQUISITE
+    return None
+
+
+def decide(
+    experiment: Experiment,
+    unit_id: str | None,
+    user_id: str | None,
+    attributes: Mapping[str, Any],
+    records: Mapping[int, int] = _NO_RECORDS,
+) -> Decision:
+    """What a unit is served, all things considered: record, override, end, own rules, other experiments.
+
+    `records` has the ids of the variants on record, by the experiment's id, also for those required.
+    """
+    if not unit_id:
+        return _NO_UNIT
+    recorded = records.get(experiment.id)
+    decision = serve(experiment, unit_id, recorded)
+    if decision is None:
+        decision = evaluate(experiment, unit_id, user_id, attributes)
+    if not experiment.requires or not provisional(decision, recorded):
+        return decision
+    served: dict[int, int | None] = {}
+    for each in experiment.requires:
+        variant = decide(each.parent, unit_id, user_id, attributes, records).variant
+        served[each.parent.id] = variant.id if variant else None
+    refused = unmet(experiment, served)
+    return decision if refused is None else Decision(None, refused, decision.bucket)
+
+
+def required(experiment: Experiment) -> set[int]:
+    """The ids of all experiments that this one requires, directly or not."""
+    found: set[int] = set()
+    for each in experiment.requires:
+        found |= {each.parent.id, *required(each.parent)}
+    return found
+
+
+def provisional(decision: Decision, recorded: int | None) -> bool:
+    """Whether other experiments may still refuse it: a new unit is let in, or gets what was rolled out."""
+    return recorded is None and decision.reason in (_ASSIGNED, Reason.ROLLED_OUT)
+
+
 class Explanation(NamedTuple):
     """A receipt of one decision; `as_document` puts it into plain values.
 
     `attributes` are what conditions saw. `bucket` and `slot` are the unit's place in the experiment and its
     slot of the layer, None without a unit or a layer. `segments` says of each: id, name, whether the user is
     in its list of members, whether its rule holds. `condition` says whether the experiment's own holds, None
-    without one.
+    without one. `required` says of each experiment required what it serves, and what it requires itself.
     """
 
     experiment: Experiment
@@ -127,6 +181,7 @@ class Explanation(NamedTuple):
     slot: int | None
     segments: tuple[tuple[int, str, bool, bool], ...]
     condition: bool | None
+    required: tuple[dict[str, Any], ...]
     decision: Decision
 
     def as_document(self) -> dict[str, Any]:
@@ -170,6 +225,8 @@ class Explanation(NamedTuple):
                 for number, name, member, rule in self.segments
             ],
             "condition": self.condition,
+            "prerequisites": [each for each in self.required if not each["holdout"]],
+            "holdouts": [each for each in self.required if each["holdout"]],
             "assigned_variant_id": self.recorded,
             "assigned": variant is not None,
             "variant_id": variant.id if variant else None,
@@ -183,25 +240,23 @@ def explain(
     unit_id: str | None,
     user_id: str | None,
     attributes: Mapping[str, Any],
-    recorded: int | None,
+    records: Mapping[int, int] = _NO_RECORDS,
 ) -> Explanation:
     """Every step of the decision for this unit, whether or not an earlier step settled it.
 
-    The arguments are those of `evaluate` and `serve`.
+    The arguments are those of `decide`.
     """
     unit_id = unit_id or None
     seen = _seen(experiment, unit_id, user_id, attributes)
     member = _member_id(experiment, unit_id, user_id)
-    decision = None if unit_id is None else serve(experiment, unit_id, recorded)
-    if decision is None:
-        decision = evaluate(experiment, unit_id, user_id, attributes)
+    decision = decide(experiment, unit_id, user_id, attributes, records)
     layer = experiment.layer
     return Explanation(
         experiment=experiment,
         unit_id=unit_id,
         user_id=user_id,
         attributes=seen,
-        recorded=recorded,
+        recorded=records.get(experiment.id),
         bucket=None if unit_id is None else place(experiment.seed, unit_id),
         slot=None if unit_id is None or layer is None else round(place(layer.seed, unit_id) * SLOTS),
         segments=tuple(
@@ -214,5 +269,35 @@ def explain(
             for each in experiment.segments
         ),
         condition=None if experiment.condition is None else experiment.condition(seen),
+        required=_required(experiment, unit_id, user_id, attributes, records),
         decision=decision,
     )
+
+
+def _required(
+    experiment: Experiment,
+    unit_id: str | None,
+    user_id: str | None,
+    attributes: Mapping[str, Any],
+    records: Mapping[int, int],
+) -> tuple[dict[str, Any], ...]:
+    """What each experiment required serves the unit and why, with what that one requires, to the end."""
+
+    def one(each: Requirement) -> dict[str, Any]:
+        parent = each.parent
+        decision = decide(parent, unit_id, user_id, attributes, records)
+        variant = decision.variant
+        return {
+            "experiment_id": parent.id,
+            "experiment_key": parent.key,
+            "holdout": each.holdout,
+            "variants": [arm.key for arm in parent.variants if arm.id in each.variants],
+            "variant": variant.key if variant else None,
+            "reason": str(decision.reason),
+            "bucket": None if unit_id is None else place(parent.seed, unit_id),
+            "assigned_variant_id": records.get(parent.id),
+            "met": each.met(variant.id if variant else None),
+            "prerequisites": list(_required(parent, unit_id, user_id, attributes, records)),
+        }
+
+    return tuple(one(each) for each in experiment.requires)

@@ -6,7 +6,8 @@ served by, what people wrote for people (names and descriptions of experiments a
 private, and a list of ids too long to send.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from assay.bucketing.hashing import bucket_ranges
@@ -17,18 +18,22 @@ MOST_IDS = 10_000
 
 Definition = dict[str, Any]
 Groups = dict[str, list[str]]
+#: What a variant is worth to those who ask for a feature.
+Value = Callable[[Variant], Any]
 
 
 class Feature(NamedTuple):
     """What SDKs are given of one experiment.
 
     `definition` is None for one that only the server can evaluate, and `remote` a sentence that says why.
-    `groups` are the lists that its conditions mention with `$inGroup`, by name.
+    `groups` are the lists that its conditions mention with `$inGroup`, by name, and `others` features that
+    its rules require, which say which variant an experiment serves.
     """
 
     definition: Definition | None
     groups: Groups
     remote: str | None = None
+    others: Mapping[str, Definition] = MappingProxyType({})
 
 
 def value_of(variant: Variant) -> Any:
@@ -41,10 +46,10 @@ def hash_attribute(experiment: Experiment) -> str:
     return "id" if experiment.unit == "user_id" else experiment.unit
 
 
-def served_values(experiment: Experiment) -> list[Any]:
+def served_values(experiment: Experiment, value: Value = value_of) -> list[Any]:
     """What is served to those on record with each variant, in order: for one that is off, the control's."""
     control = experiment.variants[experiment.control]
-    return [value_of(each if each.on else control) for each in experiment.variants]
+    return [value(each if each.on else control) for each in experiment.variants]
 
 
 def feature_of(experiment: Experiment) -> Feature | None:
@@ -54,21 +59,76 @@ def feature_of(experiment: Experiment) -> Feature | None:
     if experiment.private:
         served = experiment.status is Status.RUNNING or experiment.winner is not None
         return Feature(None, {}, "it is private") if served else None
-    if experiment.status is Status.STOPPED and experiment.winner is not None:
-        return Feature({"defaultValue": value_of(experiment.variants[experiment.winner])}, {})
-    if experiment.status is not Status.RUNNING:
+    if not _serves(experiment):
         return None
     why = _withheld(experiment)
     if why is not None:
         return Feature(None, {}, why)
     groups: Groups = {}
+    others: dict[str, Definition] = {}
+    definition = _definition(experiment, value_of, groups, others)
+    return Feature(definition, groups, None, others)
+
+
+def _serves(experiment: Experiment) -> bool:
+    """Whether a unit that is not on record may be served something."""
+    return experiment.status is Status.RUNNING or (
+        experiment.status is Status.STOPPED and experiment.winner is not None
+    )
+
+
+def _definition(
+    experiment: Experiment, value: Value, groups: Groups, others: dict[str, Definition]
+) -> Definition:
+    """The feature of an experiment that serves somebody, with `value` of what it serves."""
+    parents = _parents(experiment, groups, others)
+    if experiment.winner is not None and experiment.status is Status.STOPPED:
+        won = value(experiment.variants[experiment.winner])
+        if parents == []:
+            return {"defaultValue": won}
+        held: list[Definition] = [] if parents is None else [{"parentConditions": parents, "force": won}]
+        return {"defaultValue": None, "rules": held}
     # Who is not in gets null, which an SDK replaces by what the application's code says.
-    rules = [*_forced(experiment), _rule(experiment, groups)]
-    return Feature({"defaultValue": None, "rules": rules}, groups)
+    rules = _forced(experiment, value)
+    if parents is not None:
+        rule = _rule(experiment, value, groups)
+        rules.append({**rule, "parentConditions": parents} if parents else rule)
+    return {"defaultValue": None, "rules": rules}
+
+
+def _parents(
+    experiment: Experiment, groups: Groups, others: dict[str, Definition]
+) -> list[Definition] | None:
+    """What the rule requires of other features; None where no unit that is not on record can meet it.
+
+    The features asked are not those that applications ask for, whose values need not tell variants apart, but
+    others whose values are the variants' keys. An SDK that asks one tracks the experiment as for any other.
+    """
+    conditions: list[Definition] = []
+    for each in experiment.requires:
+        keys = [arm.key for arm in each.parent.variants if arm.id in each.variants]
+        if not _serves(each.parent) or (each.variants and not keys):
+            return None
+        name = f"variant:{each.parent.key}"
+        if name not in others:
+            others[name] = _definition(each.parent, _key, groups, others)
+        met: Definition = {"$in": keys} if each.variants else {"$ne": None}
+        conditions.append({"id": name, "condition": {"value": met}})
+    return conditions
+
+
+def _key(variant: Variant) -> str:
+    return variant.key
 
 
 def _withheld(experiment: Experiment) -> str | None:
     """Why the rules cannot be sent: something is private or too long."""
+    for each in experiment.requires:
+        if each.parent.private:
+            return f"experiment {each.parent.id}, which it requires, is private"
+        why = _withheld(each.parent)
+        if why is not None:
+            return f"experiment {each.parent.id}, which it requires: {why}"
     if len(experiment.overrides) > MOST_IDS:
         return f"{len(experiment.overrides)} overrides; at most {MOST_IDS} are sent"
     for segment in experiment.segments:
@@ -79,23 +139,23 @@ def _withheld(experiment: Experiment) -> str | None:
     return None
 
 
-def _forced(experiment: Experiment) -> list[Definition]:
+def _forced(experiment: Experiment, value: Value) -> list[Definition]:
     """One rule for each variant that is forced for somebody; the ids in the order of the alphabet."""
     forced: dict[int, list[str]] = {}
     for unit_id, at in sorted(experiment.overrides.items()):
         forced.setdefault(at, []).append(unit_id)
     attribute = hash_attribute(experiment)
     return [
-        {"condition": {attribute: {"$in": ids}}, "force": value_of(experiment.variants[at])}
+        {"condition": {attribute: {"$in": ids}}, "force": value(experiment.variants[at])}
         for at, ids in sorted(forced.items())
     ]
 
 
-def _rule(experiment: Experiment, groups: Groups) -> Definition:
+def _rule(experiment: Experiment, value: Value, groups: Groups) -> Definition:
     """The experiment itself."""
     ranges = [list(each) for each in experiment.ranges]
     weights = effective_weights(experiment.variants)
-    values = served_values(experiment)
+    values = served_values(experiment, value)
     names = [each.key for each in experiment.variants]
     if len(values) == 1:  # SDKs run no experiment with one variation: a second one that nobody gets
         values, weights, names = values * 2, [*weights, 0.0], names * 2

@@ -150,6 +150,21 @@ class Layer(NamedTuple):
         return choose(place(self.seed, unit_id), self.edges) >= 0
 
 
+class Requirement(NamedTuple):
+    """What another experiment must serve a unit: one of `variants` by id, or with none of them any.
+
+    `holdout` says that the other one is a holdout, which also keeps units from what was rolled out.
+    """
+
+    parent: "Experiment"
+    variants: frozenset[int]
+    holdout: bool
+
+    def met(self, variant_id: int | None) -> bool:
+        """Whether a unit that the other experiment serves this variant, None for none, may get in."""
+        return variant_id is not None and (not self.variants or variant_id in self.variants)
+
+
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """An experiment as evaluation sees it; made by `compile`.
@@ -184,6 +199,7 @@ class Experiment:
     needs_attributes: bool
     by_variant_id: Mapping[int, int]
     rule: Mapping[str, Any] | None
+    requires: tuple[Requirement, ...]
     private: bool
     phase_starts: tuple[int, ...] = ()
 
@@ -208,6 +224,7 @@ class Experiment:
         private: bool = False,
         segments: Iterable[Segment] = (),
         layer: Layer | None = None,
+        requires: Iterable[Requirement] = (),
         overrides: Mapping[str, int] = _NO_OVERRIDES,
         winner: int | None = None,
         phase: int = 0,
@@ -219,7 +236,8 @@ class Experiment:
         """Work out everything evaluation needs.
 
         The seed is the key unless another is given. The control is the first variant that says so, else the
-        first. An override or a winner that names no variant is left out: evaluation never meets one.
+        first. An override or a winner that names no variant is left out: evaluation never meets one. What is
+        rolled out has no more requirements, but for holdouts.
         """
         arms = tuple(variants)
         attached = tuple(segments)
@@ -249,6 +267,7 @@ class Experiment:
             needs_attributes=condition is not None or any(each.condition is not None for each in attached),
             by_variant_id=MappingProxyType({each.id: at for at, each in enumerate(arms)}),
             rule=rule,
+            requires=tuple(each for each in requires if each.holdout or status is not Status.STOPPED),
             private=private,
             phase_starts=tuple(phase_starts),
         )

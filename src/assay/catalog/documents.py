@@ -66,6 +66,14 @@ class LayerShareDocument(TypedDict):
     slots: list[list[int]]
 
 
+class PrerequisiteDocument(TypedDict):
+    """Another experiment, and the keys of the variants of which it must serve one; none for any."""
+
+    experiment_id: int
+    experiment: str
+    variants: list[str]
+
+
 class ExperimentDocument(TypedDict):
     """An experiment."""
 
@@ -91,6 +99,9 @@ class ExperimentDocument(TypedDict):
     condition: dict[str, Any] | None
     private: bool
     layer: LayerShareDocument | None
+    prerequisites: list[PrerequisiteDocument]
+    holdouts: list[str]
+    holdout: dict[str, Any] | None
     unit: str
     metrics: list[dict[str, Any]]
     primary_metric: str | None
@@ -228,6 +239,7 @@ class PhaseDocument(TypedDict):
     condition: dict[str, Any] | None
     layer: LayerShareDocument | None
     segments: list[int]
+    prerequisites: list[PrerequisiteDocument]
 
 
 class OverrideDocument(TypedDict):
@@ -298,6 +310,9 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "condition": row.condition,
         "private": row.private,
         "layer": row.layer,  # type: ignore[typeddict-item]
+        "prerequisites": prerequisites(row, of_holdouts=False),
+        "holdouts": [each.parent.key for each in row.prerequisites if each.holdout],
+        "holdout": row.holdout,
         "unit": row.unit,
         "metrics": _metrics(row),
         "primary_metric": metrics.primary(row.metrics),
@@ -335,6 +350,15 @@ def _ramp(row: Experiment) -> RampDocument | None:
         "halted_at": state["halted_at"],
         "reason": state["reason"],
     }
+
+
+def prerequisites(row: Experiment, *, of_holdouts: bool | None) -> list[PrerequisiteDocument]:
+    """What an experiment requires of holdouts, of others, or with None of both."""
+    return [
+        {"experiment_id": each.parent_id, "experiment": each.parent.key, "variants": each.variants}
+        for each in row.prerequisites
+        if of_holdouts is None or each.holdout is of_holdouts
+    ]
 
 
 def _metrics(row: Experiment) -> list[dict[str, Any]]:
@@ -450,6 +474,7 @@ def phase(row: Phase) -> PhaseDocument:
         "condition": row.condition,
         "layer": row.layer,  # type: ignore[typeddict-item]
         "segments": row.segments,
+        "prerequisites": row.prerequisites or [],  # type: ignore[typeddict-item]
     }
 
 

@@ -27,6 +27,7 @@ def whole() -> tuple[ORMOption, ...]:
         selectinload(Experiment.tags),
         selectinload(Experiment.segments),
         selectinload(Experiment.definitions),
+        selectinload(Experiment.prerequisites),
     )
 
 
@@ -93,12 +94,14 @@ def changing(tx: WriteTx, experiment: Experiment, action: str, reason: str | Non
     yield
     slots.settle(tx, experiment, live=experiment.status in LIVE)
     tx.flush()
-    tx.refresh(experiment, ["variants", "tags", "segments"])
+    tx.refresh(experiment, ["variants", "tags", "segments", "prerequisites"])
     changes = documents.difference(before, documents.experiment(experiment))
     if not changes:
         return
     other_split = phases.split(experiment) != split
     _expect_changeable(experiment, Status(before["status"]), changes, other_split=other_split)
+    if experiment.holdout is not None:
+        _expect_holdout(experiment, started=before["status"] != Status.DRAFT and other_split)
     if other_split and before["status"] in LIVE and experiment.status in LIVE:
         if admitted and not admits(experiment):
             raise Conflict(
@@ -133,6 +136,27 @@ def targeting_changed(tx: WriteTx, experiment: Experiment) -> None:
         phases.open_next(tx, experiment)
     experiment.version += 1
     experiment.updated_at = tx.now
+
+
+def _expect_holdout(experiment: Experiment, *, started: bool) -> None:
+    """A holdout decides by its share alone, which SDKs and the server agree on, and units rely on."""
+    present = [each for each in experiment.variants if not each.removed]
+    targeted = experiment.condition or experiment.segments or experiment.layer or experiment.prerequisites
+    if started:
+        raise state_forbids(experiment, "the share of a holdout can no longer change")
+    if (
+        targeted
+        or experiment.coverage != 1
+        or experiment.ramp
+        or [each.key for each in present] != ["held_out", "in"]
+        or not all(each.enabled for each in present)
+    ):
+        raise Invalid.field(
+            "holdout",
+            f"{experiment.key} is a holdout: it has the variants held_out and in, all of the traffic, and no "
+            "condition, segment, layer, prerequisite or ramp",
+            code="holdout_fixed",
+        )
 
 
 def _expect_changeable(

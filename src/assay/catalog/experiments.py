@@ -15,6 +15,7 @@ from assay.catalog import (
     lifecycle,
     metrics,
     preregistration,
+    prerequisites,
     ramps,
     variants,
 )
@@ -53,6 +54,8 @@ _READ_ONLY = {
     "end_time": "ended_at",
     "winner": "winner",
     "decision": "decision",
+    "holdout": "holdout",
+    "holdouts": "holdouts",
     "schedule_error": "schedule_error",
     "ramp_state": "ramp_state",
     "preregistration_hash": "preregistration_hash",
@@ -60,8 +63,17 @@ _READ_ONLY = {
 }
 
 
-def create(tx: WriteTx, given: ExperimentCreate, *, status: Status = Status.DRAFT) -> Experiment:
-    """A new experiment; it starts at once where the caller, or else `status`, says `running`."""
+def create(
+    tx: WriteTx,
+    given: ExperimentCreate,
+    *,
+    status: Status = Status.DRAFT,
+    holdout: dict[str, Any] | None = None,
+) -> Experiment:
+    """A new experiment; it starts at once where the caller, or else `status`, says `running`.
+
+    `holdout` says what it keeps units out of, for one that is a holdout.
+    """
     wanted = given.status or status
     if wanted not in {Status.DRAFT, Status.RUNNING}:
         raise Invalid.field("status", f"a new experiment is draft or running; got {wanted}")
@@ -73,9 +85,10 @@ def create(tx: WriteTx, given: ExperimentCreate, *, status: Status = Status.DRAF
     elif given.start_at is not None and given.status is None:
         wanted = Status.RUNNING  # it is due
     experiment = _described(tx, given)
+    experiment.holdout = holdout
     tx.add(experiment)
     tx.flush()
-    tx.refresh(experiment, ["variants", "tags", "segments"])
+    tx.refresh(experiment, ["variants", "tags", "segments", "prerequisites"])
     created = documents.difference({}, documents.experiment(experiment))
     tx.record("experiment.create", "experiment", experiment.id, experiment_id=experiment.id, changes=created)
     if wanted == Status.RUNNING:
@@ -104,6 +117,8 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         private=given.private,
         layer=None,
         layer_id=None,
+        holdout=None,
+        prerequisites=[],
         metrics=chosen,
         target_sample_size=given.target_sample_size,
         significance_level=given.significance_level,
@@ -124,6 +139,7 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         definitions=definitions.named(tx, chosen),
     )
     layers.place(tx, described, given.layer)
+    prerequisites.replace(tx, described, given.prerequisites)
     return described
 
 
@@ -200,6 +216,7 @@ def remove(tx: WriteTx, experiment: Experiment, *, purge: bool = False) -> str:
     if not purge and experiment.status != Status.DRAFT:
         lifecycle.put_away(tx, experiment)
         return "archived"
+    prerequisites.expect_unneeded(tx, experiment)
     what = "purge" if purge else "delete"
     changes = documents.difference(documents.experiment(experiment), {})
     tx.record(f"experiment.{what}", "experiment", experiment.id, experiment_id=experiment.id, changes=changes)
@@ -266,8 +283,11 @@ def _edit_rules(tx: ReadTx, experiment: Experiment, given: ExperimentEdit) -> No
         experiment.condition = checked_rule(given.condition, "condition")
     if given.given("layer"):
         layers.place(tx, experiment, given.layer)
+    if given.given("prerequisites"):
+        prerequisites.replace(tx, experiment, given.prerequisites)
     if given.given("unit"):
         layers.expect_unit(tx, experiment)
+        prerequisites.expect_unit(tx, experiment)
     if given.given("analysis"):
         experiment.analysis = given.analysis.normal
     if given.given("activation_event"):

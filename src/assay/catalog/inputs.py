@@ -36,6 +36,7 @@ SHARES = {
 }
 MAX_VARIANTS = 100
 MAX_METRICS = 100
+MAX_PREREQUISITES = 10
 
 
 class Share(Input):
@@ -168,6 +169,26 @@ class RampHaltInput(Input):
     """Why a ramp halts."""
 
     reason: Prose = ""
+
+
+def _prerequisite(value: object) -> object:
+    return {"experiment": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+class PrerequisiteInput(Input):
+    """Another experiment that must serve a unit something; its key or id alone will do for any variant."""
+
+    experiment: int | Name | None = None
+    experiment_id: int | None = Field(default=None, description="The same as `experiment`, by id.")
+    variants: Annotated[list[Name], Field(max_length=MAX_VARIANTS)] = Field(
+        default_factory=list, description="Keys or names of variants of which it must be one; none for any."
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.experiment is None and self.experiment_id is None:
+            raise refuse("is required", "experiment")
+        return self
 
 
 def _layer(value: object) -> object:
@@ -319,6 +340,10 @@ class ExperimentInput(Input):
         description="Keep condition, segments and variants out of SDKs' payload: the server evaluates it.",
     )
     layer: Annotated[LayerShare, BeforeValidator(_layer)] | None = None
+    prerequisites: Annotated[
+        list[Annotated[PrerequisiteInput, BeforeValidator(_prerequisite)]],
+        Field(max_length=MAX_PREREQUISITES),
+    ] = Field(default_factory=list)
     unit: OuterId = "user_id"
     metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS)] = Field(default_factory=list)
     primary_metric: Name | None = None
@@ -392,6 +417,8 @@ class ExperimentEdit(ExperimentInput):
     end_time: Any = None
     winner: Any = None
     decision: Any = None
+    holdout: Any = None
+    holdouts: Any = None
     schedule_error: Any = None
     ramp_state: Any = None
     preregistration_hash: Any = None

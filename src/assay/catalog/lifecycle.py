@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import and_, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import phases, preregistration, ramps, slots
+from assay.catalog import phases, preregistration, prerequisites, ramps, slots
 from assay.catalog.database import Actor, Database, WriteTx
 from assay.catalog.documents import iso
 from assay.catalog.editing import LIVE, changing, complete_split, find, find_variant, state_forbids
@@ -32,11 +32,14 @@ def start(tx: WriteTx, experiment: Experiment) -> None:
         ramps.begin(experiment, tx.now)
         preregistration.freeze(tx, experiment)
         slots.settle(tx, experiment, live=True)
+        prerequisites.begin(tx, experiment)
         phases.open_next(tx, experiment)
 
 
 def pause(tx: WriteTx, experiment: Experiment) -> None:
-    """Let nobody new in; who is in keeps what they have."""
+    """Let nobody new in; who is in keeps what they have. A holdout has no pause: it keeps out, or it ends."""
+    if experiment.holdout is not None:
+        raise state_forbids(experiment, "a holdout cannot be paused; stop it to let its units in")
     _move(tx, experiment, "pause", Status.RUNNING, Status.PAUSED)
 
 
@@ -70,6 +73,8 @@ def stop(tx: WriteTx, experiment: Experiment, *, winner: int | str | None = None
                 "decided_by": tx.actor.name,
             }
         phases.close(tx, experiment)
+        if experiment.holdout is not None:
+            prerequisites.end(tx, experiment)
 
 
 def archive(tx: WriteTx, experiment: Experiment) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from assay.catalog import documents
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.tables import Experiment, Phase
 
@@ -20,6 +21,7 @@ def split(experiment: Experiment) -> tuple[Any, ...]:
         experiment.condition,
         experiment.layer,
         sorted(each.id for each in experiment.segments),
+        [(each.parent_id, each.variants) for each in experiment.prerequisites],
     )
 
 
@@ -49,6 +51,7 @@ def open_next(tx: WriteTx, experiment: Experiment) -> None:
             condition=experiment.condition,
             layer=experiment.layer,
             segments=sorted(each.id for each in experiment.segments),
+            prerequisites=documents.prerequisites(experiment, of_holdouts=None) or None,
         )
     )
 

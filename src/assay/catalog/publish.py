@@ -1,6 +1,6 @@
 """From tables to what the hot path reads: a compiled ruleset and the key ring."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -12,7 +12,7 @@ from assay.catalog.database import ReadTx, catalog_version
 from assay.catalog.editing import whole
 from assay.catalog.keys import microseconds
 from assay.catalog.segments import members_of
-from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Segment
+from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Prerequisite, Segment
 from assay.published import Key, KeyRing, Published
 
 _CHUNK = 500  # ids in one statement, well below any database's limit on parameters
@@ -75,12 +75,21 @@ class Publisher:
         links: dict[int, list[int]] = {}
         for link in tx.execute(select(ExperimentSegment.experiment_id, ExperimentSegment.segment_id)):
             links.setdefault(link.experiment_id, []).append(link.segment_id)
-        marks = {
+        parents: dict[int, list[int]] = {}
+        for child, parent in tx.execute(select(Prerequisite.experiment_id, Prerequisite.parent_id)):
+            parents.setdefault(child, []).append(parent)
+        versions = {
             number: (
                 version,
                 tuple(sorted((each, self._segments[each][0]) for each in links.get(number, ()))),
             )
             for number, version in tx.execute(select(Experiment.id, Experiment.version))
+        }
+        above = {number: _above(number, parents) for number in versions}
+        # What is required is compiled first, and what requires it again whenever it changed.
+        marks = {
+            number: (mark, tuple((each, versions[each]) for each in above[number]))
+            for number, mark in sorted(versions.items(), key=lambda each: (len(above[each[0]]), each[0]))
         }
         self._experiments = {each: known for each, known in self._experiments.items() if each in marks}
         stale = [
@@ -91,9 +100,18 @@ class Publisher:
         for start in range(0, len(stale), _CHUNK):
             chunk = stale[start : start + _CHUNK]
             forced, starts = _overrides(tx, chunk), _phase_starts(tx, chunk)
-            for row in tx.scalars(select(Experiment).where(Experiment.id.in_(chunk)).options(*whole())):
-                compiled = _compile(row, segments, forced.get(row.id, {}), starts.get(row.id, ()))
-                self._experiments[row.id] = (marks[row.id], compiled)
+            found = select(Experiment).where(Experiment.id.in_(chunk)).options(*whole())
+            rows = {each.id: each for each in tx.scalars(found)}
+            for number in chunk:
+                requires = [
+                    _requirement(each, self._experiments[each.parent_id][1])
+                    for each in rows[number].prerequisites
+                    if each.parent_id in above[number]
+                ]
+                compiled = _compile(
+                    rows[number], segments, forced.get(number, {}), starts.get(number, ()), requires
+                )
+                self._experiments[number] = (marks[number], compiled)
         return [compiled for _, compiled in self._experiments.values()]
 
 
@@ -113,11 +131,31 @@ def _phase_starts(tx: ReadTx, experiment_ids: Sequence[int]) -> dict[int, list[i
     return starts
 
 
+def _above(number: int, parents: Mapping[int, list[int]]) -> list[int]:
+    """All that an experiment requires, directly or not; since there are no circles, each has fewer itself."""
+    found: list[int] = []
+    waiting = list(parents.get(number, ()))
+    while waiting:
+        each = waiting.pop()
+        if each not in found and each != number:
+            found.append(each)
+            waiting.extend(parents.get(each, ()))
+    return sorted(found)
+
+
+def _requirement(row: Prerequisite, parent: ruleset.Experiment) -> ruleset.Requirement:
+    variants = frozenset(each.id for each in parent.variants if each.key in row.variants)
+    if row.variants and not variants:
+        variants = frozenset([-1])  # what it required was removed, and nobody has it
+    return ruleset.Requirement(parent, variants, row.holdout)
+
+
 def _compile(
     row: Experiment,
     segments: dict[int, ruleset.Segment],
     forced: dict[str, int],
     phase_starts: Sequence[int],
+    requires: Sequence[ruleset.Requirement],
 ) -> ruleset.Experiment:
     place = {each.id: at for at, each in enumerate(row.variants)}
     removed = {each.id for each in row.variants if each.removed}
@@ -145,6 +183,7 @@ def _compile(
         rule=row.condition or None,
         private=row.private,
         segments=[segments[each.id] for each in row.segments],
+        requires=requires,
         layer=ruleset.Layer.of(row.layer["key"], row.layer["slots"]) if row.layer else None,
         # An override for a variant that has since been removed would serve what is gone.
         overrides={unit: place[variant] for unit, variant in forced.items() if variant not in removed},

@@ -109,6 +109,7 @@ class Experiment(Table):
     private: Mapped[bool] = mapped_column(Boolean, server_default=false())
     layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
     layer_id: Mapped[int | None] = mapped_column(BigInteger)
+    holdout: Mapped[dict[str, Any] | None] = mapped_column(Json)
     metrics: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     target_sample_size: Mapped[int | None] = mapped_column(BigInteger)
     significance_level: Mapped[float] = mapped_column(Float(53))
@@ -143,6 +144,13 @@ class Experiment(Table):
     )
     segments: Mapped[list["Segment"]] = relationship(
         lazy="raise", secondary="experiment_segments", order_by="Segment.id", passive_deletes=True
+    )
+    prerequisites: Mapped[list["Prerequisite"]] = relationship(
+        lazy="raise",
+        order_by="Prerequisite.parent_id",
+        foreign_keys="Prerequisite.experiment_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
     )
     definitions: Mapped[list["MetricDefinition"]] = relationship(
         lazy="raise",
@@ -199,6 +207,26 @@ class Phase(Table):
     condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
     layer: Mapped[dict[str, Any] | None] = mapped_column(Json)
     segments: Mapped[list[int]] = mapped_column(Json)
+    prerequisites: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+
+
+class Prerequisite(Table):
+    """Another experiment that must serve a unit one of these variants, by key; with none of them, any.
+
+    `holdout` says that the other one is a holdout: then the row was made by the start of this one.
+    """
+
+    __tablename__ = "prerequisites"
+    __table_args__ = (Index(None, "parent_id"),)
+
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True
+    )
+    parent_id: Mapped[int] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    holdout: Mapped[bool] = mapped_column(Boolean)
+    variants: Mapped[list[str]] = mapped_column(Json)
+
+    parent: Mapped["Experiment"] = relationship(lazy="joined", innerjoin=True, foreign_keys=[parent_id])
 
 
 class Layer(Table):

@@ -80,6 +80,7 @@ def beginning(experiment: Experiment) -> dict[str, Any]:
     return {
         **{name: document[name] for name in _BEGINNING},
         "layer": _layer(experiment),
+        "prerequisites": documents.prerequisites(experiment, of_holdouts=False),
         "segments": [each["id"] for each in document["segments"]],
         "variants": [{name: each[name] for name in _VARIANT} for each in document["variants"]],
         "metrics": [

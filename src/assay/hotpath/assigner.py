@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from assay.assignments.base import AssignmentStore, Record
-from assay.bucketing.evaluate import Decision, evaluate, serve
+from assay.bucketing.evaluate import Decision, Reason, evaluate, serve, unmet
 from assay.bucketing.ruleset import Experiment
 from assay.hotpath.attributes import NONE_KNOWN, Attributes
 from assay.published import Published
@@ -56,6 +56,13 @@ class Settled(NamedTuple):
     served_id: int | None
     variant_id: int | None
     assigned_at: int | None
+
+
+def _provisional(outcome: Settled | Record | None) -> bool:
+    """Whether other experiments may still refuse it: a new assignment, or a winner for a new unit."""
+    if isinstance(outcome, Settled):
+        return outcome.reason == Reason.ROLLED_OUT and outcome.variant_id is None
+    return outcome is not None
 
 
 class Serving:
@@ -131,6 +138,10 @@ class Serving:
         )
 
 
+#: What is asked: an experiment, a user, the unit, and the attributes that came with the call.
+Asked = tuple[Serving, str, str | None, Mapping[str, Any]]
+
+
 class Assigner:
     """Get-or-create of assignments over the published ruleset and the durable record."""
 
@@ -182,7 +193,7 @@ class Assigner:
 
     async def look(
         self,
-        asked: Sequence[tuple[Serving, str, str | None, Mapping[str, Any]]],
+        asked: Sequence[Asked],
         now: int,
     ) -> list[Settled | Record]:
         """What each of these (serving, user, unit, context) is served, by what is stored of them.
@@ -216,7 +227,8 @@ class Assigner:
     ) -> Settled | Record:
         """What this unit is served, given the variant and time on record, if any.
 
-        What is on record wins over every later change of the experiment.
+        What is on record wins over every later change of the experiment. Other experiments that this one
+        requires are not asked: `settle_all` does.
         """
         experiment = serving.experiment
         if serving.plain and hit is not None:
@@ -230,22 +242,57 @@ class Assigner:
             return serving.settled(decision, variant_id, assigned_at)
         return _new(Record, (experiment.id, unit_id, decision.variant.id, experiment.phase, now))
 
-    async def settle_all(
-        self, asked: Sequence[tuple[Serving, str, str | None, Mapping[str, Any]]], now: int
-    ) -> list[Settled]:
-        """What each of these is served: at most one look-up and one commit for all."""
+    async def settle_all(self, asked: Sequence[Asked], now: int) -> list[Settled]:
+        """What each of these is served: at most one look-up and one commit for all.
+
+        Where experiments require others, those are settled first, with a commit of their own.
+        """
         outcomes = [self.settle(*each, now) for each in asked]
         unsure = [at for at, outcome in enumerate(outcomes) if outcome is None]
         if unsure:
             looked = await self.look([asked[at] for at in unsure], now)
             for at, outcome in zip(unsure, looked, strict=True):
                 outcomes[at] = outcome
+        if any(serving.experiment.requires for serving, *_ in asked):
+            await self._ask_others(asked, outcomes, now)
         proposals = [outcome for outcome in outcomes if type(outcome) is Record]
         records = iter(await self.assignments.put_many(proposals) if proposals else ())
         return [
             self.stored(each[0], outcome, next(records)) if type(outcome) is Record else outcome  # type: ignore[misc]
             for each, outcome in zip(asked, outcomes, strict=True)
         ]
+
+    async def _ask_others(
+        self, asked: Sequence[Asked], outcomes: list[Settled | Record | None], now: int
+    ) -> None:
+        """Turn away those whom experiments required turn away; changes `outcomes`.
+
+        A unit that would get in is assigned in what is required, so that the one decision rests on the other
+        for good. That is also how a holdout gets its units, those held out and the others alike.
+        """
+        parents: dict[tuple[int, str | None], Asked] = {}
+        waiting = [
+            at
+            for at, (serving, *_) in enumerate(asked)
+            if serving.experiment.requires and _provisional(outcomes[at])
+        ]
+        for at in waiting:
+            serving, user_id, unit_id, context = asked[at]
+            for each in serving.experiment.requires:
+                pair = (each.parent.id, unit_id)
+                parents[pair] = (self.serving(each.parent), user_id, unit_id, context)
+        settled = dict(zip(parents, await self.settle_all(list(parents.values()), now), strict=True))
+        for at, (serving, _, unit_id, _) in enumerate(asked):
+            known = settled.get((serving.experiment.id, unit_id))
+            if known is not None:  # it was asked for itself, too
+                outcomes[at] = known
+        for at in waiting:
+            serving, _, unit_id, _ = asked[at]
+            requires = serving.experiment.requires
+            served = {each.parent.id: settled[each.parent.id, unit_id].served_id for each in requires}
+            refused = unmet(serving.experiment, served)
+            if refused is not None:
+                outcomes[at] = serving.settled(Decision(None, refused), None, None)
 
     async def answer_all(
         self, servings: Sequence[Serving], user_ids: Sequence[str], context: Mapping[str, Any], now: int
@@ -257,7 +304,10 @@ class Assigner:
         """
         assignments = self.assignments
         peek, complete = assignments.peek, assignments.complete
-        if any(serving.experiment.needs_attributes or not serving.repeats for serving in servings):
+        if any(
+            serving.experiment.needs_attributes or serving.experiment.requires or not serving.repeats
+            for serving in servings
+        ):
             return None
         answers: list[bytes] = []
         proposals: list[Record] = []

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from assay.assignments.base import Record
-from assay.bucketing.evaluate import explain
+from assay.bucketing.evaluate import Decision, decide, explain, required
 from assay.bucketing.ruleset import Experiment, Status
 from assay.errors import Invalid, NotFound
 from assay.events import timestamps
@@ -70,6 +70,10 @@ _bulk = msgspec.json.Decoder(Bulk)
 _exposures = msgspec.json.Decoder(Exposure | list[Exposure])
 
 
+def _variant_id(decision: Decision) -> int | None:
+    return decision.variant.id if decision.variant else None
+
+
 class AssignmentRoutes:
     """The handlers, over one `Assigner`."""
 
@@ -107,7 +111,8 @@ class AssignmentRoutes:
         hit = self._peek(serving.experiment.id, user_id)
         if hit is not None:
             return Response(200, serving.repeat(user_id, hit[0], hit[1]))
-        if serving.experiment.needs_attributes or not 0 < len(user_id) <= self.max_name:
+        experiment = serving.experiment
+        if experiment.needs_attributes or experiment.requires or not 0 < len(user_id) <= self.max_name:
             return None
         if not assigner.assignments.complete:
             return None
@@ -136,6 +141,8 @@ class AssignmentRoutes:
         assigner = self.assigner
         serving = assigner.serving(experiment)
         unit_id = user_id if experiment.unit == "user_id" else self._unit(experiment, user_id, units)
+        if experiment.requires:
+            return self._after_others(serving, user_id, unit_id, context, now)
         settled = assigner.settle(serving, user_id, unit_id, context, now)
         if settled is None:
             return self._looked(serving, user_id, unit_id, context, now)
@@ -163,6 +170,12 @@ class AssignmentRoutes:
         (settled,) = await self.assigner.look([(serving, user_id, unit_id, context)], now)
         outcome = self._given(serving, user_id, unit_id, settled)
         return outcome.finish(await outcome.future) if type(outcome) is Waiting else outcome  # type: ignore[return-value]
+
+    async def _after_others(
+        self, serving: Serving, user_id: str, unit_id: str | None, context: Context, now: int
+    ) -> Response:
+        (settled,) = await self.assigner.settle_all([(serving, user_id, unit_id, context)], now)
+        return Response(200, serving.answer(user_id, unit_id, settled))
 
     def get(self, request: Request) -> Outcome:
         """`GET /experiments/{experiment}/assignment/{user_id}`; other units come as query parameters."""
@@ -296,6 +309,13 @@ class AssignmentRoutes:
                 "experiment may have the unit",
                 code="layer_excluded",
             )
+        for each in experiment.requires:
+            if each.holdout and not each.met(_variant_id(decide(each.parent, unit_id, None, {}))):
+                raise Invalid.field(
+                    f"{path}.experiment",
+                    f"holdout {each.parent.key} keeps this unit out of {experiment.key}",
+                    code="holdout",
+                )
         for variant in experiment.variants:
             if not variant.removed and report.variant in (variant.id, variant.key, variant.name):
                 break
@@ -326,14 +346,19 @@ class AssignmentRoutes:
             if name != experiment.unit:
                 raise Invalid.field(name, "is no parameter of this call", code="unknown_parameter")
         unit_id = self._unit(experiment, user_id, query)
-        record = None if unit_id is None else await self.assigner.assignments.find(experiment.id, unit_id)
+        found: Mapping[tuple[int, str], Record] = {}
+        if unit_id is not None:
+            pairs = [(each, unit_id) for each in (experiment.id, *required(experiment))]
+            found = await self.assigner.assignments.find_many(pairs)
+        records = {number: each.variant_id for (number, _), each in found.items()}
+        record = None if unit_id is None else found.get((experiment.id, unit_id))
         known = await self.assigner.attributes.fetch([user_id])
         receipt = explain(
             experiment,
             unit_id,
             user_id,
             known.get(user_id, NONE_KNOWN),
-            record.variant_id if record else None,
+            records,
         )
         document = {
             **receipt.as_document(),

@@ -53,6 +53,7 @@ class _Made(NamedTuple):
 
     definition: msgspec.Raw | None
     groups: dict[str, msgspec.Raw]
+    others: dict[str, msgspec.Raw]
     remote: str
 
 
@@ -62,7 +63,8 @@ def _made(experiment: Experiment) -> _Made | None:
         return None
     definition = None if feature.definition is None else msgspec.Raw(_encode(feature.definition))
     groups = {name: msgspec.Raw(_encode(ids)) for name, ids in feature.groups.items()}
-    return _Made(definition, groups, feature.remote or "")
+    others = {name: msgspec.Raw(_encode(each)) for name, each in feature.others.items()}
+    return _Made(definition, groups, others, feature.remote or "")
 
 
 class Features:
@@ -117,6 +119,7 @@ class Features:
                 continue
             if made.definition is not None:
                 features[experiment.key] = made.definition
+                features.update(made.others)
                 groups.update(made.groups)
             else:
                 remote[experiment.key] = made.remote

@@ -34,6 +34,7 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.NOT_IN_TRAFFIC: "SPLIT",
     Reason.LAYER_EXCLUDED: "SPLIT",
     Reason.HOLDOUT: "SPLIT",
+    Reason.PREREQUISITE: "UNKNOWN",
     Reason.NOT_IN_SEGMENT: "UNKNOWN",
     Reason.NO_UNIT: "UNKNOWN",
 }
