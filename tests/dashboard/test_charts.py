@@ -47,6 +47,7 @@ DRAWINGS = {
     "lines": charts.lines(_lines(), wording.tick, "Assignments", charts.WIDE),
     "allocation": charts.allocation([("control", 0.5, True), (HOSTILE, 0.3, True), ("off", 0.1, False)]),
     "key": charts.key_mark(2),
+    "chances": charts.chances(0.433, 0.567, 0.0, f"In 3 days, {HOSTILE}"),
 }
 
 

@@ -39,7 +39,7 @@ def test_percent_and_ranges() -> None:
 
 @pytest.mark.parametrize(
     ("p", "shown"),
-    [(None, "–"), (0.0, "< 0.0001"), (0.00042, "0.0004"), (0.0234, "0.023"), (0.2081, "0.21"), (1.0, "1.00")],
+    [(None, "–"), (0.0, "< 0.001"), (0.0042, "0.0042"), (0.0234, "0.023"), (0.2081, "0.21"), (1.0, "> 0.99")],
 )
 def test_p_value(p: float | None, shown: str) -> None:
     assert wording.p_value(p) == shown
@@ -71,3 +71,10 @@ def test_times() -> None:
         "47 hours",
         "2 days",
     ]
+
+
+def test_differences_of_shares_are_points_and_chances_are_never_sure() -> None:
+    assert wording.points(0.0354, 0.019) == "+3.5 points"
+    assert wording.points_range(Interval(-0.004, 0.073)) == "−0.4 to +7.3 points"
+    shown = ["< 0.1 %", "25.0 %", "> 99.9 %", "–"]
+    assert [wording.chance(share) for share in (0.0, 0.25, 0.9997, None)] == shown

@@ -72,6 +72,7 @@ PAGES: tuple[Page, ...] = (
     Page("/experiments/{key}", results.shown, _READ),
     Page("/experiments/{key}/headline", experiments.headline, _READ),
     Page("/experiments/{key}/trend", results.trend_piece, _READ),
+    Page("/experiments/{key}/statements", results.statements_piece, _READ),
     Page("/experiments/{key}/ledger", results.ledger_piece, _READ),
     Page("/experiments/{key}/export", results.export_file, _READ),
     Page("/experiments/{key}/history", auditing.history, _READ),

@@ -132,6 +132,19 @@ def _end(x: float, *, cut: bool, way: int) -> str:
     return f'<line class="cap" x1="{x}" x2="{x}" y1="11" y2="21"/>'
 
 
+def chances(better: float, unclear: float, worse: float, label: str) -> Markup:
+    """The chances of three verdicts as parts of one bar: worse, unclear, better from left to right."""
+    parts, at = [], 0.0
+    for name, share in (("worse", worse), ("unclear", unclear), ("better", better)):
+        width = round(120.0 * share, 2)
+        if width > 0.0:
+            parts.append(f'<rect class="{name}" x="{round(at, 2):g}" width="{width:g}" height="12"/>')
+        at += width
+    return Markup('<svg class="chances" viewBox="0 0 120 12" role="img" aria-label="{}">{}</svg>').format(
+        label, _drawn(parts)
+    )
+
+
 def interval_axis(span: Span, form: Callable[[float], str]) -> Markup:
     """The scale above a column of intervals."""
     marks = [

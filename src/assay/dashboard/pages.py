@@ -182,6 +182,7 @@ def templates() -> Environment:
         "health_words": wording.HEALTH,
         "check_words": wording.CHECKS,
         "role_words": wording.ROLES,
+        "method_words": wording.METHODS,
         "once": lambda: secrets.token_urlsafe(12),
     }
     found.filters |= {

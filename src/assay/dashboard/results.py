@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -13,42 +14,58 @@ from assay.bucketing.ruleset import Status
 from assay.catalog.editing import find
 from assay.catalog.tables import Experiment
 from assay.dashboard import charts, wording
+from assay.dashboard.auditing import said
 from assay.dashboard.experiments import running_for, worst
 from assay.dashboard.lifecycle import STEPS, possible
 from assay.dashboard.meaning import is_share
 from assay.dashboard.pages import Visit, go, link, render
 from assay.dashboard.scorecard import card, lift_text, outcome, value_text
 from assay.dashboard.snippets import calls
+from assay.dashboard.workings import numbers_of
 from assay.errors import Invalid, NotFound
 from assay.events.timestamps import EPOCH
 from assay.eventstore.base import LedgerEntry, SeriesPoint
 from assay.reports import export
 from assay.reports.build import scope_of
 from assay.reports.picture import read_spec
-from assay.reports.question import Grain, Question
-from assay.reports.report import Comparison, MetricReport, Point, Report
-
-_WAITS = (7, 14, 28)
-#: Below this a day's arrivals say nothing about those of the days to come.
-_ENOUGH_DAYS = 1.0
+from assay.reports.question import Grain, Question, ask
+from assay.reports.report import AtStop, Comparison, MetricReport, Point, Report
+from assay.reports.snapshots import Snapshot
+from assay.reports.wording import spread
 
 
 class Wait(NamedTuple):
-    """What more time would bring: units in all, and how wide the interval would be then."""
+    """What more days would bring one treatment: units in both arms, and the chances of each verdict."""
 
-    label: str
+    when: str
+    treatment: str
     units: str
     width: str
+    better: str
+    unclear: str
+    worse: str
+    chart: Markup
 
 
-class Progress(NamedTuple):
-    """How far the experiment is on its way to the planned sample."""
+class Stop(NamedTuple):
+    """The effect of one treatment at the stop: as measured, and corrected for having been chosen."""
 
+    treatment: str
+    naive: str
+    corrected: str
+    interval: str
+    method: str
+    sentence: str
+
+
+class Made(NamedTuple):
+    """One look, and what it showed of the primary metric: treatment, |z|, its limit, and the verdict."""
+
+    number: int
+    at: datetime
     units: int
-    target: int | None
-    daily: float | None
-    left: str
-    waits: Sequence[Wait]
+    fraction: str
+    verdicts: Sequence[tuple[str, str, str, str]]
 
 
 class Plot(NamedTuple):
@@ -65,7 +82,7 @@ class Plot(NamedTuple):
 
 def shown(visit: Visit) -> Response:
     """The page; with `refresh`, from a report made just now."""
-    key = visit.place["key"]
+    key, as_of = visit.place["key"], visit.query.get("as_of")
     if visit.query.get("refresh"):
         visit.parts.snapshots.anew(key, Question(), visit.now)
         return go(visit, link("experiments", key))
@@ -73,16 +90,34 @@ def shown(visit: Visit) -> Response:
         experiment = find(tx, key)
     if experiment.status == Status.DRAFT:
         return render(visit, "draft.html", **_frame(visit, experiment))
-    report = visit.snapshot(str(experiment.id)).report
+    report = _snapshot(visit).report
     event_type = report.primary.metric.event_type or "signup"
+    decision = report.decision
     return render(
         visit,
         "result.html",
         **_frame(visit, experiment),
         report=report,
         card=card(report),
-        progress=_progress(report),
+        progress=decision.progress,
+        left=_left(report),
+        waits=_waits(report),
+        stops=[_stop(report, each) for each in decision.at_stop],
+        looks=_looks(report),
+        deviations=[
+            (
+                wording.words(each.field),
+                each.change,
+                said(each.before),
+                said(each.after),
+                datetime.fromisoformat(each.at),
+                each.by,
+            )
+            for each in report.spec.deviations
+        ],
         age=wording.ago(report.computed_at, visit.now),
+        as_of=report.question.end if as_of else None,
+        fixed=f"{report.end:%Y-%m-%dT%H:%M:%S.%fZ}",
         worst=str(worst(report)),
         metric=_metric(report, visit.query.get("metric")).metric,
         calls=None
@@ -96,9 +131,25 @@ def shown(visit: Visit) -> Response:
     )
 
 
+def statements_piece(visit: Visit) -> Response:
+    """What the store was asked for the numbers of the page, as it was asked."""
+    found = [
+        (each.text.strip(), [(name, str(value)) for name, value in each.parameters.items()])
+        for each in _snapshot(visit, sql=True).report.statements
+    ]
+    return render(visit, "_statements.html", statements=found)
+
+
+def _snapshot(visit: Visit, *, sql: bool = False) -> Snapshot:
+    """The report on everything, or on everything until the moment that the address fixes."""
+    kept = visit.parts.snapshots
+    asked = replace(ask({"end": visit.query.get("as_of")}, visit.now), sql=sql)
+    return kept.get(visit.place["key"], asked, visit.now, max_age=kept.max_age)
+
+
 def trend_piece(visit: Visit) -> Response:
     """The charts over time of one metric."""
-    snapshot = visit.snapshot(visit.place["key"])
+    snapshot = _snapshot(visit)
     report = snapshot.report
     of = _metric(report, visit.query.get("metric"))
     begin = report.begin or report.end
@@ -146,7 +197,7 @@ def export_file(visit: Visit) -> Response:
         rows = export.users(spec, visit.parts.assignments.page)
     else:
         kind = "statistics"
-        report = visit.snapshot(visit.place["key"]).report
+        report = _snapshot(visit).report
         spec, rows = report.spec, export.sufficient_statistics(report)
     pieces = export.written(cast("Literal['statistics', 'users']", kind), rows, cast("export.Format", form))
     return StreamingResponse(
@@ -179,35 +230,93 @@ def _metric(report: Report, key: str) -> MetricReport:
     return found
 
 
-def _progress(report: Report) -> Progress:
-    units, target = report.total_units, report.spec.target_sample_size
-    begin = report.begin
-    days = 0.0 if begin is None else (report.end - begin) / timedelta(days=1)
-    live = report.spec.status == Status.RUNNING
-    daily = units / days if live and days >= _ENOUGH_DAYS and units else None
-    left = ""
-    if target is not None and units < target and daily:
-        more = math.ceil((target - units) / daily)
-        left = f"about {more:,} more day{'' if more == 1 else 's'} at the present rate"
-    return Progress(units, target, daily, left, _waits(report, units, daily) if daily else ())
+def _left(report: Report) -> str:
+    """How long the rest of the planned sample takes, in words."""
+    ahead = report.decision.progress
+    if ahead is None or not ahead.days_left or report.spec.status != Status.RUNNING:
+        return ""
+    more = math.ceil(ahead.days_left)
+    return f"about {more:,} more day{'' if more == 1 else 's'} at the present rate"
 
 
-def _waits(report: Report, units: int, daily: float) -> list[Wait]:
-    """How wide the widest interval of the primary metric's lifts would become; it shrinks with the root."""
-    widths = [
-        half
-        for each in report.primary.comparisons
-        if (half := wording.spread(each.effect.lift.interval)) is not None
-    ]
-    if not widths:
-        return []
-    half = 2.0 * max(widths)
-    found = [Wait("Now", wording.count(units), f"± {wording.percent(half, half)}")]
-    for days in _WAITS:
-        then = units + daily * days
-        width = half * math.sqrt(units / then)
-        found.append(Wait(f"In {days} days", f"≈ {then:,.0f}", f"± {wording.percent(width, width)}"))
+def _waits(report: Report) -> list[Wait]:
+    """The chances of each verdict, and how wide the lift's interval would be: it shrinks with the root."""
+    found = []
+    for each in report.decision.outlooks:
+        chances = each.prediction
+        if chances.better is None or chances.worse is None or chances.inconclusive is None:
+            continue
+        comparison = report.primary.comparison(each.treatment.id)
+        half = spread(numbers_of(comparison).lift_interval) if comparison is not None else None
+        units = comparison.judged.contrast.units if comparison and comparison.judged else 0
+        width = 2.0 * half * math.sqrt(units / chances.units) if half is not None and units else None
+        when = f"In {each.days} days"
+        better, unclear, worse = chances.better, chances.inconclusive, chances.worse
+        label = (
+            f"{when}, {each.treatment.name}: better {wording.chance(better)}, "
+            f"unclear {wording.chance(unclear)}, worse {wording.chance(worse)}"
+        )
+        found.append(
+            Wait(
+                when,
+                each.treatment.name,
+                f"≈ {chances.units:,.0f}",
+                wording.MISSING if width is None else f"± {wording.percent(width, width)}",
+                wording.chance(better),
+                wording.chance(unclear),
+                wording.chance(worse),
+                charts.chances(better, unclear, worse, label),
+            )
+        )
     return found
+
+
+def _stop(report: Report, each: AtStop) -> Stop:
+    share = is_share(report.primary.metric)
+    show = wording.points if share else partial(wording.number, signed=True)
+    comparison = report.primary.comparison(each.treatment.id)
+    around = numbers_of(comparison).standard_error if comparison is not None else None
+    ends = wording.points_range(each.interval) if share else wording.amount_range(each.interval, share=False)
+    return Stop(
+        each.treatment.name,
+        show(each.naive, around),
+        show(each.estimate, around),
+        ends if each.interval is not None else wording.MISSING,
+        _CORRECTIONS.get(each.method, wording.words(each.method)),
+        each.sentence or "",
+    )
+
+
+_CORRECTIONS = {
+    "conditional_likelihood": "Likelihood of the data given that the test rejected",
+    "stage_wise": "Stage-wise ordering of the looks, median-unbiased",
+    "always_valid": "Always-valid",
+    "bayesian": "Posterior mean",
+}
+
+
+def _looks(report: Report) -> list[Made]:
+    names = {each.id: each.name for each in report.spec.variants}
+    primary = report.primary.metric.key
+    return [
+        Made(
+            look.number,
+            look.at,
+            look.units,
+            wording.percent(look.fraction, 0.01),
+            [
+                (
+                    names.get(each.treatment_id, ""),
+                    wording.MISSING if each.z is None else f"{abs(each.z):.2f}",
+                    wording.MISSING if each.limit is None else f"{each.limit:.2f}",
+                    "no test" if each.crossed is None else "crossed" if each.crossed else "not crossed",
+                )
+                for each in look.verdicts
+                if each.metric == primary
+            ],
+        )
+        for look in report.spec.looks
+    ]
 
 
 def _effects(report: Report, of: MetricReport, points: Sequence[Point]) -> Iterator[Plot]:

@@ -1,18 +1,27 @@
 """The scorecard: one row for each metric and treatment, on one scale, with what each number is made of."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from assay.dashboard import charts, wording
-from assay.dashboard.meaning import is_share, meaning
+from assay.dashboard.meaning import facts, is_share, meaning
+from assay.dashboard.workings import Step, method_of, numbers_of, steps
 from assay.reports.arms import ArmSummary
-from assay.reports.report import Comparison, MetricReport, Report
+from assay.reports.notes import Note, notes, remedy
+from assay.reports.report import Comparison, MetricReport, Report, Why
 from assay.reports.spec import Direction, MetricSpec, Role
 from assay.reports.views.common import note
+from assay.reports.wording import spread
+from assay.stats import Reason, Verdict
 
+#: What the column of evidence shows, by method.
+_EVIDENCE = {
+    "bayesian": "Chance to win",
+    "group_sequential": "Evidence",
+    "always_valid": "Always-valid p",
+}
 _ORDER = (Role.PRIMARY, Role.SECONDARY, Role.GUARDRAIL, Role.EXPLORATORY, Role.AD_HOC)
 _START, _END = 8.0, 272.0
 MISSING = wording.MISSING
@@ -33,14 +42,6 @@ class Arm(NamedTuple):
     std_dev: str
 
 
-class Step(NamedTuple):
-    """One step of a computation: what it is called, how it is done, and what came out."""
-
-    name: str
-    formula: str
-    result: str
-
-
 class Row(NamedTuple):
     """One treatment against the control by one metric."""
 
@@ -50,15 +51,17 @@ class Row(NamedTuple):
     lift: str
     lift_range: str
     difference: str
-    difference_range: str
-    p: str
+    evidence: str
+    evidence_note: str
     tone: str
     outcome: str
     chart: Markup
     method: str
     steps: Sequence[Step]
     reason: str
+    remedy: str
     note: str
+    reduction: str
 
 
 class Block(NamedTuple):
@@ -68,10 +71,14 @@ class Block(NamedTuple):
     name: str
     role: str
     means: str
-    direction: str
+    facts: Sequence[tuple[str, str]]
     arms: Sequence[Arm]
     rows: Sequence[Row]
     silent: bool
+    planned: bool
+    definition: str | None
+    version: int | None
+    notes: Sequence[Note]
 
 
 class Card(NamedTuple):
@@ -82,12 +89,15 @@ class Card(NamedTuple):
     level: str
     control: str
     treatments: Sequence[str]
+    evidence: str
 
 
 def card(report: Report) -> Card:
     """The scorecard of a report, the primary metric first."""
-    lifts = [_estimate(each) for metric in report.metrics for each in metric.comparisons]
-    span = charts.common_span(lifts, _START, _END)
+    compared = [(of.metric, each) for of in report.metrics for each in of.comparisons]
+    lifts = [_estimate(each) for _, each in compared]
+    margins = [at for metric, each in compared if (at := _margin(metric, each)) is not None]
+    span = charts.common_span([*lifts, *(charts.Estimate(at, at, at) for at in margins)], _START, _END)
     groups = []
     for role in _ORDER:
         blocks = [_block(report, each, span) for each in report.metrics if each.metric.role is role]
@@ -97,26 +107,42 @@ def card(report: Report) -> Card:
     return Card(
         groups,
         charts.interval_axis(span, wording.lift_tick),
-        f"{100.0 * (1.0 - report.alpha):g} %",
+        _level(report),
         control.name if control else "",
         [each.treatment.name for each in report.primary.comparisons],
+        _EVIDENCE.get(report.spec.analysis.method, "p"),
     )
+
+
+def _level(report: Report) -> str:
+    """The level of the intervals; where a correction left them different ones, from which to which."""
+    levels = sorted(
+        {
+            f"{100.0 * (1.0 - numbers_of(each).alpha):.4g}"
+            for metric in report.metrics
+            for each in metric.comparisons
+        },
+        key=float,
+    )
+    if not levels:
+        return f"{100.0 * (1.0 - report.alpha):.4g} %"
+    return f"{levels[0]} %" if len(levels) == 1 else f"{levels[0]}–{levels[-1]} %"
 
 
 def value_text(metric: MetricSpec, arm: ArmSummary) -> str:
     """The value of one arm, as exact as its interval."""
-    around = arm.interval.standard_error or wording.spread(arm.interval.interval)
+    around = arm.interval.standard_error or spread(arm.interval.interval)
     return wording.percent(arm.value, around) if is_share(metric) else wording.number(arm.value, around)
 
 
 def lift_text(each: Comparison) -> str:
     """The lift, as exact as its interval; an absolute difference where there is no lift."""
     lift = each.effect.lift
-    return wording.percent(lift.value, wording.spread(lift.interval) or lift.standard_error, signed=True)
+    return wording.percent(lift.value, spread(lift.interval) or lift.standard_error, signed=True)
 
 
 def outcome(each: Comparison, direction: Direction) -> tuple[str, str]:
-    """What a comparison says, in a word, and the tone of it."""
+    """What the plain test of a comparison says, in a word, and the tone of it."""
     if each.effect.p_value is None:
         return "No test yet", "quiet"
     if not each.significant:
@@ -124,17 +150,60 @@ def outcome(each: Comparison, direction: Direction) -> tuple[str, str]:
     return ("Better", "good") if each.improves(direction) else ("Worse", "bad")
 
 
+def _verdict(metric: MetricSpec, each: Comparison) -> tuple[str, str]:
+    """What the experiment's own method says, in a word, and the tone of it."""
+    judged = each.judged
+    if judged is None:
+        return outcome(each, metric.direction)
+    look, numbers = judged.look, judged.numbers
+    gap = look.estimate if look is not None and look.crossed and look.estimate is not None else None
+    gap = numbers.difference or 0.0 if gap is None else gap
+    better = gap > 0.0 if metric.direction is Direction.INCREASE else gap < 0.0
+    if judged.significant and not better:
+        return "Worse", "bad"
+    if judged.margin is not None and judged.margin.passed is not None:
+        held = ("Within its margin", "good"), ("Not shown to be within", "careful")
+        return held[0 if judged.margin.passed else 1]
+    if judged.significant:
+        return "Better", "good"
+    if numbers.reason is not None:
+        return "No test yet", "quiet"
+    if judged.significant is None:
+        return "Waits for a look", "quiet"
+    return "No clear difference", "plain"
+
+
+def _evidence(each: Comparison) -> tuple[str, str]:
+    """What the verdict rests on, in the terms of its method, and what to know about it."""
+    found, judged = numbers_of(each), each.judged
+    if found.chance_to_win is not None:
+        return wording.chance(found.chance_to_win), ""
+    if judged is not None and judged.margin is not None and judged.margin.p_value is not None:
+        return wording.p_value(judged.margin.p_value), "p of a harm beyond the margin"
+    if judged is not None and judged.look is not None and judged.look.z is not None:
+        look = judged.look
+        limit = f"|z|, limit {look.limit:.2f}" if look.limit is not None else "|z|"
+        return f"{abs(look.z or 0.0):.2f}", f"{limit} at look {judged.look_number}"
+    if judged is not None and judged.adjusted_p_value is not None:
+        return wording.p_value(judged.adjusted_p_value), f"of {judged.members}, corrected"
+    return wording.p_value(found.p_value), ""
+
+
 def _estimate(each: Comparison) -> charts.Estimate:
-    lift = each.effect.lift
-    ends = lift.interval
-    return charts.Estimate(lift.value, ends.low if ends else None, ends.high if ends else None)
+    found = numbers_of(each)
+    ends = found.lift_interval
+    return charts.Estimate(found.lift, ends.low if ends else None, ends.high if ends else None)
 
 
-def _margin(metric: MetricSpec) -> float | None:
-    """The lift at which a guardrail is harmed, where its margin is a share of the control's value."""
-    if metric.margin is None or not metric.margin.is_relative:
+def _margin(metric: MetricSpec, each: Comparison) -> float | None:
+    """The lift at which a guardrail is harmed; an absolute margin, by the value of the control."""
+    if metric.margin is None:
         return None
-    return -metric.margin.size if metric.direction is Direction.INCREASE else metric.margin.size
+    harm = -1.0 if metric.direction is Direction.INCREASE else 1.0
+    if metric.margin.is_relative:
+        return harm * metric.margin.size
+    control = numbers_of(each).control
+    return harm * metric.margin.size / abs(control) if control else None
 
 
 def _block(report: Report, each: MetricReport, span: charts.Span) -> Block:
@@ -144,10 +213,14 @@ def _block(report: Report, each: MetricReport, span: charts.Span) -> Block:
         metric.name,
         str(metric.role),
         meaning(metric),
-        "More is better" if metric.direction is Direction.INCREASE else "Less is better",
+        facts(metric),
         [_arm(metric, arm, place) for place, arm in enumerate(each.arms)],
         [_row(report, each, found, span) for found in each.comparisons],
         each.silent,
+        metric.registered,
+        metric.definition,
+        metric.definition_version,
+        notes(each, report.begin, report.end),
     )
 
 
@@ -167,112 +240,47 @@ def _arm(metric: MetricSpec, arm: ArmSummary, place: int) -> Arm:
     )
 
 
+def _gap(found: Verdict, *, share: bool) -> str:
+    """The difference in the metric's own unit, with its interval."""
+    if share:
+        gap = wording.points(found.difference, found.standard_error)
+        return f"{gap} ({wording.points_range(found.interval)})"
+    gap = wording.number(found.difference, found.standard_error, signed=True)
+    return f"{gap} ({wording.amount_range(found.interval, share=False)})"
+
+
 def _row(report: Report, of: MetricReport, each: Comparison, span: charts.Span) -> Row:
-    metric, effect = of.metric, each.effect
-    said, tone = outcome(each, metric.direction)
+    metric, found, judged = of.metric, numbers_of(each), each.judged
+    said, tone = _verdict(metric, each)
+    evidence, evidence_note = _evidence(each)
     control, treatment = of.arm(each.control.id), of.arm(each.treatment.id)
     share = is_share(metric)
-    show = wording.percent if share else wording.number
-    blank = report.blank(of)
-    reason = blank.sentence if blank else effect.reason.sentence if effect.reason else ""
-    if not reason and effect.lift.reason is not None:
-        reason = effect.lift.reason.sentence
-    lift, around = lift_text(each), wording.lift_range(effect.lift.interval)
-    label = f"{each.treatment.name}, {metric.name}: {lift}, {around}. {said}."
+    why: Reason | Why | None = report.blank(of) or found.reason or found.lift_reason
+    lift = wording.percent(found.lift, spread(found.lift_interval), signed=True)
+    around = wording.lift_range(found.lift_interval)
+    saved = judged.variance_reduction if judged is not None else None
     return Row(
         each.treatment.name,
         value_text(metric, treatment) if treatment else MISSING,
         value_text(metric, control) if control else MISSING,
         lift,
-        around if effect.lift.value is not None else "",
-        show(effect.estimate, effect.standard_error, signed=True),
-        wording.amount_range(effect.interval, share=share),
-        wording.p_value(effect.p_value),
+        around if found.lift is not None else "",
+        _gap(found, share=share),
+        evidence,
+        evidence_note,
         tone,
         said,
-        charts.interval(_estimate(each), span, tone, label, margin=_margin(metric)),
-        _METHODS.get(effect.method, wording.words(effect.method)),
-        _steps(each, share=share),
-        reason,
+        charts.interval(
+            _estimate(each),
+            span,
+            tone,
+            f"{each.treatment.name}, {metric.name}: {lift}, {around}. {said}.",
+            margin=_margin(metric, each),
+        ),
+        method_of(found.method),
+        steps(each, share=share),
+        why.sentence if why is not None else (judged.waiting or "" if judged is not None else ""),
+        remedy(why) or "",
         note(report, each) or "",
+        "" if saved is None else wording.percent(saved, 0.01),
     )
-
-
-_METHODS = {
-    "pooled_z": "Pooled two-proportion z test; intervals by the score method, which agree with the test",
-    "mean": "Welch's t test of two means; lift by Fieller",
-    "ratio": "Delta-method test of two ratios; lift by Fieller",
-}
-
-
-def _steps(each: Comparison, *, share: bool) -> list[Step]:
-    """The way from the arms to the p-value, with the numbers as they were used."""
-    effect = each.effect
-    if effect.estimate is None or effect.control is None or effect.treatment is None:
-        return []
-    exact = _percent_exact if share else _exact
-    steps = [
-        Step(
-            "Difference",
-            f"{exact(effect.treatment)} − {exact(effect.control)}",
-            exact(effect.estimate),
-        )
-    ]
-    if effect.standard_error is not None:
-        steps.append(
-            Step(
-                "Standard error of the difference",
-                "from the spread of both arms",
-                exact(effect.standard_error),
-            )
-        )
-    if effect.statistic is not None:
-        kind = "z" if effect.df is None else f"t with {effect.df:,.1f} degrees of freedom"
-        steps.append(Step("Test statistic", kind, f"{effect.statistic:.4f}"))
-    if effect.p_value is not None:
-        sides = "two-sided" if effect.alternative == "two-sided" else f"one-sided, {effect.alternative}"
-        steps.append(Step("p-value", sides, _p_exact(each)))
-    if effect.interval is not None and effect.critical is not None:
-        steps.append(
-            Step(
-                f"{100.0 * (1.0 - effect.alpha):g} % interval of the difference",
-                f"critical value {effect.critical:.4f}",
-                _ends(effect.interval.low, effect.interval.high, exact),
-            )
-        )
-    if effect.lift.value is not None:
-        steps.append(
-            Step(
-                "Lift",
-                f"{exact(effect.estimate)} ÷ |{exact(effect.control)}|",
-                _percent_exact(effect.lift.value),
-            )
-        )
-        if effect.lift.interval is not None:
-            steps.append(
-                Step(
-                    "Interval of the lift",
-                    f"{wording.words(str(effect.lift.method))} method",
-                    _ends(effect.lift.interval.low, effect.lift.interval.high, _percent_exact),
-                )
-            )
-    return steps
-
-
-def _p_exact(each: Comparison) -> str:
-    p, log10 = each.effect.p_value, each.effect.log10_p_value
-    if p is not None and p < 1e-12 and log10 is not None:
-        return f"10^{log10:.1f}"
-    return f"{p:.6g}"
-
-
-def _exact(value: float) -> str:
-    return f"{value:,.6g}".replace("-", "−") if math.isfinite(value) else MISSING
-
-
-def _percent_exact(value: float) -> str:
-    return f"{value * 100.0:.4f} %".replace("-", "−")
-
-
-def _ends(low: float | None, high: float | None, show: Callable[[float], str]) -> str:
-    return f"{'unbounded' if low is None else show(low)} to {'unbounded' if high is None else show(high)}"

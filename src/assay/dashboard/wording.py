@@ -4,26 +4,16 @@ Rounding happens here alone, on the way to the page; nothing is computed from a 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from markupsafe import Markup
 
+from assay.reports.wording import decimals, p_text, spread
 from assay.stats import Interval
 
 MISSING = "–"
 _MINUS = "−"
-#: More decimals than these say nothing to anybody.
-_MOST = 6
-
-
-def decimals(uncertainty: float | None, value: float | None = None) -> int:
-    """Decimals that leave two significant digits of the uncertainty; of the value where none is known."""
-    measure = abs(uncertainty) if uncertainty else abs(value or 0.0)
-    if not measure or not math.isfinite(measure):
-        return 0
-    wanted = (1 if uncertainty else 2) - math.floor(math.log10(measure))
-    return max(0, min(_MOST, wanted))
 
 
 def number(value: float | None, uncertainty: float | None = None, *, signed: bool = False) -> str:
@@ -46,11 +36,23 @@ def percent(share: float | None, uncertainty: float | None = None, *, signed: bo
     return f"{number(share * 100.0, scaled, signed=signed)} %"
 
 
-def spread(interval: Interval | None) -> float | None:
-    """The uncertainty an interval stands for: a quarter of its width; None where it has no two ends."""
-    if interval is None or interval.low is None or interval.high is None:
-        return None
-    return (interval.high - interval.low) / 4.0
+def points(difference: float | None, uncertainty: float | None = None) -> str:
+    """A difference of two shares, `+3.5 points`: in percent it would read like a lift."""
+    if difference is None or not math.isfinite(difference):
+        return MISSING
+    scaled = None if uncertainty is None else uncertainty * 100.0
+    return f"{number(difference * 100.0, scaled, signed=True)} points"
+
+
+def points_range(interval: Interval | None) -> str:
+    """`−0.4 to +7.3 points`."""
+    if interval is None:
+        return "no interval"
+    around = spread(interval)
+    scaled = None if around is None else around * 100.0
+    low = "unbounded" if interval.low is None else number(interval.low * 100.0, scaled, signed=True)
+    high = "unbounded" if interval.high is None else number(interval.high * 100.0, scaled, signed=True)
+    return f"{low} to {high} points"
 
 
 def lift_range(interval: Interval | None) -> str:
@@ -74,14 +76,17 @@ def amount_range(interval: Interval | None, *, share: bool) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """`0.023`, `< 0.0001`."""
-    if p is None:
+    """`0.023`, `< 0.001`; a dash where there is none."""
+    return MISSING if p is None else p_text(p)
+
+
+def chance(share: float | None) -> str:
+    """A chance in percent, `97.3 %`; what is nearly sure is not written as if it were sure."""
+    if share is None or not math.isfinite(share):
         return MISSING
-    if p < 0.0001:
-        return "< 0.0001"
-    if p > 0.995:
-        return "1.00"
-    return f"{p:.4f}" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if share < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if share > 0.999 else percent(share, 0.01 if 0.01 < share < 0.99 else 0.001)
 
 
 def count(value: float | None) -> str:
@@ -90,13 +95,19 @@ def count(value: float | None) -> str:
 
 
 def figure(value: object) -> str:
-    """Any number as it stands in a list of inputs; text as it is."""
+    """Any number as it stands among inputs, lists of them, and names with them; text as it is."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return number(value, 0.01 * value) if abs(value) >= 1e-3 or value == 0.0 else f"{value:.2g}"
+    if isinstance(value, Mapping):
+        return (
+            ", ".join(f"{words(str(name)).lower()} {figure(each)}" for name, each in value.items()) or "none"
+        )
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ", ".join(figure(each) for each in value) or "none"
     return MISSING if value is None else str(value)
 
 
@@ -205,6 +216,13 @@ HEALTH: Mapping[str, tuple[str, str]] = {
     "warning": ("Look", "careful"),
     "failed": ("Failed", "bad"),
     "unknown": ("Not checked", "quiet"),
+}
+#: How an experiment is judged.
+METHODS: Mapping[str, str] = {
+    "fixed": "fixed horizon",
+    "group_sequential": "group sequential",
+    "always_valid": "always valid",
+    "bayesian": "Bayesian",
 }
 ROLES: Mapping[str, str] = {
     "primary": "Primary",

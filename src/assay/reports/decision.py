@@ -259,7 +259,7 @@ def _evidence(judged: Judgement) -> str:
         return f"limit {how} at look {judged.look_number}"
     if judged.adjusted_p_value is not None:
         return f"{p_value(judged.adjusted_p_value)} corrected for {judged.members} comparisons"
-    return p_value(numbers.p_value, numbers.log10_p_value)
+    return p_value(numbers.p_value)
 
 
 def _rejects(each: _Seen, report: MetricReport) -> bool:
