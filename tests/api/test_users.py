@@ -110,6 +110,7 @@ def test_erasing_removes_every_trace_and_says_what(house: House) -> None:
             "users": 1,
             "segment_members": 1,
             "overrides": 1,
+            "report_snapshots": 0,
             "audit_entries_anonymised": 3,
             "assignments": 1,
             "events": 0,

@@ -171,12 +171,13 @@ class Snapshots:
 
     def spec(self, reference: int | str) -> ExperimentSpec:
         """The picture of an experiment as it is now. Raises `NotFound` and `Unavailable`."""
+        version = self._database.version()
+        with self._lock:
+            known = self._specs.get(reference) if version == self._version else None
+        if known is not None:
+            return known
         with self._database.reading() as tx:
             version = catalog_version(tx)
-            with self._lock:
-                known = self._specs.get(reference) if version == self._version else None
-            if known is not None:
-                return known
             spec = read_spec(tx, reference)
         with self._lock:
             if version > self._version:
