@@ -270,7 +270,8 @@ class ExperimentSpec:
     hypothesis: str = ""
     plan_hash: str | None = None
     deviations: tuple[DeviationSpec, ...] = ()
-    neighbours: tuple[NeighbourSpec, ...] = ()
+    #: Not part of what the experiment is: a new one among them shares no unit until assignments come in.
+    neighbours: tuple[NeighbourSpec, ...] = dataclasses.field(default=(), compare=False)
     looks: tuple[LookSpec, ...] = ()
 
     @property
