@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +15,12 @@ import structlog
 from assay import __version__
 from assay.bucketing.ruleset import Ruleset
 from assay.catalog import keys, lifecycle, ramps, segments
+from assay.catalog.replay import replay
 from assay.durable.priority import give_way
 from assay.durable.siblings import Sibling
 from assay.errors import AssayError
 from assay.events.event import Limits
+from assay.events.timestamps import EPOCH
 from assay.hotpath.app import HotPath, microseconds
 from assay.hotpath.assigner import Assigner
 from assay.hotpath.assignment import AssignmentRoutes
@@ -228,7 +230,14 @@ class Application:
         features = Features(stores.published, self._uses.note)
         recording = RecordingRoutes(stores.published, stores.assignments, stores.log, telemetry, limits)
         routes = hot_routes(
-            AssignmentRoutes(assigner, max_name=settings.max_name_length, max_pairs=settings.max_bulk_pairs),
+            AssignmentRoutes(
+                assigner,
+                max_name=settings.max_name_length,
+                max_pairs=settings.max_bulk_pairs,
+                replay=lambda experiment_id, user_id, unit_id, at: replay(
+                    stores.database, experiment_id, user_id, unit_id, EPOCH + timedelta(microseconds=at)
+                ),
+            ),
             recording,
             FeatureRoutes(features, assigner, max_name=settings.max_name_length),
             OfrepRoutes(assigner, recording, max_name=settings.max_name_length),

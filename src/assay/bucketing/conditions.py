@@ -63,7 +63,7 @@ class _Compiler:
         if "." not in name:
             return lambda attributes: check(attributes.get(name))
         steps = name.split(".")
-        return lambda attributes: check(_reach(attributes, steps))
+        return lambda attributes: check(reach(attributes, steps))
 
     def _logic(self, name: str, given: Any, path: str, depth: int) -> Condition:
         if name == "$not":
@@ -214,7 +214,7 @@ def _each_met(checks: list[Check]) -> Check:
 # Reading values.
 
 
-def _reach(attributes: Mapping[str, Any], steps: list[str]) -> Any:
+def reach(attributes: Mapping[str, Any], steps: list[str]) -> Any:
     """The value below nested objects and lists (`pets.0.name`, `pets.length`); None where there is none."""
     found: Any = attributes
     for step in steps:

@@ -5,6 +5,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from assay.bucketing.clauses import attributes_read, deciding
+from assay.bucketing.conditions import reach
 from assay.bucketing.hashing import SLOTS, choose, place
 from assay.bucketing.ruleset import Experiment, Requirement, Status, Variant
 
@@ -163,6 +165,15 @@ def provisional(decision: Decision, recorded: int | None) -> bool:
     return recorded is None and decision.reason in (_ASSIGNED, Reason.ROLLED_OUT)
 
 
+class Past(NamedTuple):
+    """What was in force for one unit at a past moment; `notes` say what of it is not known any more."""
+
+    experiment: Experiment
+    attributes: Mapping[str, Any]
+    ruleset_version: int | None
+    notes: tuple[str, ...]
+
+
 class Explanation(NamedTuple):
     """A receipt of one decision; `as_document` puts it into plain values.
 
@@ -221,18 +232,37 @@ class Explanation(NamedTuple):
                 "inside": self.unit_id is not None and layer.holds(self.unit_id),
             },
             "segments": [
-                {"id": number, "name": name, "member": member, "rule": rule, "matched": member or rule}
-                for number, name, member, rule in self.segments
+                {
+                    "id": number,
+                    "name": name,
+                    "member": member,
+                    "rule": rule,
+                    "clause": self._clause(each.rule, "rules"),
+                    "matched": member or rule,
+                }
+                for each, (number, name, member, rule) in zip(experiment.segments, self.segments, strict=True)
             ],
             "condition": self.condition,
             "prerequisites": [each for each in self.required if not each["holdout"]],
             "holdouts": [each for each in self.required if each["holdout"]],
+            "condition_clause": self._clause(experiment.rule, "condition"),
+            "attributes_used": self._used(),
             "assigned_variant_id": self.recorded,
             "assigned": variant is not None,
             "variant_id": variant.id if variant else None,
             "variant": variant.name if variant else None,
             "reason": str(self.decision.reason),
         }
+
+    def _clause(self, rule: Mapping[str, Any] | None, path: str) -> dict[str, Any] | None:
+        """The part of a rule that decided; None where there is no rule."""
+        return deciding(rule, self.attributes, path).as_document() if rule else None
+
+    def _used(self) -> dict[str, Any]:
+        """What conditions looked at, with null for what is not known."""
+        rules = [each for each in (self.experiment.rule, *(s.rule for s in self.experiment.segments)) if each]
+        names = dict.fromkeys(name for rule in rules for name in attributes_read(rule))
+        return {name: reach(self.attributes, name.split(".")) for name in names}
 
 
 def explain(

@@ -54,6 +54,8 @@ class WriteTx(ReadTx):
         self.actor = actor
         self.now = now
         self.publishes = False
+        #: What was recorded so far.
+        self.entries: list[AuditEntry] = []
 
     def record(
         self,
@@ -71,7 +73,7 @@ class WriteTx(ReadTx):
         A person is named by `user_id` alone, so that erasing them finds every trace.
         """
         self.publishes = self.publishes or noun not in _UNPUBLISHED
-        self.add(
+        self.entries.append(
             AuditEntry(
                 at=self.now,
                 actor=self.actor.name,
@@ -86,6 +88,7 @@ class WriteTx(ReadTx):
                 changes=dict(changes or {}),
             )
         )
+        self.add(self.entries[-1])
 
 
 def sqlite_url(path: str | Path) -> str:
@@ -177,9 +180,9 @@ class Database:
             if self._postgres:
                 postgres.take_turn(tx)
             yield tx
-            tx.flush()
             if tx.publishes:
                 _bump(tx)
+            tx.flush()
             _commit(tx)
         if tx.publishes:
             try:
@@ -233,8 +236,12 @@ def _bump(tx: WriteTx) -> None:
     grown = (
         update(CatalogVersion).values(version=CatalogVersion.version + 1).returning(CatalogVersion.version)
     )
-    if tx.scalar(grown) is None:
-        tx.add(CatalogVersion(id=1, version=1))
+    version = tx.scalar(grown)
+    if version is None:
+        version = 1
+        tx.add(CatalogVersion(id=1, version=version))
+    for entry in tx.entries:
+        entry.ruleset_version = version
 
 
 def _commit(tx: Session) -> None:

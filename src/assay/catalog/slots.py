@@ -60,11 +60,15 @@ def coverage(experiment: Experiment) -> float:
     Without a share of its own, the slots are the coverage. One that has more of them than its coverage says,
     because that was lowered, keeps them for the units it has, and lets fewer new ones in.
     """
-    layer = experiment.layer
+    return coverage_in(experiment.layer, experiment.coverage)
+
+
+def coverage_in(layer: Mapping[str, Any] | None, wanted: float) -> float:
+    """The same for an experiment with this layer and coverage."""
     if layer is None or layer["share"] is not None:
-        return experiment.coverage
+        return wanted
     has = held(layer)
-    return 1.0 if number(experiment.coverage) >= has else experiment.coverage * SLOTS / has
+    return 1.0 if number(wanted) >= has else wanted * SLOTS / has
 
 
 def settle(tx: WriteTx, experiment: Experiment, *, live: bool) -> None:

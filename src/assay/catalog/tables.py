@@ -512,7 +512,8 @@ class AuditEntry(Table):
     """Who did what, when, and what it changed from what to what.
 
     No foreign keys: the record outlives what it is about. `user_id` names the person a row concerns,
-    and nothing else in the row does, so that erasing them is one statement.
+    and nothing else in the row does, so that erasing them is one statement. `ruleset_version` is the version
+    of the catalog that the change made, where it made one.
     """
 
     __tablename__ = "audit"
@@ -535,6 +536,7 @@ class AuditEntry(Table):
     user_id: Mapped[str | None] = mapped_column(Bytewise(1000))
     reason: Mapped[str | None] = mapped_column(Bytewise())
     changes: Mapped[dict[str, Any]] = mapped_column(Json)
+    ruleset_version: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class CatalogVersion(Table):

@@ -1,12 +1,13 @@
 """Handlers that assign: get-or-create, eligibility, bulk, exposures, explain."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from assay.assignments.base import Record
-from assay.bucketing.evaluate import Decision, decide, explain, required
+from assay.bucketing.evaluate import Decision, Past, decide, explain, required
 from assay.bucketing.ruleset import Experiment, Status
 from assay.errors import Invalid, NotFound
 from assay.events import timestamps
@@ -70,6 +71,10 @@ _bulk = msgspec.json.Decoder(Bulk)
 _exposures = msgspec.json.Decoder(Exposure | list[Exposure])
 
 
+#: What was in force for an experiment, a user and their unit at a moment in microseconds; asked in a thread.
+Replay = Callable[[int, str, str | None, int], Past]
+
+
 def _variant_id(decision: Decision) -> int | None:
     return decision.variant.id if decision.variant else None
 
@@ -77,8 +82,9 @@ def _variant_id(decision: Decision) -> int | None:
 class AssignmentRoutes:
     """The handlers, over one `Assigner`."""
 
-    def __init__(self, assigner: Assigner, *, max_name: int, max_pairs: int) -> None:
+    def __init__(self, assigner: Assigner, *, max_name: int, max_pairs: int, replay: Replay) -> None:
         self.assigner = assigner
+        self._replay = replay
         self.max_name = max_name
         self.max_pairs = max_pairs
         self._peek = assigner.assignments.peek
@@ -343,26 +349,38 @@ class AssignmentRoutes:
         experiment = self.experiment(reference, request.key)
         query = request.query()
         for name in query:
-            if name != experiment.unit:
+            if name not in (experiment.unit, "as_of"):
                 raise Invalid.field(name, "is no parameter of this call", code="unknown_parameter")
+        at = _past(query.pop("as_of"), request.now) if "as_of" in query else None
         unit_id = self._unit(experiment, user_id, query)
+        if at is None:
+            known = (await self.assigner.attributes.fetch([user_id])).get(user_id, NONE_KNOWN)
+            past = Past(experiment, known, self.assigner.published.ruleset.version, ())
+        else:
+            past = await asyncio.to_thread(self._replay, experiment.id, user_id, unit_id, at)
         found: Mapping[tuple[int, str], Record] = {}
         if unit_id is not None:
-            pairs = [(each, unit_id) for each in (experiment.id, *required(experiment))]
+            pairs = [(each, unit_id) for each in (experiment.id, *required(past.experiment))]
             found = await self.assigner.assignments.find_many(pairs)
-        records = {number: each.variant_id for (number, _), each in found.items()}
-        record = None if unit_id is None else found.get((experiment.id, unit_id))
-        known = await self.assigner.attributes.fetch([user_id])
-        receipt = explain(
-            experiment,
-            unit_id,
-            user_id,
-            known.get(user_id, NONE_KNOWN),
-            records,
-        )
+        then = {number: each for (number, _), each in found.items() if at is None or each.assigned_at <= at}
+        records = {number: each.variant_id for number, each in then.items()}
+        record = then.get(experiment.id)
         document = {
-            **receipt.as_document(),
+            **explain(past.experiment, unit_id, user_id, past.attributes, records).as_document(),
             "assigned_at": iso(record.assigned_at) if record else None,
-            "ruleset_version": self.assigner.published.ruleset.version,
+            "ruleset_version": past.ruleset_version,
+            "as_of": None if at is None else iso(at),
+            "notes": past.notes,
         }
-        return Response(200, _encode(document))
+        return Response(200, _encode(document if at is None else {**document, "version": None}))
+
+
+def _past(text: str, now: int) -> int:
+    """A past moment, in microseconds. Raises `Invalid`."""
+    moment = timestamps.parse(text)
+    if moment is None or not YEAR_2000 <= moment.start <= now:
+        raise Invalid.field(
+            "as_of",
+            f"must be an ISO 8601 time since the year 2000 that is not in the future, got {shown(text)}",
+        )
+    return moment.start

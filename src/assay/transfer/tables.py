@@ -16,11 +16,10 @@ from assay.catalog.tables import Erasure, Inbox, Lease, ListDigest, Moment, Tabl
 
 Row = Sequence[Any]
 
-#: What has no place in another installation: what is drained first, what only running processes say, and
-#: what is made anew from the rest.
-_LEFT: Final = frozenset(
-    {Inbox.__tablename__, Lease.__tablename__, Erasure.__tablename__, ListDigest.__tablename__}
-)
+#: What each installation makes anew from the rest.
+DERIVED: Final = ListDigest.__tablename__
+#: What has no place in another installation: what is drained first, and what only running processes say.
+_LEFT: Final = frozenset({Inbox.__tablename__, Lease.__tablename__, Erasure.__tablename__, DERIVED})
 #: Hexadecimal digits of a row's MD5 that count: the sum of so many bits is exact in every engine.
 _DIGITS: Final = 15
 #: Between the values of a row, and in the place of none.

@@ -14,7 +14,7 @@ from assay.errors import Conflict, Unavailable
 from assay.eventstore.postgres import PostgresStore
 from assay.settings import PostgresUrl
 from assay.transfer.source import Known, Step
-from assay.transfer.tables import Copied, copied, postgres_sum
+from assay.transfer.tables import DERIVED, Copied, copied, postgres_sum
 
 _STATE: Final = """
 CREATE TABLE transfer (
@@ -109,7 +109,12 @@ class Target:
             if found and found[0][0] == identity:
                 return State(found[0][1], found[0][2])
             raise _foreign(self._url, "holds a transfer of another installation")
-        known = {each.name for each in copied()} | _BARE | _STATE_TABLES | {"inbox", "leases", "erasures"}
+        known = (
+            {each.name for each in copied()}
+            | _BARE
+            | _STATE_TABLES
+            | {"inbox", "leases", "erasures", DERIVED}
+        )
         for name in sorted(present):
             if name not in known:
                 raise _foreign(self._url, f"has a table {name}, which is not Assay's")
@@ -138,7 +143,7 @@ class Target:
                 self._ask(_STATE)
             self._ask("DELETE FROM transfer")
             self._ask("DELETE FROM transfer_tables")
-            self._ask(f"TRUNCATE {', '.join(each.name for each in copied())}")
+            self._ask(f"TRUNCATE {', '.join([*(each.name for each in copied()), DERIVED])}")
             self._ask("INSERT INTO transfer VALUES (%s, %s, %s)", (identity, fingerprint, now))
 
     def expect_untouched(self) -> None:
