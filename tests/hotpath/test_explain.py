@@ -99,6 +99,18 @@ def test_a_past_moment_is_replayed_from_history(play: Play) -> None:
     assert found["future"] == found["nonsense"] == (422, "as_of")
 
 
+def test_what_was_required_of_another_experiment_is_replayed_with_it(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[Any]:
+        everybody = [{"name": "control", "allocation": 0}, {"name": "on", "allocation": 1}]
+        await running(client, key="base", variants=everybody)
+        await running(client, key="price", prerequisites=[{"experiment": "base", "variants": ["on"]}])
+        moment = await now()
+        await told(client, "POST", "/api/v1/experiments/base/pause")
+        return [(await explained(client, "ann", each))["reason"] for each in (moment, None)]
+
+    assert play(journey) == ["assigned", "prerequisite"]
+
+
 def test_an_assignment_of_later_is_not_on_record_yet(play: Play) -> None:
     async def journey(client: httpx2.AsyncClient) -> list[Any]:
         await running(client, key="price")

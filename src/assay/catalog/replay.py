@@ -92,7 +92,7 @@ def _compiled(
         layer=ruleset.Layer.of(layer["key"], layer["slots"]) if layer else None,
         overrides={unit_id: place[forced]} if unit_id is not None and forced in place else {},
         winner=place.get(document["winner"]) if document["winner"] else None,
-        requires=_required(tx, document, user_id, unit_id, at, notes),
+        requires=_required(tx, row, document, user_id, unit_id, at, notes),
         phase=phase,
         started_at=microseconds(row.started_at),
     )
@@ -100,24 +100,28 @@ def _compiled(
 
 def _required(
     tx: ReadTx,
+    row: Experiment,
     document: Mapping[str, Any],
     user_id: str,
     unit_id: str | None,
     at: datetime,
     notes: list[str],
 ) -> Iterator[ruleset.Requirement]:
-    """What the experiment required of others, as they were."""
-    for field in ("prerequisites", "holdouts"):
-        for each in document.get(field) or ():
-            try:
-                parent = _compiled(tx, find(tx, each["experiment_id"]), user_id, unit_id, at, notes)
-            except NotFound:
-                notes.append(f"Experiment {each['experiment']}, which was required, is not there any more.")
-                continue
-            wanted = frozenset(arm.id for arm in parent.variants if arm.key in each["variants"])
-            if each["variants"] and not wanted:
-                wanted = frozenset([-1])  # nobody had it
-            yield ruleset.Requirement(parent, wanted, field == "holdouts")
+    """What the experiment required of others, as they were. What a holdout must serve is settled for good."""
+    wanted = [
+        (each["experiment_id"], each["variants"], False) for each in document.get("prerequisites") or ()
+    ]
+    held = {each.parent.key: each.variants for each in row.prerequisites if each.holdout}
+    wanted += [(key, held.get(key, []), True) for key in document.get("holdouts") or ()]
+    for reference, keys, holdout in wanted:
+        try:
+            parent = _compiled(tx, find(tx, reference), user_id, unit_id, at, notes)
+        except NotFound:
+            notes.append(f"Experiment {reference}, which was required, is not there any more.")
+            continue
+        variants = frozenset(arm.id for arm in parent.variants if arm.key in keys)
+        # What was required of a variant that is not there is met by nobody.
+        yield ruleset.Requirement(parent, variants or frozenset([-1] if keys else []), holdout)
 
 
 def _override(tx: ReadTx, row: Experiment, unit_id: str | None, at: datetime) -> str | None:
