@@ -246,6 +246,21 @@ def test_group_sequential__without_a_plan_has_numbers_and_says_why(world: World)
     assert "set target_sample_size" in report.decision.sentence
 
 
+@pytest.mark.parametrize("fractions", [(0.5, 0.4), (0.499999,), (0.5,), (0.7,)])
+def test_looks_beside_the_information_that_is_in__leave_a_verdict(
+    world: World, fractions: tuple[float, ...]
+) -> None:
+    """As after an erasure, or right after a look: units never make a report fail."""
+    fill(world, (10, 1000, {"purchase": 100}), (11, 1000, {"purchase": 180}))
+    spec = replace(planned(method="group_sequential"), target_sample_size=4000)
+    crossed = LookVerdict("purchase", 11, 5.2, 2.9, True, 0.08, (0.04, 0.12), None)
+    looks = tuple(LookSpec(at, TIME, 2000, each, (crossed,)) for at, each in enumerate(fractions, 1))
+    report = world.report(replace(spec, looks=looks))
+    assert own(report).numbers.interval is not None
+    assert report.decision.verdict is Verdict.SHIP
+    assert report.decision.at_stop[0].estimate is not None
+
+
 def test_dates__stand_for_information_where_no_size_was_planned() -> None:
     dates = tuple(SPEC.started_at + timedelta(days=days) for days in (7, 14))  # type: ignore[operator]
     spec = planned(method="group_sequential", looks=2, look_dates=dates)

@@ -124,7 +124,7 @@ def _first(facts: Facts, seen: Sequence[_Seen]) -> _Answer:
         return Verdict.FIX, f"Do not read the effect yet. {broken.sentence} Find the cause first.", None
     if facts.missing is not None:
         return Verdict.INCONCLUSIVE, facts.missing.sentence, None
-    tested = [each for each in seen if each.judged.numbers.reason is None]
+    tested = [each for each in seen if each.judged.numbers.reason is None or each.judged.look is not None]
     if not tested:
         if facts.primary.silent and facts.primary.metric.event_type:
             return waiting, f"{_lead(waiting)}: {_silence(facts.primary.metric.event_type)}", None

@@ -3,7 +3,7 @@
 import math
 from datetime import datetime, timedelta
 
-from assay.reports.judging import information, planned_units
+from assay.reports.judging import fractions, information, planned_units
 from assay.reports.report import AtStop, Comparison, Judgement, MetricReport, Outlook, Progress
 from assay.reports.spec import Direction, ExperimentSpec
 from assay.stats import Contrast, Reason, adjusted_at_stop, boundaries, predict, winners_curse
@@ -80,7 +80,7 @@ def _after_looks(spec: ExperimentSpec, each: Comparison, judged: Judgement) -> A
     name, look = "stage_wise", judged.look
     if look is None or judged.look_number is None or not look.z or look.estimate is None:
         return AtStop(each.treatment, name, judged.numbers.difference, None, None, judged.waiting)
-    made = [one.fraction for one in spec.looks if one.number <= judged.look_number]
+    made = fractions(one for one in spec.looks if one.number <= judged.look_number)
     analysis = spec.analysis
     plan = boundaries(
         made,

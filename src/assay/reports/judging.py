@@ -9,14 +9,14 @@ numbers as they stand, and what the looks so far have said.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from assay.reports.arms import SHARES
 from assay.reports.compare import Contrasts, contrasts
 from assay.reports.report import Comparison, Judgement, MetricReport, NextLook, Report
-from assay.reports.spec import Direction, ExperimentSpec, LookVerdict, MetricSpec, Role
+from assay.reports.spec import Direction, ExperimentSpec, LookSpec, LookVerdict, MetricSpec, Role
 from assay.stats import (
     Alternative,
     Case,
@@ -30,6 +30,7 @@ from assay.stats import (
     judge_family,
     non_inferiority,
 )
+from assay.stats.boundaries import LEAST_STEP
 
 #: What an always-valid test without a planned size is tuned to: fixed beforehand, so that data cannot choose.
 UNPLANNED_UNITS = 10_000
@@ -162,11 +163,20 @@ def rules_of(spec: ExperimentSpec, units: int, now: datetime, alpha: float) -> R
         alpha,
         correction,
         fraction,
-        tuple(look.fraction for look in spec.looks),
+        fractions(look for look in spec.looks if look.fraction <= fraction - LEAST_STEP),
         is_last(spec, fraction),
         analysis.spending,
         analysis.spending_power,
     )
+
+
+def fractions(looks: Iterable[LookSpec]) -> tuple[float, ...]:
+    """The information of these looks; one that fell behind, as after an erasure, had no limit of its own."""
+    found: list[float] = []
+    for look in looks:
+        if not found or look.fraction >= found[-1] + LEAST_STEP:
+            found.append(look.fraction)
+    return tuple(found)
 
 
 def is_last(spec: ExperimentSpec, fraction: float) -> bool:
