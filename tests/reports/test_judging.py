@@ -211,6 +211,10 @@ def test_group_sequential__speaks_at_looks_alone(world: World) -> None:
     assert own(after).significant is True
     assert after.decision.verdict is Verdict.SHIP
     assert "limit crossed at look 1" in after.decision.sentence
+    # Nothing has come since: the interval is that of the look, although the plan has looks left.
+    assert own(after).numbers.limit == pytest.approx(limit)
+    two = replace(spec, analysis=replace(spec.analysis, looks=2), looks=(looked(before, 1, 0.5),))
+    assert own(world.report(two)).numbers.interval == verdict.interval
     [stop] = after.decision.at_stop
     assert (stop.method, stop.naive) == ("stage_wise", pytest.approx(0.08))
     assert stop.estimate is not None

@@ -158,13 +158,15 @@ def rules_of(spec: ExperimentSpec, units: int, now: datetime, alpha: float) -> R
     if method == "always_valid":
         planned = planned_units(spec) or UNPLANNED_UNITS
         return Rules(method, alpha, correction, units / planned)
+    # With nothing new since the last look, this is that look.
+    before = [look for look in spec.looks if look.fraction <= fraction - LEAST_STEP]
     return Rules(
         method,
         alpha,
         correction,
         fraction,
-        fractions(look for look in spec.looks if look.fraction <= fraction - LEAST_STEP),
-        is_last(spec, fraction),
+        fractions(before),
+        is_last(spec, fraction, len(before) + 1),
         analysis.spending,
         analysis.spending_power,
     )
@@ -179,10 +181,10 @@ def fractions(looks: Iterable[LookSpec]) -> tuple[float, ...]:
     return tuple(found)
 
 
-def is_last(spec: ExperimentSpec, fraction: float) -> bool:
-    """Whether the next look is the last one of a group-sequential test."""
+def is_last(spec: ExperimentSpec, fraction: float, number: int) -> bool:
+    """Whether the look with this number is the last one of a group-sequential test."""
     over = spec.status in ("stopped", "archived")
-    return over or fraction >= 1.0 or spec.analysis.looks == len(spec.looks) + 1
+    return over or fraction >= 1.0 or spec.analysis.looks == number
 
 
 def next_look(spec: ExperimentSpec) -> NextLook | None:
