@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.bucketing.conditions import MAX_DEPTH, MAX_PARTS, compile_condition
+from assay.bucketing.conditions import MAX_DEPTH, MAX_PARTS, MAX_PATTERNS, compile_condition
 from assay.errors import Invalid
 
 json_values = st.recursive(
@@ -298,3 +298,11 @@ def test_condition__document_changed_afterwards__does_not_change_it() -> None:
     document["tags"].append("b")
     assert condition({"country": "DE", "tags": ["a"]}) is False
     assert condition({"country": "US", "tags": ["a"]}) is True
+
+
+def test_patterns__as_many_as_there_may_be__and_no_more() -> None:
+    parts = [{"a": {operator: "x"}} for operator in ("$regex", "$regexi", "$notRegex", "$notRegexi") * 13]
+    compile_condition({"$or": parts[:MAX_PATTERNS]})
+    with pytest.raises(Invalid, match=f"{MAX_PATTERNS} regular expressions") as caught:
+        compile_condition({"$or": parts})
+    assert caught.value.errors[0].path == "condition.$or[50].a.$notRegex"

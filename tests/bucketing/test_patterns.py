@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.bucketing.patterns import MAX_PATTERN, PatternError, compile_pattern
+from assay.bucketing.patterns import MAX_PATTERN, MAX_TEXT, PatternError, compile_pattern
 
 _atoms = st.sampled_from(
     ["a", "b", "A", "1", " ", ".", "[ab]", "[^a]", r"\w", r"\W", r"\d", r"\s", r"\b", r"\B", "^", "$", "ab"]
@@ -136,3 +136,9 @@ def test_search__pattern_that_ruins_backtracking__answers_at_once(pattern: str, 
     began = time.perf_counter()
     assert compile_pattern(pattern)(subject) is False
     assert time.perf_counter() - began < 5  # what backtracks does not come back at all
+
+
+def test_search__text_that_is_too_long__has_no_match() -> None:
+    search = compile_pattern("a$")
+    assert search("x" * (MAX_TEXT - 1) + "a")
+    assert not search("x" * MAX_TEXT + "a")

@@ -21,6 +21,8 @@ Groups = Mapping[str, Iterable[Any]]
 #: Bounds on one document, so that compiling and evaluating it stay cheap and within the stack.
 MAX_DEPTH = 20
 MAX_PARTS = 2_000
+#: Regular expressions in one document: each walks the whole text.
+MAX_PATTERNS = 50
 
 _ABSENT = object()
 _NO_GROUPS: Groups = {}
@@ -43,6 +45,7 @@ class _Compiler:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
         self._parts = 0
+        self._patterns = 0
 
     def document(self, given: Any, path: str, depth: int) -> Condition:
         """A whole condition: every entry must hold."""
@@ -89,6 +92,12 @@ class _Compiler:
         return _equal(given, path)
 
     def _operator(self, name: str, given: Any, path: str, depth: int) -> Check:
+        if name in _PATTERNS:
+            self._patterns += 1
+            if self._patterns > MAX_PATTERNS:
+                raise Invalid.field(
+                    path, f"a condition may have {MAX_PATTERNS} regular expressions, not more"
+                )
         simple = _OPERATORS.get(name)
         if simple is not None:
             return simple(given, path)
@@ -437,6 +446,8 @@ def _typed(given: Any, path: str) -> Check:
         return lambda found: isinstance(found, wanted) and not isinstance(found, bool)
     return lambda found: isinstance(found, wanted)
 
+
+_PATTERNS = frozenset({"$regex", "$regexi", "$notRegex", "$notRegexi"})
 
 _LOGIC = ("$and", "$or", "$nor", "$not")
 

@@ -8,8 +8,9 @@ JavaScript, where browsers evaluate the same conditions, `$` is the very end, an
 import re
 from collections.abc import Callable
 
-#: Longest pattern.
+#: Longest pattern, and the longest text in which one is looked for: time is in proportion to both.
 MAX_PATTERN = 500
+MAX_TEXT = 4_000
 
 # Bytes that a compiled pattern and what it remembers of its walks may take.
 _MEMORY = 1 << 20
@@ -21,7 +22,10 @@ class PatternError(ValueError):
 
 
 def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Callable[[str], bool]:
-    """A function that says whether the pattern occurs anywhere in a text. Raises `PatternError`."""
+    """A function that says whether the pattern occurs anywhere in a text. Raises `PatternError`.
+
+    In a text of more than `MAX_TEXT` characters it does not.
+    """
     # Most installations target by equality; they do not pay for the engine at every start.
     import re2  # noqa: PLC0415
 
@@ -40,6 +44,8 @@ def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Callable[[str
         raise PatternError(said.decode(errors="replace") if isinstance(said, bytes) else str(said)) from error
 
     def search(text: str) -> bool:
+        if len(text) > MAX_TEXT:
+            return False
         try:
             return compiled.search(text) is not None
         except UnicodeEncodeError:  # half a surrogate pair occurs in no pattern
