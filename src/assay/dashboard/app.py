@@ -27,6 +27,7 @@ from assay.dashboard import (
     results,
     segments,
     signing,
+    targeting,
 )
 from assay.dashboard.pages import (
     HEADERS,
@@ -85,6 +86,7 @@ PAGES: tuple[Page, ...] = (
     Page("/metrics/{metric}", metrics.shown, _READ),
     Page("/metrics/{metric}/edit", metrics.edit, _EDIT, _BOTH),
     Page("/metrics/{metric}/do/{step}", metrics.step, _EDIT, _BOTH),
+    Page("/targeting/preview", targeting.preview_piece, _READ, _POST),
     Page("/segments", segments.listed, _READ),
     Page("/segments/new", segments.create, _EDIT, _BOTH),
     Page("/segments/{segment}", segments.shown, _READ),

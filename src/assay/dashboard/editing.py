@@ -15,12 +15,12 @@ from assay.catalog.database import ReadTx
 from assay.catalog.editing import find
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit
 from assay.catalog.tables import Experiment
-from assay.dashboard import metric_fields
+from assay.dashboard import metric_fields, targeting
 from assay.dashboard.calculator import read_number
 from assay.dashboard.metric_fields import MetricLine
 from assay.dashboard.metrics import sentence_of
 from assay.dashboard.pages import Form, Visit, go, link, render
-from assay.dashboard.segments import rule_of
+from assay.dashboard.targeting import Targeting
 from assay.errors import AssayError, FieldError, Invalid, NotFound
 
 _TEXTS = ("name", "key", "hypothesis", "description", "owner", "tags", "unit")
@@ -59,11 +59,12 @@ class Typed(NamedTuple):
     variants: Sequence[VariantLine]
     metrics: Sequence[MetricLine]
     segments: frozenset[str]
+    condition: Targeting = Targeting("rows")
 
 
 _NEW = Typed(
     {
-        **dict.fromkeys((*_TEXTS, "condition", "target_sample_size", "minimum_detectable_effect"), ""),
+        **dict.fromkeys((*_TEXTS, "target_sample_size", "minimum_detectable_effect"), ""),
         "start_at": "",
         "end_at": "",
         "unit": "user_id",
@@ -138,12 +139,15 @@ def edit(visit: Visit) -> Response:
 def _page(
     visit: Visit, typed: Typed, experiment: Experiment | None, problem: AssayError | None = None
 ) -> Response:
-    known = {*typed.fields, "variants", "metrics", "segments"}
+    known = {*typed.fields, "variants", "metrics", "segments", *targeting.names(typed.condition, "condition")}
     for place, _ in enumerate(typed.variants):
         known |= {f"variant-{place}-{field}" for field in VariantLine._fields}
     for place, line in enumerate(typed.metrics):
         known |= set(metric_fields.names(line, f"metric-{place}-"))
     problems, lost = metric_fields.beside(_in_the_rule(problem), known, _field_of)
+    counted: dict[str, Any] = {"found": None, "preview_problem": ""}
+    if visit.form.get("count-users"):
+        counted = targeting.count(visit, typed.condition, "condition")
     with visit.parts.database.reading() as tx:
         available, _ = segments.page(tx, limit=200)
         library, _ = definitions.page(tx, limit=_MOST_DEFINITIONS)
@@ -160,6 +164,11 @@ def _page(
         problem=lost,
         failed=problem is not None,
         segments=available,
+        rule_operators=targeting.OPERATORS,
+        turn_failed=visit.form.get("turn") == "condition"
+        and visit.form.get("condition-side") == typed.condition.side,
+        action=link("experiments", experiment.key, "edit") if experiment else link("experiments", "new"),
+        **counted,
         library=library,
         copied=copied,
         types=metric_fields.TYPES,
@@ -194,7 +203,8 @@ def _read(form: Form) -> Typed:
         for place in _places(form, "variant")
     ]
     metrics = [metric_fields.read(form, f"metric-{place}-") for place in _places(form, "metric")]
-    return Typed(fields, variants, metrics, frozenset(form.all("segment")))
+    condition = targeting.read(form, "condition")
+    return Typed(fields, variants, metrics, frozenset(form.all("segment")), condition)
 
 
 def _places(form: Form, noun: str) -> Iterator[int]:
@@ -222,6 +232,9 @@ def _lines_changed(visit: Visit, typed: Typed) -> Typed | None:
         if gone.isdigit():
             lines = [line for place, line in enumerate(getattr(typed, f"{noun}s")) if place != int(gone)]
             return typed._replace(variants=lines) if noun == "variant" else typed._replace(metrics=lines)
+    condition = targeting.changed(form, typed.condition, "condition")
+    if condition is not None:
+        return typed._replace(condition=condition)
     for place, line in enumerate(typed.metrics):
         changed = metric_fields.changed(form, line, f"metric-{place}-")
         if changed is not None:
@@ -283,7 +296,7 @@ def _document(typed: Typed) -> dict[str, Any]:
     for name in ("start_at", "end_at"):
         found[name] = f"{fields[name]}Z" if fields[name] else None
     try:
-        found["condition"] = rule_of(fields["condition"], "condition")
+        found["condition"] = targeting.document_of(typed.condition, "condition")
     except Invalid as error:
         wrong.extend(error.errors)
     found["variants"] = []
@@ -299,7 +312,7 @@ def _document(typed: Typed) -> dict[str, Any]:
         if line.id.isdigit():
             variant["id"] = int(line.id)
         try:
-            variant["config"] = rule_of(line.config, f"{path}.config") or {}
+            variant["config"] = targeting.parsed(line.config, f"{path}.config") or {}
         except Invalid as error:
             wrong.extend(error.errors)
         found["variants"].append(variant)
@@ -330,7 +343,6 @@ def _written(experiment: Experiment) -> Typed:
     fields = {
         **{name: str(shown[name] or "") for name in _TEXTS if name != "tags"},  # type: ignore[literal-required]
         "tags": ", ".join(shown["tags"]),
-        "condition": _json(shown["condition"]),
         "target_sample_size": str(shown["target_sample_size"] or ""),
         "start_at": _local(experiment.start_at),
         "end_at": _local(experiment.end_at),
@@ -353,7 +365,7 @@ def _written(experiment: Experiment) -> Typed:
     ]
     metrics = [metric_fields.written(each) for each in experiment.metrics]
     chosen = frozenset(str(each["id"]) for each in shown["segments"])
-    return Typed(fields, variants, metrics, chosen)
+    return Typed(fields, variants, metrics, chosen, targeting.written(shown["condition"]))
 
 
 def _json(value: Any) -> str:

@@ -1,8 +1,7 @@
 """Segments: listed, made, changed, and who is on their lists."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from starlette.responses import Response
@@ -11,12 +10,22 @@ from assay.catalog import segments
 from assay.catalog.checks import parse
 from assay.catalog.database import ReadTx
 from assay.catalog.tables import Experiment, ExperimentSegment, Segment
+from assay.dashboard import targeting
 from assay.dashboard.experiments import number
 from assay.dashboard.pages import Problems, Visit, go, link, render
+from assay.dashboard.targeting import Targeting
 from assay.errors import AssayError, FieldError, Invalid
 
 _PAGE = 50
 _MEMBERS = 100
+
+
+class Typed(NamedTuple):
+    """A segment as it stands in the form."""
+
+    name: str
+    description: str
+    rule: Targeting
 
 
 def listed(visit: Visit) -> Response:
@@ -60,14 +69,18 @@ def shown(visit: Visit, problem: AssayError | None = None) -> Response:
 
 def create(visit: Visit) -> Response:
     """A new segment."""
+    typed = _typed(visit)
     if visit.method == "GET":
-        return _form(visit, None, {"name": "", "description": "", "rules": ""})
+        return _form(visit, None, typed._replace(rule=targeting.written(None)))
+    changed = targeting.changed(visit.form, typed.rule, "rules")
+    if changed is not None:
+        return _form(visit, None, typed._replace(rule=changed))
     try:
-        given = parse(segments.SegmentInput, _document(visit))
+        given = parse(segments.SegmentInput, _document(typed, None))
         with visit.parts.database.writing(visit.actor, visit.now) as tx:
             row = segments.create(tx, given)
     except Invalid as error:
-        return _form(visit, None, _typed(visit), error)
+        return _form(visit, None, typed, error)
     return go(visit, link("segments", row.id))
 
 
@@ -76,16 +89,19 @@ def edit(visit: Visit) -> Response:
     with visit.parts.database.reading() as tx:
         row = segments.find(tx, visit.place["segment"])
     if visit.method == "GET":
-        rules = json.dumps(row.rules, ensure_ascii=False, indent=2) if row.rules else ""
-        return _form(visit, row, {"name": row.name, "description": row.description, "rules": rules})
+        return _form(visit, row, Typed(row.name, row.description, targeting.written(row.rules)))
+    typed = _typed(visit)
+    changed = targeting.changed(visit.form, typed.rule, "rules")
+    if changed is not None:
+        return _form(visit, row, typed._replace(rule=changed))
     version = visit.form.get("version")
     try:
-        given = parse(segments.SegmentEdit, _document(visit))
+        given = parse(segments.SegmentEdit, _document(typed, row.rules))
         with visit.parts.database.writing(visit.actor, visit.now) as write:
             expected = frozenset({int(version)}) if version.isdigit() else None
             segments.edit(write, segments.find(write, str(row.id)), given, expected=expected)
     except AssayError as error:
-        return _form(visit, row, _typed(visit), error)
+        return _form(visit, row, typed, error)
     return go(visit, link("segments", row.id))
 
 
@@ -135,40 +151,28 @@ def _users(tx: ReadTx, row: Segment) -> list[Experiment]:
     return list(tx.scalars(select(Experiment).where(Experiment.id.in_(links)).order_by(Experiment.id.desc())))
 
 
-def _typed(visit: Visit) -> dict[str, str]:
-    return {name: visit.form.get(name) for name in ("name", "description", "rules")}
+def _typed(visit: Visit) -> Typed:
+    return Typed(visit.form.get("name"), visit.form.get("description"), targeting.read(visit.form, "rules"))
 
 
-def _document(visit: Visit) -> Mapping[str, Any]:
-    typed = _typed(visit)
+def _document(typed: Typed, stored: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {
-        "name": typed["name"],
-        "description": typed["description"],
-        "rules": rule_of(typed["rules"], "rules"),
+        "name": typed.name,
+        "description": typed.description,
+        "rules": targeting.document_of(typed.rule, "rules", stored),
     }
 
 
-def rule_of(text: str, path: str) -> Any:
-    """A rule as it was typed; nothing typed is no rule. Raises `Invalid` for what is not JSON."""
-    if not text:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        place = (
-            f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        )
-        raise Invalid.field(path, f'is not JSON ({place}); write it like {{"country": "DE"}}') from error
-
-
-def _form(
-    visit: Visit, row: Segment | None, typed: Mapping[str, str], problem: AssayError | None = None
-) -> Response:
+def _form(visit: Visit, row: Segment | None, typed: Typed, problem: AssayError | None = None) -> Response:
+    known = {"name", "description", *targeting.names(typed.rule, "rules")}
     problems = Problems()
     for each in problem.errors if problem else ():
+        name = each.path if each.path in known else _field(each)
         inner = each.path.partition("rules.")[2]
-        problems.setdefault(_field(each), f"{inner} {each.message}".strip())
-    general = problem.detail if problem and not set(problems) & set(typed) else ""
+        problems.setdefault(name, f"{inner} {each.message}".strip())
+    counted: dict[str, Any] = {"found": None, "preview_problem": ""}
+    if visit.form.get("count-users"):
+        counted = targeting.count(visit, typed.rule, "rules")
     return render(
         visit,
         "segment_form.html",
@@ -176,7 +180,11 @@ def _form(
         segment=row,
         typed=typed,
         problems=problems,
-        problem=general,
+        problem=problem.detail if problem and not set(problems) & known else "",
+        rule_operators=targeting.OPERATORS,
+        turn_failed=visit.form.get("turn") == "rules" and visit.form.get("rules-side") == typed.rule.side,
+        action=link("segments", row.id, "edit") if row else link("segments", "new"),
+        **counted,
     )
 
 

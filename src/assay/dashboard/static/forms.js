@@ -89,7 +89,7 @@ document.addEventListener("change", (event) => {
   if (metric) fit(metric);
   if (event.target.matches?.("select[data-operator]")) {
     const value = event.target.closest(".test-line").querySelector("input[name$=-value]");
-    value.disabled = event.target.value.endsWith("exists");
+    value.disabled = ["exists", "not_exists", "missing"].includes(event.target.value);
   }
 });
 
