@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import limits, paths, postgresql, reports, soak, startup
+from benchmarks import limits, paths, postgresql, reports, rollups, soak, startup
 from benchmarks.paths import Plan
 
 
@@ -35,6 +35,7 @@ def stats(_plan: Plan) -> str:
 ALL: dict[str, Callable[[Plan], str]] = {
     **paths.ALL,
     "report": reports.report,
+    "rollups": rollups.rollups,
     "latency": limits.latency,
     "overload": limits.overload,
     "memory": limits.memory,

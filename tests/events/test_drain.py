@@ -307,6 +307,22 @@ def test_a_bad_event_is_set_aside_alone(pipeline: Any) -> None:
         assert pipeline.inbox() == 0
 
 
+def test_the_store_is_maintained_when_nothing_waits(pipeline: Any) -> None:
+    maintained = threading.Event()
+
+    class Maintained(Flaky):
+        def maintain(self) -> None:
+            self.store.maintain()
+            maintained.set()
+
+    pipeline.drain = Drain(pipeline.writer, pipeline.path, pipeline.log.notes, Maintained(pipeline.store))
+    pipeline.drain.start()
+    assert maintained.wait(60)
+    pipeline.append(event("a"))
+    pipeline.drain.flush()
+    assert stored(pipeline) == ["a"]
+
+
 class Stopping(Flaky):
     """Stores two portions and then no more."""
 

@@ -146,7 +146,13 @@ class Rollups:
             events = ROLLUPS["not_again"]
         concerned = [one for one in kept if one.totals.source.event_type in {"", *types}]
         if concerned:
-            connection.execute(ROLLUPS["touched"], {"experiments": _experiments(concerned)})
+            wanted = {one.totals.source.event_type for one in concerned}
+            which = {
+                "experiments": _experiments(concerned),
+                "every": "" in wanted,
+                "types": sorted(wanted),
+            }
+            connection.execute(ROLLUPS["touched"], which)
             back = _numbers(_taken_back(connection, _reversing(connection, _USER, "incoming"), "incoming"))
             for scope, group in _grouped(concerned).items():
                 users = scope.unit == _USER

@@ -123,7 +123,7 @@ SELECT DISTINCT type FROM incoming;
 CREATE OR REPLACE TEMP TABLE touched AS
 SELECT * FROM assignments
 WHERE experiment_id IN (SELECT unnest(CAST($experiments AS BIGINT[])))
-  AND unit_id IN (SELECT user_id FROM incoming);
+  AND unit_id IN (SELECT user_id FROM incoming WHERE $every OR type IN (SELECT unnest(CAST($types AS VARCHAR[]))));
 
 -- newcomers --
 CREATE OR REPLACE TEMP TABLE newcomers AS
