@@ -146,17 +146,14 @@ class Rollups:
             events = ROLLUPS["not_again"]
         concerned = [one for one in kept if one.totals.source.event_type in {"", *types}]
         if concerned:
-            wanted = {one.totals.source.event_type for one in concerned}
-            which = {
-                "experiments": _experiments(concerned),
-                "every": "" in wanted,
-                "types": sorted(wanted),
-            }
-            connection.execute(ROLLUPS["touched"], which)
+            assignments = "assignments"
+            if len(_experiments(concerned)) > 1:  # one pass for all; for one it is as cheap without
+                _touch(connection, concerned)
+                assignments = "touched"
             back = _numbers(_taken_back(connection, _reversing(connection, _USER, "incoming"), "incoming"))
             for scope, group in _grouped(concerned).items():
                 users = scope.unit == _USER
-                rows = Rows(events if users else "incoming", "touched" if users else "assignments", back)
+                rows = Rows(events if users else "incoming", assignments if users else "assignments", back)
                 self._fold(connection, scope, group, rows)
         if again:
             self._fold_again(connection, [one for one in kept if one.totals.unit == _USER])
@@ -384,6 +381,13 @@ def _length(connection: Connection, number: int) -> int:
 
 def _create(connection: Connection, number: int, rows: str) -> None:
     connection.execute(filled(ROLLUPS["make"], number=str(number), rows=rows))
+
+
+def _touch(connection: Connection, concerned: Sequence[_Kept]) -> None:
+    """Make the temporary table `touched`: the assignments of users with new events."""
+    wanted = {one.totals.source.event_type for one in concerned}
+    which = {"experiments": _experiments(concerned), "every": "" in wanted, "types": sorted(wanted)}
+    connection.execute(ROLLUPS["touched"], which)
 
 
 def _forget_units(connection: Connection, rollup: _Kept, units: str) -> None:
