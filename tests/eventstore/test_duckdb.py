@@ -18,7 +18,7 @@ from assay.eventstore.base import Appended, EventFilter, Measure
 from assay.eventstore.columns import Column, Fold, Source
 from assay.eventstore.duckdb import DuckdbStore
 from contracts.columns import ColumnContract
-from contracts.event_store import PURCHASES, SCOPE, Feed, KeepingContract, event
+from contracts.event_store import DAY, NOW, PURCHASES, SCOPE, Feed, KeepingContract, event
 from contracts.imports import ImportContract
 from contracts.listing import ListingContract
 from contracts.questions import QuestionContract
@@ -255,3 +255,19 @@ def test_additions_are_merged_when_they_are_many(
         assert connection.execute("SELECT units, fresh FROM rollups").fetchall() == [(2, 1)]
         tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
         assert sum(name.startswith("rollup_") for (name,) in tables) == 2
+
+
+def test_a_past_among_too_many_events_is_not_sought_whenever_units_come(
+    empty: Callable[[], DuckdbStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "_MOST_BEFORE", 1)
+    store = empty()
+    feed = Feed(store)
+    feed.assign(("a", 10))
+    feed.events(event("a", at=NOW - 2 * DAY, a=1.0), event("b", at=NOW - 2 * DAY, a=2.0))
+    before = Column("before", Source("purchase", opens=-7 * DAY, closes=0), Fold.SUM)
+    for total in (1.0, 1.0):
+        assert store.columns(SCOPE, [before], [("before",)])[0].blocks["before",].totals == (total,)
+        store.maintain()
+    feed.assign(("b", 10))
+    assert store.columns(SCOPE, [before], [("before",)])[0].blocks["before",].totals == (3.0,)

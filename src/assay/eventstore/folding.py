@@ -33,6 +33,9 @@ _SHARE: Final = 8
 _LEAST: Final = 20_000
 #: When more users at once have older events taken back, the rollups are made anew.
 _MOST_AGAIN: Final = 2_000
+#: When newcomers' past is to be sought among more events, totals of the time before the assignment go: the
+#: drain must not look through all of these whenever units come. They are made anew when they are asked for.
+_MOST_BEFORE: Final = 5_000_000
 _USER: Final = "user_id"
 
 Connection = duckdb.DuckDBPyConnection
@@ -121,11 +124,16 @@ class Rollups:
         if not since:
             return
         pairs = _reversing(connection, "unit_id", "newcomers")
-        for scope, group in _grouped(kept).items():
-            if scope.experiment_id in since:
-                opens = min(0, *(rollup.totals.source.opens for rollup in group))
-                first = Duckdb.time(since[scope.experiment_id] + opens)
-                events = filled(ROLLUPS["of_newcomers"], since=f"TIMESTAMP '{first}'")
+        concerned = [rollup for rollup in kept if rollup.experiment_id in since]
+        for looking_back in (False, True):  # apart, since what came just before costs hardly anything
+            some = [one for one in concerned if (one.totals.source.opens < 0) == looking_back]
+            for scope, group in _grouped(some).items():
+                first = since[scope.experiment_id] + min(0, *(one.totals.source.opens for one in group))
+                events = filled(ROLLUPS["of_newcomers"], since=f"TIMESTAMP '{Duckdb.time(first)}'")
+                if looking_back and _count(connection, events) > _MOST_BEFORE:
+                    for rollup in group:
+                        self._drop(connection, rollup)
+                    continue
                 back = _numbers(_taken_back(connection, pairs, "events")) if scope.unit == _USER else None
                 self._fold(connection, scope, group, Rows(events, "newcomers", back))
 
@@ -375,7 +383,11 @@ def _next(connection: Connection) -> int:
 
 
 def _length(connection: Connection, number: int) -> int:
-    count: int = connection.execute(filled(ROLLUPS["length"], number=str(number))).fetchall()[0][0]
+    return _count(connection, f"rollup_{number}")
+
+
+def _count(connection: Connection, rows: str) -> int:
+    count: int = connection.execute(filled(ROLLUPS["count"], rows=rows)).fetchall()[0][0]
     return count
 
 

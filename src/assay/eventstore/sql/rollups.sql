@@ -91,8 +91,8 @@ FROM ({rows}) AS made
 ORDER BY unit;
 CREATE TABLE rollup_{number}_fresh AS SELECT * FROM rollup_{number} LIMIT 0;
 
--- length --
-SELECT count(*) FROM rollup_{number};
+-- count --
+SELECT count(*) FROM {rows} AS counted;
 
 -- add --
 INSERT INTO rollup_{number}_fresh {rows};
