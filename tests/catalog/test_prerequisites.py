@@ -112,6 +112,9 @@ def test_a_chain_has_an_end(catalog: Catalog) -> None:
         ([{"experiment": "parent", "gate": 1}], "prerequisites[0].gate"),
         ("parent", "prerequisites"),
         ([True], "prerequisites[0]"),
+        ([{"experiment": {"a": 1}}], "prerequisites[0].experiment"),
+        ([{"experiment": "a\0b"}], "prerequisites[0].experiment"),
+        ([{"experiment": ""}], "prerequisites[0].experiment"),
     ],
 )
 def test_what_cannot_be_required_is_named(catalog: Catalog, given: Any, path: str) -> None:

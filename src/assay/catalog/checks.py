@@ -207,6 +207,16 @@ def _key(text: str) -> str:
     return text
 
 
+def _reference(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise refuse(f"must be an id or a key; got {shown(value)}")
+    if isinstance(value, str):
+        if not 0 < len(value) <= 200:
+            raise refuse(f"must have 1 to 200 characters; got {len(value)}")
+        return _named(_clean(value))
+    return value
+
+
 def _empty_for_null(value: object) -> object:
     return "" if value is None else value
 
@@ -257,6 +267,8 @@ Tag = Annotated[
 OuterId = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_clean)]
 #: A word that stands for a thing in URLs and code.
 KeyText = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_key)]
+#: An id, or a key or name.
+Reference = Annotated[int | str, BeforeValidator(_reference)]
 #: Prose; null is no prose.
 Prose = Annotated[
     str, BeforeValidator(_empty_for_null), StringConstraints(max_length=10_000), AfterValidator(_clean)

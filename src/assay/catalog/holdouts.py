@@ -4,15 +4,15 @@ A holdout is an experiment with the variants `held_out`, its control, and `in`. 
 a report that says what everything that was tried and rolled out has brought.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Self, TypedDict
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from sqlalchemy import func, select
 
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents, experiments, layers, lifecycle
-from assay.catalog.checks import Input, KeyText, Name, OuterId, Prose, Time, parse, refuse, shown
+from assay.catalog.checks import Input, KeyText, Name, OuterId, Prose, Reference, Time, parse, refuse, shown
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import changing, expect_version, find, state_forbids, whole
 from assay.catalog.inputs import ExperimentCreate, StatusText
@@ -24,11 +24,6 @@ from assay.errors import Invalid, NotFound
 MAX_SHARE = 0.5
 
 
-def _reference(value: object) -> object:
-    return value["id"] if isinstance(value, Mapping) and "id" in value else value
-
-
-Reference = Annotated[int | Name, BeforeValidator(_reference)]
 Share = Annotated[float, Field(gt=0, le=MAX_SHARE)]
 
 
@@ -42,7 +37,7 @@ class HoldoutInput(Input):
     owner: Name | None = None
     share: Share = Field(description="Share of the units that is kept out.")
     unit: OuterId = "user_id"
-    layer: int | Name | None = Field(default=None, description="Keep out of this layer's experiments alone.")
+    layer: Reference | None = Field(default=None, description="Keep out of this layer's experiments alone.")
     experiments: Annotated[list[Reference], Field(min_length=1, max_length=1000)] | None = Field(
         default=None, description="Keep out of these alone; none of them may have started."
     )
@@ -67,7 +62,7 @@ class HoldoutEdit(Input):
     hypothesis: Prose = ""
     owner: Name | None = None
     share: Share = MAX_SHARE
-    layer: int | Name | None = None
+    layer: Reference | None = None
     experiments: Annotated[list[Reference], Field(min_length=1, max_length=1000)] | None = None
     status: StatusText | None = None
     version: int | None = None

@@ -15,6 +15,7 @@ from assay.catalog.checks import (
     OuterId,
     Percent,
     Prose,
+    Reference,
     Rule,
     Tag,
     Time,
@@ -178,7 +179,7 @@ def _prerequisite(value: object) -> object:
 class PrerequisiteInput(Input):
     """Another experiment that must serve a unit something; its key or id alone will do for any variant."""
 
-    experiment: int | Name | None = None
+    experiment: Reference | None = None
     experiment_id: int | None = Field(default=None, description="The same as `experiment`, by id.")
     variants: Annotated[list[Name], Field(max_length=MAX_VARIANTS)] = Field(
         default_factory=list, description="Keys or names of variants of which it must be one; none for any."
