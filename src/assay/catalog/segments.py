@@ -1,5 +1,6 @@
 """Segments: named parts of the population, by rule and by list."""
 
+import json
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from assay.bucketing import ruleset
@@ -269,7 +270,7 @@ def forget(tx: WriteTx, user_id: str) -> int:
 
 
 def insert(tx: Session, segment_id: int, number: int, user_ids: Sequence[str]) -> int:
-    """Put ids on a list, leaving those that are there: how many are new. PostgreSQL takes one statement."""
+    """Put ids on a list, leaving those that are there: how many are new. one statement for all."""
     if tx.get_bind().dialect.name == "postgresql":
         listed = func.unnest(bindparam("user_ids", list(user_ids), type_=postgresql.ARRAY(Text)))
         rows = postgresql.insert(SegmentMember).from_select(
@@ -278,8 +279,13 @@ def insert(tx: Session, segment_id: int, number: int, user_ids: Sequence[str]) -
         )
         done = tx.execute(rows.on_conflict_do_nothing(), execution_options={"preserve_rowcount": True})
         return int(done.rowcount)  # type: ignore[attr-defined]
-    given = [{"segment_id": segment_id, "list": number, "user_id": each} for each in sorted(user_ids)]
-    return int(tx.connection().execute(sqlite.insert(SegmentMember).on_conflict_do_nothing(), given).rowcount)
+    # One statement, in which the interpreter is free for others: a row each would take it back each time.
+    done = tx.connection().exec_driver_sql(
+        "INSERT INTO segment_members (segment_id, list, user_id) "
+        "SELECT ?, ?, value FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+        (segment_id, number, json.dumps(sorted(user_ids))),
+    )
+    return int(done.rowcount)
 
 
 # Lists that are not in force: see `assay.catalog.uploads`.
@@ -338,11 +344,13 @@ def _remove_some(database: Database, which: ColumnElement[bool]) -> int:
     if spare is None:
         return 0
     rows = (SegmentMember.segment_id == spare.segment_id, SegmentMember.list == spare.list)
-    step = select(SegmentMember.user_id).where(*rows).limit(_REMOVED_AT_ONCE)
+    nth = select(SegmentMember.user_id).where(*rows).order_by(SegmentMember.user_id)
     with database.noting() as tx:
-        removed = delete(SegmentMember).where(*rows, SegmentMember.user_id.in_(step))
-        count = int(tx.connection().execute(removed).rowcount)
-        if count < _REMOVED_AT_ONCE:
+        # A stretch of the key, which every planner reads as one; a list of ids it may look up one by one.
+        last = tx.scalar(nth.offset(_REMOVED_AT_ONCE - 1).limit(1))
+        stretch = rows if last is None else (*rows, SegmentMember.user_id <= last)
+        count = int(tx.connection().execute(delete(SegmentMember).where(*stretch)).rowcount)
+        if last is None:
             its = (SpareList.segment_id == spare.segment_id, SpareList.list == spare.list)
             tx.execute(delete(SpareList).where(*its))
     return count or 1
