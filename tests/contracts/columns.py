@@ -11,7 +11,17 @@ import pandas as pd
 import pytest
 
 from assay.eventstore.base import Bucket, EventStore, Measure, Scope
-from assay.eventstore.columns import Block, Cell, Column, Filter, Fold, Operator, Quantile, Source
+from assay.eventstore.columns import (
+    Block,
+    Cell,
+    Column,
+    Filter,
+    Fold,
+    Operator,
+    Quantile,
+    Source,
+    UnitList,
+)
 from assay.stats.quantile import neighbours, quantile_of_values
 from contracts.event_store import DAY, HOUR, NOW, SCOPE, Feed, event
 
@@ -317,7 +327,11 @@ class ColumnContract:
         units = sorted(model.units)
         groups = {unit: ("new", "ölder", "")[place % 3] for place, unit in enumerate(units) if place % 4}
         blocks: list[Block] = [("revenue",), ("purchases", "before")]
-        cells = store.columns(SCOPE, COLUMNS, blocks, [("u1", "wrong"), ("nobody", "x"), *groups.items()])
+        lists = {
+            label: UnitList.of([*(unit for unit, own in groups.items() if own == label), f"nobody{label}"])
+            for label in ("ölder", "new", "")
+        }
+        cells = store.columns(SCOPE, COLUMNS, blocks, {**lists, "empty": UnitList.of([])})
         frame = model.frame(COLUMNS, SCOPE)
         named = frame["unit"].map(groups)
         seen = set()
@@ -326,7 +340,13 @@ class ColumnContract:
             check([cell for cell in cells if cell.group == label], part, blocks)
             seen.add(label)
         assert {cell.group for cell in cells} == seen
-        check(store.columns(SCOPE, COLUMNS, blocks, []), frame, blocks)
+        check(store.columns(SCOPE, COLUMNS, blocks, {}), frame, blocks)
+        chosen = frame["unit"].isin([unit for unit, label in groups.items() if label == "new"])
+        narrowed = replace(SCOPE, only=lists["new"])
+        check(store.columns(narrowed, COLUMNS, blocks), frame[chosen], blocks)
+        assert sum(arm.units for arm in store.moments(narrowed, [])) == chosen.sum()
+        assert sum(each.units for each in store.arrivals(narrowed, Bucket.DAY)) == chosen.sum()
+        assert store.moments(replace(SCOPE, only=UnitList.of([])), []) == []
 
     def test_what_counts_may_begin_with_an_event(self, store: EventStore, model: Model) -> None:
         start = Source("view", (CHEAP,))

@@ -29,7 +29,7 @@ escapes. The event that takes back counts like any other of its type.
 Times are µs since the epoch everywhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -37,7 +37,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, Scalar, Source
+from assay.eventstore.columns import (
+    Beside,
+    Block,
+    Cell,
+    Column,
+    Quantile,
+    QuantileArm,
+    Scalar,
+    Source,
+    UnitList,
+)
 
 #: Numbers beyond this are no values: their squares would overflow the sums every report is made of.
 LARGEST_VALUE = 1e100
@@ -84,6 +94,8 @@ class Scope:
     """Narrows units to those assigned then or later."""
     excluded_units: frozenset[str] = frozenset()
     """Units left out, as those with a forced variant."""
+    only: UnitList | None = None
+    """Narrows units to these. The ledger knows nothing of it."""
     event_type: str | None = None
     """Narrows events to one type."""
     activation: Source | None = None
@@ -454,13 +466,13 @@ class EventStore(Protocol):
         scope: Scope,
         columns: Sequence[Column],
         blocks: Sequence[Block],
-        groups: Iterable[tuple[str, str]] | Beside | None = None,
+        groups: Mapping[str, UnitList] | Beside | None = None,
     ) -> list[Cell]:
         """How the columns are distributed over units, in one scan; by variant, phase, then group.
 
-        Units without events are there with what becomes of 0. `groups`: another experiment, or pairs of a
-        unit and its group, the last of several for one unit; other units are of the group None. A block with
-        a key that no column has is a `ValueError`.
+        Units without events are there with what becomes of 0. `groups`: another experiment, or the units
+        of each group, none of them in two; other units are of the group None. A block with a key that no
+        column has is a `ValueError`.
         """
 
     def percentiles(

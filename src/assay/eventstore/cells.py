@@ -1,6 +1,6 @@
 """The distributions of columns over units: asked as one statement, units without events merged in."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from assay.eventstore.columns import (
     Fold,
     Quantile,
     QuantileArm,
+    UnitList,
 )
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.plan import Done, Feature, Units
@@ -42,7 +43,7 @@ def columns(
     scope: Scope,
     wanted: Sequence[Column],
     blocks: Sequence[Block],
-    groups: Iterable[tuple[str, str]] | Beside | None,
+    groups: Mapping[str, UnitList] | Beside | None,
     strata: Mapping[int, int] | None = None,
 ) -> list[Cell]:
     """See `EventStore.columns`, and for the strata `EventStore.quantiles`."""
@@ -50,13 +51,9 @@ def columns(
     unknown = sorted({key for block in blocks for key in block} - by_key.keys())
     if unknown:
         raise ValueError(f"no column is called {unknown[0]!r}; there are {', '.join(by_key)}")
-    beside = groups if isinstance(groups, Beside) else None
-    of_units = None if groups is None or isinstance(groups, Beside) else dict(groups)
-    labels = sorted(set(of_units.values())) if of_units is not None else []
-    numbers = {label: number for number, label in enumerate(labels)}
-    grouping: tuple[list[str], list[int]] | Beside | None = beside
-    if of_units is not None:
-        grouping = list(of_units), [numbers[label] for label in of_units.values()]
+    beside = isinstance(groups, Beside)
+    labels = [] if groups is None or isinstance(groups, Beside) else list(groups)
+    grouping = groups if groups is None or isinstance(groups, Beside) else list(groups.values())
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
     of = plan.units(engine, scope, bound, grouping, strata)
     text = filled(engine.statement("columns", "cells"), key=of.keyed(), units=of.text)

@@ -6,9 +6,10 @@ of time relative to the unit's assignment. A block names columns whose joint mom
 Times and spans are in µs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import count
 from typing import NamedTuple
 
 Scalar = str | float | bool | None
@@ -112,6 +113,30 @@ class Quantile(NamedTuple):
     """Of units: those without events are there, too, as zeros."""
     alpha: float = 0.05
     """Says how far away the two neighbours are: the quantiles at q ∓ z·√(q(1 − q)/n)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitList:
+    """Ids of units, each once, as one text: engines take a million of them in a fraction of a list's time.
+
+    The separator is in none of the ids.
+    """
+
+    text: str
+    separator: str
+    units: int
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> "UnitList":
+        """The list of these ids, in any order; what comes twice is there once."""
+        known = dict.fromkeys(ids)
+        # No beginning of these separators is an end of them, so none can arise where an id meets one.
+        for number in count():
+            separator = f"\x1f{number or ''}\x1e"
+            text = separator.join(known)
+            if text.count(separator) == max(len(known) - 1, 0):
+                return cls(text, separator, len(known))
+        raise AssertionError("an id is finite, so some separator is not in it")
 
 
 class Beside(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.eventstore.base import LARGEST_VALUE, Measure, Scope, UnitMoments
-from assay.eventstore.columns import Scalar
+from assay.eventstore.columns import Scalar, UnitList
 from assay.eventstore.dialects import Bound
 
 Column = tuple[float, float, float]
@@ -34,7 +34,17 @@ def units_narrowed(scope: Scope, bound: Bound, since: str = "a.assigned_at") -> 
     if scope.excluded_units:
         excluded = bound.bind(sorted(scope.excluded_units))
         parts.append(f"a.unit_id NOT IN (SELECT unnest(CAST({excluded} AS VARCHAR[])))")
+    if scope.only is not None:
+        parts.append(f"a.unit_id IN (SELECT {listed(scope.only, bound)})")
     return _and(parts)
+
+
+def listed(units: UnitList, bound: Bound) -> str:
+    """The ids of a list, one to a row."""
+    text, separator = (
+        f"CAST({bound.bind_once(value)} AS VARCHAR)" for value in (units.text, units.separator)
+    )
+    return f"unnest(string_to_array({text}, {separator}))"
 
 
 def events_narrowed(

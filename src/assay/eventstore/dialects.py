@@ -76,6 +76,11 @@ class Bound:
         self.parameters[name] = value
         return f"${name}"
 
+    def bind_once(self, value: str) -> str:
+        """The placeholder of a text that may be long: the one it has already, if it has one."""
+        known = (f"${name}" for name, other in self.parameters.items() if other is value)
+        return next(known, None) or self.bind(value)
+
     def time(self, at: int) -> str:
         """The placeholder of a time, given as µs since the epoch."""
         return self.bind(self.dialect.time(at))

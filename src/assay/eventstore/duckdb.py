@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -41,7 +41,7 @@ from assay.eventstore.base import (
     StoredEvent,
     Watermark,
 )
-from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm
+from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, UnitList
 from assay.eventstore.dialects import Bound, Duckdb, Engine
 from assay.eventstore.folding import Rollups
 from assay.eventstore.rollups import ROLLUPS
@@ -173,7 +173,7 @@ class DuckdbStore:
         scope: Scope,
         columns: Sequence[Column],
         blocks: Sequence[Block],
-        groups: Iterable[tuple[str, str]] | Beside | None = None,
+        groups: Mapping[str, UnitList] | Beside | None = None,
     ) -> list[Cell]:
         """See `EventStore`."""
         with self.one_moment():

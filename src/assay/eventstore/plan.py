@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from assay.eventstore import compose, reversals
 from assay.eventstore.base import Scope
-from assay.eventstore.columns import Beside, Column, Filter, Fold, Operator, Scalar, Source
+from assay.eventstore.columns import Beside, Column, Filter, Fold, Operator, Scalar, Source, UnitList
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.statements import filled
 
@@ -112,19 +112,17 @@ def units(
     engine: Engine,
     scope: Scope,
     bound: Bound,
-    groups: tuple[list[str], list[int]] | Beside | None = None,
+    groups: Sequence[UnitList] | Beside | None = None,
     strata: Mapping[int, int] | None = None,
     rows: Rows = STORED,
 ) -> Units:
-    """`groups`: units, and each one's group by number, or who says it; `strata`: what stands for phases."""
+    """`groups`: each one's units, known by its place, or who says it; `strata`: what stands for phases."""
     grouping = ""
     if isinstance(groups, Beside):
         other = bound.bind(groups.experiment_id)
         grouping = filled(engine.statement("columns", "beside"), other=other)
     elif groups is not None:
-        grouping = filled(
-            engine.statement("columns", "groups"), units=bound.bind(groups[0]), labels=bound.bind(groups[1])
-        )
+        grouping = filled(engine.statement("columns", "groups"), groups=_groups(groups, bound))
     since = "a.assigned_at" if scope.activation is None else "a.since"
     narrowing = compose.units_narrowed(scope, bound, since)
     text = filled(
@@ -138,6 +136,15 @@ def units(
     )
     key = ("variant_id", "phase") if groups is None else ("variant_id", "phase", "label")
     return Units(text, key, not (narrowing or strata or groups is not None or scope.activation))
+
+
+def _groups(groups: Sequence[UnitList], bound: Bound) -> str:
+    rows = [
+        f"SELECT {compose.listed(units, bound)} AS unit_id, {place} AS label"
+        for place, units in enumerate(groups)
+        if units.units
+    ]
+    return "\nUNION ALL\n".join(rows) or "SELECT NULL AS unit_id, 0 AS label WHERE false"
 
 
 def _stratum(strata: Mapping[int, int]) -> str:

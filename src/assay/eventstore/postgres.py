@@ -4,7 +4,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +45,7 @@ from assay.eventstore.base import (
     StoredEvent,
     Watermark,
 )
-from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm
+from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, UnitList
 from assay.eventstore.dialects import Engine, Postgres
 from assay.eventstore.reading import Connection as Reader
 from assay.eventstore.statements import statements
@@ -282,7 +282,7 @@ class PostgresStore:
         scope: Scope,
         columns: Sequence[Column],
         blocks: Sequence[Block],
-        groups: Iterable[tuple[str, str]] | Beside | None = None,
+        groups: Mapping[str, UnitList] | Beside | None = None,
     ) -> list[Cell]:
         """See `EventStore`."""
         with self.one_moment():

@@ -160,7 +160,7 @@ def _fates(engine: Engine, scope: Scope, types: Sequence[str]) -> list[LedgerEnt
     text = filled(
         engine.statement("questions", "ledger_fates"),
         narrowing=compose.units_narrowed(
-            replace(scope, excluded_units=frozenset(), observed_for=None), bound
+            replace(scope, excluded_units=frozenset(), only=None, observed_for=None), bound
         ),
         reversed=reversals.among(reversals.reversed_events(engine), bound),
         unit_id=compose.unit_id(scope.unit, bound),

@@ -33,7 +33,7 @@ def fates(engine: Engine, scope: Scope, latest: int) -> list[Fate]:
         last=engine.dialect.micros("max(last)"),
         ended_at=bound.time(never if scope.ended_at is None else scope.ended_at),
         narrowing=compose.units_narrowed(
-            replace(scope, excluded_units=frozenset(), observed_for=None), bound
+            replace(scope, excluded_units=frozenset(), only=None, observed_for=None), bound
         ),
         reversed=reversals.among(reversals.reversed_events(engine), bound),
         unit_id=compose.unit_id(scope.unit, bound),

@@ -25,8 +25,9 @@ WHERE a.experiment_id = $experiment_id {narrowing}
 (SELECT seq, experiment_id, unit_id, variant_id, phase, since AS assigned_at FROM {activated} AS activated)
 
 -- groups --
+-- {groups}: the units of each group with its number.
 LEFT JOIN (
-  SELECT unnest(CAST({units} AS VARCHAR[])) AS unit_id, unnest(CAST({labels} AS BIGINT[])) AS label
+{groups}
 ) AS g ON g.unit_id = a.unit_id
 
 -- beside --
