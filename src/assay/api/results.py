@@ -52,6 +52,8 @@ _ABOUT = {
     "max_age": "An answer computed so many seconds ago will do, whatever has come since.",
     "sql": "Add the statements that the numbers came from.",
     "format": f"One of {', '.join(get_args(export.Format))}.",
+    "segment": "Look at the members of this segment only: its id or name.",
+    "dimension": "Tell units apart by this attribute of users; several times for several attributes.",
     "rows": "`users` or `events` instead of the sufficient statistics.",
 }
 _WINDOW = ("start_date", "end_date", "last_day")
@@ -81,24 +83,26 @@ class _Query(NamedTuple):
             ]
         }
 
-    def read(self, request: Request) -> dict[str, str]:
+    def read(self, request: Request) -> dict[str, Any]:
         """What was sent. Raises `Invalid` for a parameter that would be ignored, or sent with two values."""
         sent = request.query_params.multi_items()
         known_only(frozenset(self.names), (name for name, _ in sent))
-        given: dict[str, str] = {}
+        given: dict[str, Any] = {}
         for name, value in sent:
-            if name == "metrics" and name in given:
+            if name == "dimension":
+                given[name] = (*given.get(name, ()), *([value] if value else ()))
+            elif name == "metrics" and name in given:
                 given[name] += f",{value}"
             elif given.setdefault(name, value) != value:
                 raise Invalid.field(name, f"is given twice: {given[name]!r} and {value!r}")
         return given
 
 
-_REPORT = _Query((*_WINDOW, "start", "end", "metrics", "sql", *_FRESH))
+_REPORT = _Query((*_WINDOW, "start", "end", "metrics", "segment", "dimension", "sql", *_FRESH))
 _RESULTS = _Query((*_WINDOW, *_CONVERSION, "variant_id", "group_by", "aggregation", "view", *_FRESH))
 _STATS = _Query((*_WINDOW, *_CONVERSION, *_FRESH))
 _TIMESERIES = _Query(
-    (*_WINDOW, "start", "end", "metric", "by", "group_by", "aggregation", "cumulative", *_FRESH)
+    (*_WINDOW, "start", "end", "metric", "segment", "by", "group_by", "aggregation", "cumulative", *_FRESH)
 )
 _EXPORT = _Query((*_WINDOW, "metrics", "event_type", "format", "rows", *_FRESH))
 
@@ -110,7 +114,7 @@ class _Freshness(NamedTuple):
     max_age: timedelta | None = None
 
     @classmethod
-    def taken(cls, given: dict[str, str]) -> "_Freshness":
+    def taken(cls, given: dict[str, Any]) -> "_Freshness":
         """What the parameters ask for; they are taken out. Raises `Invalid` naming the one that is wrong."""
         anew, text = given.pop("refresh", "").lower() or "false", given.pop("max_age", "")
         if anew not in ("true", "false", "1", "0"):

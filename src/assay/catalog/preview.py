@@ -15,7 +15,7 @@ from assay.bucketing.conditions import Condition, compile_condition
 from assay.catalog import segments
 from assay.catalog.checks import Input, Rule, refuse
 from assay.catalog.database import ReadTx
-from assay.catalog.tables import Experiment, Segment, User
+from assay.catalog.tables import Experiment, User
 from assay.errors import Invalid, NotFound
 
 #: Seconds that one look may take, and users read at a time.
@@ -60,7 +60,7 @@ def preview(tx: ReadTx, given: PreviewInput, clock: Callable[[], float]) -> Prev
     attached = []
     for at, number in enumerate(given.segments):
         try:
-            attached.append(_compiled(tx, segments.find(tx, number)))
+            attached.append(segments.compiled(tx, segments.find(tx, number)))
         except NotFound as error:
             raise Invalid.field(f"segments[{at}]", error.detail, code="unknown_segment") from error
     path = "condition" if given.rules is None else "rules"
@@ -70,12 +70,8 @@ def preview(tx: ReadTx, given: PreviewInput, clock: Callable[[], float]) -> Prev
 def audience(tx: ReadTx, experiment: Experiment, sample: int, clock: Callable[[], float]) -> Preview:
     """Count the users that an experiment's targeting lets in, whatever its state, traffic and layer."""
     condition = compile_condition(experiment.condition) if experiment.condition else None
-    return _counted(tx, condition, [_compiled(tx, each) for each in experiment.segments], sample, clock)
-
-
-def _compiled(tx: ReadTx, row: Segment) -> ruleset.Segment:
-    condition = compile_condition(row.rules, "rules") if row.rules else None
-    return ruleset.Segment(row.id, row.name, condition, segments.members_of(tx, row))
+    attached = [segments.compiled(tx, each) for each in experiment.segments]
+    return _counted(tx, condition, attached, sample, clock)
 
 
 def _counted(

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from assay.bucketing import ruleset
+from assay.bucketing.conditions import compile_condition
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents
 from assay.catalog.checks import Input, Name, OuterId, Prose, Rule, expect_storable, shown, storable
@@ -375,6 +376,12 @@ def members_of(tx: ReadTx, segment: Segment) -> ruleset.Members | None:
         return ruleset.Members.of_digests(packed)
     listed = select(SegmentMember.user_id).where(*in_force(segment))
     return ruleset.Members(tx.scalars(listed.execution_options(yield_per=10_000)))
+
+
+def compiled(tx: ReadTx, segment: Segment) -> ruleset.Segment:
+    """The segment as evaluation reads it, but for what it was made from."""
+    condition = compile_condition(segment.rules, "rules") if segment.rules else None
+    return ruleset.Segment(segment.id, segment.name, condition, members_of(tx, segment))
 
 
 def _grown(

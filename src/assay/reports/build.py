@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 from assay.events.timestamps import micros
 from assay.eventstore.base import Arm, Bucket, EventStore, Scope
+from assay.eventstore.columns import UnitList
 from assay.reports.arms import ByVariant, Quantiles, measure_of, shown_variants, tallies
+from assay.reports.audience import Audience
 from assay.reports.columns import ask_columns, ask_quantiles, is_plain, source_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
+from assay.reports.dimensions import by_dimension
 from assay.reports.evidence import by_split, gather
 from assay.reports.health import examine
 from assay.reports.judging import judged_reports, next_look
@@ -23,18 +26,32 @@ from assay.stats import Phase, SampleRatio, sample_ratio
 ANY_EVENT = MetricSpec("any_event", "any event", MetricType.CONVERSION, None, role=Role.AD_HOC)
 
 
-def build(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> Report:
-    """Answer the question as of one moment: one scan for all metrics, others only where asked for."""
+_EVERYBODY = Audience()
+
+
+def build(
+    store: EventStore,
+    spec: ExperimentSpec,
+    question: Question,
+    now: datetime,
+    audience: Audience = _EVERYBODY,
+) -> Report:
+    """Answer the question as of one moment: one scan for all metrics, others only where asked for.
+
+    `audience` is what the question must know of users.
+    """
     if not question.sql:
         with store.one_moment():
-            return _build(store, spec, question, now)
+            return _build(store, spec, question, now, audience)
     with store.one_moment(), store.recorded() as statements:
-        report = _build(store, spec, question, now)
+        report = _build(store, spec, question, now, audience)
     return replace(report, statements=tuple(statements))
 
 
-def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> Report:
-    scope = scope_of(spec, question)
+def _build(
+    store: EventStore, spec: ExperimentSpec, question: Question, now: datetime, audience: Audience
+) -> Report:
+    scope = scope_of(spec, question, audience.members)
     alpha = level(spec, question)
     wanted = wanted_metrics(spec, question)
     conversion, source = conversion_of(spec, question)
@@ -56,7 +73,8 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
         for metric in every
     }
     total = sum(units.values())
-    whole = judged_reports(spec, whole, primary, units=total, now=end, alpha=alpha)
+    judged_as = spec if question.segment is None else spec.looked_at_once
+    whole = judged_reports(judged_as, whole, primary, units=total, now=end, alpha=alpha)
     reports = whole if shown == everyone else {metric: of.narrowed(shown) for metric, of in whole.items()}
     ratio = _sample_ratio(spec, arms)
     # Whom the activation event lets in is one question, whom the assignment did another.
@@ -83,6 +101,7 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
         end,
         due,
         silent,
+        question.segment,
     )
     grain = question.grain
     return Report(
@@ -106,6 +125,11 @@ def _build(store: EventStore, spec: ExperimentSpec, question: Question, now: dat
         begin=evidence.begin,
         next_look=due,
         assigned_ratio=assigned_ratio,
+        members=audience.members,
+        dimensions=tuple(
+            by_dimension(store, judged_as, scope, wanted or (primary,), each, until=micros(end), alpha=alpha)
+            for each in audience.dimensions
+        ),
     )
 
 
@@ -131,8 +155,8 @@ def _answers(
     return _Answers(arms, by_metric, ask_quantiles(store, spec, scope, by_metric, until))
 
 
-def scope_of(spec: ExperimentSpec, question: Question) -> Scope:
-    """Which units and events the store must look at."""
+def scope_of(spec: ExperimentSpec, question: Question, members: UnitList | None = None) -> Scope:
+    """Which units and events the store must look at; `members` are the only units, if there are some."""
     return Scope(
         experiment_id=spec.id,
         unit=spec.unit,
@@ -140,6 +164,7 @@ def scope_of(spec: ExperimentSpec, question: Question) -> Scope:
         events_from=None if question.start is None else micros(question.start),
         until=None if question.end is None else micros(question.end),
         excluded_units=spec.excluded_units,
+        only=members,
         activation=None if spec.activation is None else source_of(spec.activation),
     )
 

@@ -20,6 +20,7 @@ from assay.eventstore.columns import (
     Operator,
     Quantile,
     Source,
+    UnitList,
 )
 from assay.eventstore.columns import QuantileArm as Found
 from assay.reports.arms import (
@@ -44,6 +45,8 @@ _RATIOS = frozenset({MetricType.MEAN, MetricType.RATIO})
 _FOLDS = {"any": Fold.ANY, "count": Fold.COUNT, "sum": Fold.SUM}
 #: A column of a unit by its name in the moments.
 _Named = Mapping[str, Column]
+#: Tallies by variant, by the name of a group of units.
+ByGroup = Mapping[str | None, ByVariant]
 
 
 def is_plain(metric: MetricSpec, *, before: bool = True) -> bool:
@@ -72,10 +75,24 @@ def ask_columns(
     that came too late for theirs. `before` says whether metrics that look back get the columns of the time
     before the assignment.
     """
-    found: dict[MetricSpec, ByVariant] = {}
+    by_group = ask_groups(store, scope, metrics, until, None, before=before)
+    return {metric: groups.get(None, {}) for metric, groups in by_group.items()}
+
+
+def ask_groups(
+    store: EventStore,
+    scope: Scope,
+    metrics: Sequence[MetricSpec],
+    until: int,
+    groups: Mapping[str, UnitList] | None,
+    *,
+    before: bool = True,
+) -> dict[MetricSpec, ByGroup]:
+    """The same by the group that a unit is in; None for those in none."""
+    found: dict[MetricSpec, ByGroup] = {}
     for span in sorted({_observed(metric) for metric in metrics}):
         chosen = [metric for metric in metrics if _observed(metric) == span]
-        found.update(_scan(store, _observed_for(scope, span, until), chosen, before=before))
+        found.update(_scan(store, _observed_for(scope, span, until), chosen, groups, before=before))
     return found
 
 
@@ -150,8 +167,13 @@ def _observed(metric: MetricSpec) -> int:
 
 
 def _scan(
-    store: EventStore, scope: Scope, metrics: Sequence[MetricSpec], *, before: bool
-) -> dict[MetricSpec, ByVariant]:
+    store: EventStore,
+    scope: Scope,
+    metrics: Sequence[MetricSpec],
+    groups: Mapping[str, UnitList] | None,
+    *,
+    before: bool,
+) -> dict[MetricSpec, ByGroup]:
     columns = {
         metric: _all_columns(metric, str(place), before=before) for place, metric in enumerate(metrics)
     }
@@ -161,12 +183,15 @@ def _scan(
         metric: tuple(each.key for each in asked[metric].values()) for metric in metrics
     }
     every = [each for some in asked.values() for each in some.values()]
-    cells = store.columns(scope, every, list(blocks.values()))
-    found: dict[MetricSpec, dict[int, dict[int, Tally]]] = {metric: {} for metric in metrics}
+    cells = store.columns(scope, every, list(blocks.values()), groups)
+    found: dict[MetricSpec, dict[str | None, dict[int, dict[int, Tally]]]] = {
+        metric: {} for metric in metrics
+    }
     for cell in cells:
         for metric in metrics:
             tally = _tally(cell, blocks[metric], asked[metric])
-            found[metric].setdefault(cell.variant_id, {})[cell.phase] = tally
+            by_variant = found[metric].setdefault(cell.group, {})
+            by_variant.setdefault(cell.variant_id, {})[cell.phase] = tally
     return dict(found)
 
 

@@ -53,6 +53,8 @@ class Facts(NamedTuple):
     next_look: NextLook | None
     #: Event types that were asked for, of which no event counts.
     silent: Sequence[str] = ()
+    #: The segment that alone is looked at.
+    segment: str | None = None
 
     @property
     def total(self) -> int:
@@ -124,6 +126,9 @@ def _first(facts: Facts, seen: Sequence[_Seen]) -> _Answer:
         return Verdict.FIX, f"Do not read the effect yet. {broken.sentence} Find the cause first.", None
     if facts.missing is not None:
         return Verdict.INCONCLUSIVE, facts.missing.sentence, None
+    if facts.segment is not None:
+        said = f"this looks at the segment {facts.segment} alone, and the whole experiment decides"
+        return waiting, f"{_lead(waiting)}: {said}.", None
     tested = [each for each in seen if each.judged.numbers.reason is None or each.judged.look is not None]
     if not tested:
         if facts.primary.silent and facts.primary.metric.event_type:
@@ -282,7 +287,7 @@ def _cautions(facts: Facts, seen: Sequence[_Seen], verdict: Verdict) -> tuple[st
     said: list[str] = []
     primary = facts.primary.metric
     if facts.narrowed:
-        said.append("This looks at part of the experiment's time only.")
+        said.append("This looks at part of the experiment only.")
     if not primary.registered and primary.role is Role.PRIMARY:
         said.append(
             f"The primary metric {primary.name} is not the one of the plan frozen at the start: this is "

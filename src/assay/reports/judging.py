@@ -232,7 +232,7 @@ def _look_verdict(metric: MetricSpec, each: Comparison, found: Verdict) -> LookV
 
 def _asked(spec: ExperimentSpec, of: MetricReport, each: Comparison, *, in_family: bool) -> _Asked:
     metric, found = of.metric, contrasts(spec, of, each)
-    side = _alternative(spec, metric)
+    side = alternative_of(spec, metric)
     lower = metric.direction is Direction.DECREASE
     counts = None
     if metric.type in SHARES and each.strata == 1:
@@ -246,7 +246,7 @@ def _asked(spec: ExperimentSpec, of: MetricReport, each: Comparison, *, in_famil
     return _Asked(metric, each, found, case, plain, in_family)
 
 
-def _alternative(spec: ExperimentSpec, metric: MetricSpec) -> Alternative:
+def alternative_of(spec: ExperimentSpec, metric: MetricSpec) -> Alternative:
     """A one-sided plan asks of each metric what it asks of the primary one: better, or worse, on its terms.
 
     Guardrails are for harm that nobody asked about, and are always looked at from both sides.

@@ -21,6 +21,8 @@ Raw = Mapping[str, object]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_NAME = 200
+#: Attributes that one report tells units apart by; each costs a scan.
+MOST_DIMENSIONS = 5
 _MOST_DAYS = 36_500
 #: No stored name can hold these, and the store cannot be asked for them.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -36,7 +38,9 @@ class Question:
     all that the experiment declares. `event_type` narrows the counts of events, and is the conversion
     where `primary_event_type` names no other. `variant` is an id, key or name. `threshold` and
     `confidence_level` stand in for the experiment's own significance level where given. `counts` and
-    `grain` ask for events by type and for a series over time, `sql` for the statements themselves.
+    `grain` ask for events by type and for a series over time, `sql` for the statements themselves. `segment`
+    (id or name) narrows all units to its members; `dimensions` are attributes of users by whose values units
+    are told apart.
     """
 
     start: datetime | None = None
@@ -51,11 +55,18 @@ class Question:
     threshold: float | None = None
     counts: bool = False
     sql: bool = False
+    segment: str | None = None
+    dimensions: tuple[str, ...] = ()
 
     @property
     def is_narrowed(self) -> bool:
         """Whether a filter leaves out part of the experiment, so that no decision can rest on the answer."""
-        return self.start is not None or self.end is not None
+        return self.start is not None or self.end is not None or self.segment is not None
+
+    @property
+    def looks_at_users(self) -> bool:
+        """Whether the answer depends on what is known of users."""
+        return self.segment is not None or bool(self.dimensions)
 
 
 def ask(raw: Raw, now: datetime) -> Question:
@@ -137,6 +148,19 @@ def _levels(question: Question, raw: Raw, _now: datetime) -> Question:
     )
 
 
+def _parts(question: Question, raw: Raw, _now: datetime) -> Question:
+    value, segment = raw.get("dimension", ()), raw.get("segment")
+    given = value if isinstance(value, (list, tuple)) else (value,)
+    names = tuple(dict.fromkeys(_name("dimension", each) for each in given))
+    if len(names) > MOST_DIMENSIONS:
+        raise Invalid.field("dimension", f"at most {MOST_DIMENSIONS} at once; got {len(names)}")
+    return replace(
+        question,
+        dimensions=names,
+        segment=None if segment is None else _name("segment", str(segment)),
+    )
+
+
 def _statements(question: Question, raw: Raw, _now: datetime) -> Question:
     return replace(question, sql=_truth(raw, "sql", default=False))
 
@@ -149,6 +173,7 @@ _STEPS: tuple[Callable[[Question, Raw, datetime], Question], ...] = (
     _grouping,
     _levels,
     _statements,
+    _parts,
 )
 
 

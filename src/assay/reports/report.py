@@ -4,13 +4,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from assay.eventstore.base import EventCount, SeriesPoint, Statement
+from assay.eventstore.columns import UnitList
 from assay.reports.arms import ArmSummary, ByVariant, Quantiles, Tally
 from assay.reports.question import Question
 from assay.reports.spec import Direction, ExperimentSpec, LookVerdict, MetricSpec, VariantSpec
 from assay.stats import Contrast, Effect, Interval, NonInferiority, Prediction, SampleRatio
 from assay.stats import Verdict as Numbers
+from assay.stats.heterogeneity import Heterogeneity, Shrunken
 
 
 class Why(StrEnum):
@@ -264,6 +267,83 @@ class Trend:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Some units by one attribute of users: those with one `value`, with any `other` one, or with none.
+
+    `name` is unique within the dimension. `units` are by variant; `sample_ratio` is that within the group.
+    """
+
+    name: str
+    kind: Literal["value", "other", "none"]
+    value: object
+    units: Mapping[int, int]
+    sample_ratio: SampleRatio | None
+
+    @property
+    def total(self) -> int:
+        """Units of all variants."""
+        return sum(self.units.values())
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEffect:
+    """One comparison within one group.
+
+    `numbers` are of a single fixed look, at the level that the correction across all groups and metrics
+    leaves. `too_few` says that there are too few units to weigh the group against others: it takes no part in
+    the gate or the correction. `significant` is None then, and wherever the gate is silent. `shrunken` is the
+    effect pulled towards the common one.
+    """
+
+    group: Group
+    numbers: Numbers
+    adjusted_p_value: float | None
+    significant: bool | None
+    shrunken: Shrunken | None
+    too_few: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Whether the effect of one treatment on one metric differs between the groups of a dimension.
+
+    `differs` is Cochran's test, corrected for all gates of the dimension; None where it cannot be made. Only
+    where it is true may any group be called a winner or a loser.
+    """
+
+    treatment: VariantSpec
+    found: Heterogeneity
+    adjusted_p_value: float | None
+    differs: bool | None
+    sentence: str
+    effects: tuple[GroupEffect, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedMetric:
+    """One metric by the groups of a dimension: a gate for each treatment, and the tallies of each group.
+
+    `sentence` says why there is nothing to compare, where there is not.
+    """
+
+    metric: MetricSpec
+    gates: tuple[Gate, ...]
+    tallies: Mapping[str, ByVariant]
+    sentence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ByDimension:
+    """The report by one attribute of users. `sentences` say what to know when reading it."""
+
+    attribute: str
+    distinct: int
+    groups: tuple[Group, ...]
+    metrics: tuple[GroupedMetric, ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything that was computed for one question, at one moment.
 
@@ -274,7 +354,8 @@ class Report:
     `begin` is when the experiment started, or its first unit came where that was earlier (to the hour).
     Where only units with the activation event are analysed, `units` and `sample_ratio` are theirs, and
     `assigned_ratio` is that of all that were assigned. `statements` are what the store was asked, where the
-    question wants to know.
+    question wants to know. `members` are the units of the segment that the question is about, where it names
+    one, and `dimensions` is the report by each attribute that it asks for.
     """
 
     spec: ExperimentSpec
@@ -298,6 +379,13 @@ class Report:
     next_look: NextLook | None = None
     assigned_ratio: SampleRatio | None = None
     statements: tuple[Statement, ...] = ()
+    members: UnitList | None = None
+    dimensions: tuple[ByDimension, ...] = ()
+
+    @property
+    def judged_as(self) -> ExperimentSpec:
+        """The experiment as this report is judged: a segment of it is looked at once."""
+        return self.spec if self.question.segment is None else self.spec.looked_at_once
 
     def blank(self, of: MetricReport) -> Why | None:
         """Why there is nothing to count for this metric, if so."""

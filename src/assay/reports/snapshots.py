@@ -26,6 +26,7 @@ from assay.durable.priority import give_way
 from assay.errors import AssayError
 from assay.eventstore.base import Bucket, EventStore, SeriesPoint, Watermark
 from assay.reports.arms import measure_of
+from assay.reports.audience import Audience, changed, read_audience
 from assay.reports.build import build, scope_of
 from assay.reports.picture import read_spec
 from assay.reports.question import Grain, Question
@@ -46,9 +47,11 @@ V = TypeVar("V")
 class Snapshot:
     """A report as it stood at one moment, with what was cut from it since."""
 
-    def __init__(self, report: Report, mark: Watermark, begun: int) -> None:
+    def __init__(self, report: Report, mark: Watermark, begun: int, users: int = 0) -> None:
         self.report = report
         self.mark = mark
+        #: Where the catalog's users and segments stood, where the report depends on them.
+        self.users = users
         #: Its place among all computations: it holds everything acknowledged before.
         self.begun = begun
         self.size = _size(report)
@@ -136,14 +139,14 @@ class Snapshots:
         arrived = next(self._ticks)
         if max_age is None:
             self._flush()
-        spec, mark = self.spec(reference), self._watermark()
-        kept = self._find(spec, question, mark, now, max_age)
+        spec, mark, users = self.spec(reference), self._watermark(), self._users(question)
+        kept = self._find(spec, question, mark, now, max_age, users)
         if kept is not None:
             with self._lock:
                 self.counted.hits += 1
             return kept
         return self._computed(
-            (spec.id, question), now, arrived, lambda: self._find(spec, question, mark, now, max_age)
+            (spec.id, question), now, arrived, lambda: self._find(spec, question, mark, now, max_age, users)
         )
 
     def anew(self, reference: int | str, question: Question, now: datetime) -> Snapshot:
@@ -155,7 +158,8 @@ class Snapshots:
         self, reference: int | str, question: Question, now: datetime, max_age: timedelta
     ) -> Snapshot | None:
         """What is kept and not older than that, if anything is. Raises `NotFound` and `Unavailable`."""
-        return self._find(self.spec(reference), question, self._watermark(), now, max_age)
+        spec, mark, users = self.spec(reference), self._watermark(), self._users(question)
+        return self._find(spec, question, mark, now, max_age, users)
 
     def trend(self, of: Snapshot, metric: MetricSpec, grain: Grain) -> Trend:
         """The effect over time that belongs to a report. Raises `Unavailable`."""
@@ -163,7 +167,7 @@ class Snapshots:
 
     def activity(self, of: Snapshot, metric: MetricSpec, grain: Grain) -> list[SeriesPoint]:
         """Who came and what they did in each stretch, for a report. Raises `Unavailable`."""
-        scope = scope_of(of.report.spec, of.report.question)
+        scope = scope_of(of.report.spec, of.report.question, of.report.members)
         return of.kept(
             ("activity", metric, grain),
             lambda: self._store.series(scope, measure_of(metric), Bucket(grain)),
@@ -204,6 +208,7 @@ class Snapshots:
         mark: Watermark,
         now: datetime,
         max_age: timedelta | None,
+        users: int,
     ) -> Snapshot | None:
         name = (spec.id, question)
         with self._lock:
@@ -215,7 +220,7 @@ class Snapshots:
         age = abs(now - kept.report.computed_at)
         if max_age is not None:
             return kept if age <= max_age else None
-        if not kept.mark.settled or kept.mark.mark != mark.mark:
+        if not kept.mark.settled or kept.mark.mark != mark.mark or kept.users != users:
             return None
         return kept if age <= self.max_age or kept.report.end < kept.report.computed_at else None
 
@@ -248,12 +253,25 @@ class Snapshots:
         experiment_id, question = name
         spec = self.spec(experiment_id)
         # First the mark, then the wait: a replica that is read from may still lack what the mark stands for.
-        mark = self._watermark()
+        mark, users = self._watermark(), self._users(question)
         self._flush()
         started = time.perf_counter()
-        report = build(self._store, spec, question, now)
+        report = build(self._store, spec, question, now, self._audience(spec, question))
         self._analysed(report, time.perf_counter() - started)
-        return Snapshot(report, mark, begun)
+        return Snapshot(report, mark, begun, users)
+
+    def _users(self, question: Question) -> int:
+        """Where users and segments stand, if the question depends on them."""
+        if not question.looks_at_users:
+            return 0
+        with self._database.reading() as tx:
+            return changed(tx)
+
+    def _audience(self, spec: ExperimentSpec, question: Question) -> Audience:
+        if not question.looks_at_users:
+            return Audience()
+        with self._database.reading() as tx:
+            return read_audience(tx, spec, question)
 
     def _keep(self, name: _Name, made: Snapshot) -> None:
         with self._lock:
@@ -282,4 +300,6 @@ def _size(report: Report) -> int:
     """Bytes that a report takes, roughly; the picture of the experiment is shared by all of its reports."""
     metrics = [*report.metrics, report.primary, report.conversion]
     parts = sum(len(each.arms) + len(each.comparisons) + len(each.tallies) for each in metrics)
-    return _ARM_BYTES * (1 + parts) + _ROW_BYTES * (len(report.series) + len(report.counts))
+    parts += sum(len(gate.effects) for by in report.dimensions for each in by.metrics for gate in each.gates)
+    listed = 0 if report.members is None else len(report.members.text)
+    return _ARM_BYTES * (1 + parts) + _ROW_BYTES * (len(report.series) + len(report.counts)) + listed

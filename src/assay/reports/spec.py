@@ -275,6 +275,15 @@ class ExperimentSpec:
     looks: tuple[LookSpec, ...] = ()
 
     @property
+    def looked_at_once(self) -> "ExperimentSpec":
+        """The same as judged for a part of the units: once, at the end; the looks are those of the whole."""
+        if not self.analysis.is_sequential:
+            return self
+        return dataclasses.replace(
+            self, analysis=dataclasses.replace(self.analysis, method="fixed"), looks=()
+        )
+
+    @property
     def control(self) -> VariantSpec | None:
         """The arm that the others are compared with."""
         chosen = [variant for variant in self.variants if variant.is_control]

@@ -41,7 +41,7 @@ def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -
     thinned to evenly spaced points; any other keeps all of them, which then hold sums without intervals.
     """
     spec, question = report.spec, report.question
-    rows = store.series(scope_of(spec, question), measure_of(metric), Bucket(grain))
+    rows = store.series(scope_of(spec, question, report.members), measure_of(metric), Bucket(grain))
     starts = [start for start in sorted({row.bucket for row in rows}) if not _before(start, report, grain)]
     steady = len({spec.weights(phase.number) for phase in spec.phases}) <= 1
     plain = is_plain(metric, before=False)
@@ -114,7 +114,7 @@ def _asked(store: EventStore, report: Report, metric: MetricSpec, start: int, gr
     if not question.cumulative:
         begin = begin if question.start is None else max(begin, question.start)
         question = replace(question, start=begin)
-    scope = scope_of(report.spec, replace(question, end=until))
+    scope = scope_of(report.spec, replace(question, end=until), report.members)
     if not is_plain(metric, before=False):
         counted = ask_columns(store, scope, [metric], micros(until), before=False)
         return counted[metric], ask_quantiles(store, report.spec, scope, counted, micros(until)).get(metric)

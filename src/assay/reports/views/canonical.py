@@ -8,6 +8,7 @@ from assay.reports.notes import notes
 from assay.reports.report import Comparison, MetricReport, Report, Trend, Why
 from assay.reports.spec import ExperimentSpec, MetricSpec, Role
 from assay.reports.views.common import Document, ends, iso, iso_or_none
+from assay.reports.views.dimensions import dimensions_document
 from assay.reports.views.judgement import (
     decision_document,
     judged_document,
@@ -36,6 +37,7 @@ def canonical(report: Report) -> Document:
             "start": iso_or_none(report.question.start),
             "end": iso(report.end),
         },
+        "segment": report.question.segment,
         "significance_level": report.alpha,
         "headline": report.decision.text,
         "decision": decision_document(report.decision),
@@ -56,6 +58,7 @@ def canonical(report: Report) -> Document:
         ],
         "srm": sample_ratio(report),
         "reason": None if report.missing is None else str(report.missing),
+        **({"dimensions": dimensions_document(report)} if report.question.dimensions else {}),
         **({"sql": [_statement(each) for each in report.statements]} if report.question.sql else {}),
     }
 
@@ -72,7 +75,7 @@ def _metric(report: Report, each: MetricReport) -> Document:
         "comparisons": [
             comparison_document(found, blank)
             if found.judged is None
-            else judged_document(found, found.judged, report.spec, blank)
+            else judged_document(found, found.judged, report.judged_as, blank)
             for found in each.comparisons
         ],
         "notes": [note._asdict() for note in notes(each, report.begin, report.end)],
@@ -129,6 +132,7 @@ def timeseries(report: Report, metric: MetricSpec, trend: Trend) -> Document:
         "metric": metric_document(metric),
         "by": report.question.grain,
         "cumulative": report.question.cumulative,
+        "segment": report.question.segment,
         "significance_level": report.alpha,
         "points": [
             {

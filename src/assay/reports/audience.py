@@ -1,0 +1,223 @@
+"""What is known of an experiment's units: which a segment holds, and who has which value of an attribute.
+
+Attributes and segments are of users, as they are stored now, not as they were when a unit was assigned. They
+are read in one pass over the units of the experiment, whatever else is known.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import func, select
+
+from assay.bucketing import ruleset
+from assay.catalog import segments
+from assay.catalog.database import ReadTx
+from assay.catalog.editing import as_id
+from assay.catalog.tables import Assignment, AuditEntry, Segment, User
+from assay.errors import Invalid, NotFound
+from assay.eventstore.columns import UnitList
+from assay.reports.question import Question
+from assay.reports.spec import ExperimentSpec
+
+#: Values that are told apart, the most frequent ones; all others are one group.
+MOST_VALUES: Final = 10
+#: Different values that are counted; units with further ones are with the others.
+MOST_DISTINCT: Final = 10_000
+#: The group of all other values.
+OTHER: Final = "other"
+#: Characters of a value that are shown.
+_LONGEST: Final = 200
+#: Units, and users, that are read at a time.
+_PAGE: Final = 5_000
+#: Users that are asked for the attributes they have, and names that are shown, where one was misspelt.
+_ASKED: Final = 1_000
+_NAMED: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value of an attribute; `value` is cut where it is long."""
+
+    label: str
+    value: Any
+    units: UnitList
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """The most frequent values of an attribute, and the units with any other one.
+
+    `distinct` is how many different values there are among the units, counted up to `MOST_DISTINCT`.
+    """
+
+    attribute: str
+    values: tuple[Value, ...]
+    other: UnitList
+    distinct: int
+
+    @property
+    def groups(self) -> Mapping[str, UnitList]:
+        """The units of each group by its name; units without the attribute are in none."""
+        return {**{each.label: each.units for each in self.values}, OTHER: self.other}
+
+
+class Audience(NamedTuple):
+    """What a question must know of users; nothing where it asks for neither."""
+
+    members: UnitList | None = None
+    dimensions: tuple[Dimension, ...] = ()
+
+
+def changed(tx: ReadTx) -> int:
+    """Another number after every change of users and segments."""
+    return tx.scalar(select(func.max(AuditEntry.id))) or 0
+
+
+def read_audience(tx: ReadTx, spec: ExperimentSpec, question: Question) -> Audience:
+    """Who the question is about. Raises `NotFound` for an unknown segment, `Invalid` for an attribute."""
+    if not question.looks_at_users:
+        return Audience()
+    of_users = spec.unit == "user_id"
+    segment = None
+    if question.segment is not None:
+        segment = segments.compiled(tx, _segment(tx, question.segment))
+        if not of_users:
+            raise Invalid.field(
+                "segment",
+                f"the units of this experiment are {spec.unit}, and segments are of users: ask for the whole",
+            )
+    members: list[str] = []
+    gathered = [_Gathered(name) for name in question.dimensions]
+    for unit_id, attributes in _units(tx, spec.id) if of_users else ():
+        if segment is not None:
+            if not _holds(segment, unit_id, attributes):
+                continue
+            members.append(unit_id)
+        for each in gathered:
+            each.take(unit_id, attributes)
+    dimensions = tuple(each.dimension() for each in gathered)
+    _expect_attributes(
+        (each.attribute for each in dimensions if not each.distinct),
+        _known_attributes(tx) if dimensions else (),
+    )
+    return Audience(None if segment is None else UnitList.of(members), dimensions)
+
+
+def _holds(segment: ruleset.Segment, unit_id: str, attributes: Mapping[str, Any]) -> bool:
+    """As targeting decides it when a call brings no attributes of its own."""
+    return segment.matches(unit_id, {"id": unit_id, "user_id": unit_id, **attributes})
+
+
+def _units(tx: ReadTx, experiment_id: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The units of an experiment with their attributes, if they are known, by id, read in stretches."""
+    rows = (
+        select(Assignment.unit_id, User.attributes)
+        .outerjoin(User, User.id == Assignment.unit_id)
+        .where(Assignment.experiment_id == experiment_id)
+        .order_by(Assignment.unit_id)
+        .limit(_PAGE)
+    )
+    last = ""
+    while True:
+        page = tx.execute(rows.where(Assignment.unit_id > last)).all()
+        for unit_id, attributes in page:
+            yield unit_id, attributes or {}
+        if len(page) < _PAGE:
+            return
+        last = page[-1][0]
+
+
+class _Gathered:
+    """The units of each value of one attribute, as they come in."""
+
+    def __init__(self, attribute: str) -> None:
+        self._attribute = attribute
+        self._units: dict[str, list[str]] = {}
+        self._values: dict[str, Any] = {}
+        self._rest: list[str] = []
+
+    def take(self, unit_id: str, attributes: Mapping[str, Any]) -> None:
+        """One unit; without the attribute, or with null, it is left out."""
+        value = attributes.get(self._attribute)
+        if value is None:
+            return
+        label = _label(value)
+        units = self._units.get(label)
+        if units is not None:
+            units.append(unit_id)
+        elif len(self._units) < MOST_DISTINCT:
+            self._units[label] = [unit_id]
+            self._values[label] = value
+        else:
+            self._rest.append(unit_id)
+
+    def dimension(self) -> Dimension:
+        """The most frequent values, and the rest as one."""
+        ranked = sorted(self._units, key=lambda label: (-len(self._units[label]), label))
+        # One value alone is no rest: it is shown as what it is.
+        most = MOST_VALUES + (len(ranked) == MOST_VALUES + 1 and not self._rest)
+        for label in ranked[most:]:
+            self._rest += self._units[label]
+        values = tuple(
+            Value(f"value {place}", _shown(label, self._values[label]), UnitList.of(self._units[label]))
+            for place, label in enumerate(ranked[:most], 1)
+        )
+        return Dimension(self._attribute, values, UnitList.of(self._rest), len(ranked))
+
+
+def _label(value: Any) -> str:
+    """The same for values that JSON calls equal, and for no others: 1 is 1.0, and neither is "1" or true."""
+    if isinstance(value, str):
+        return f'"{value}'  # nothing else begins with a quotation mark
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, sort_keys=True)
+
+
+def _shown(label: str, value: Any) -> Any:
+    """The value, a text of its beginning where it is long."""
+    if len(label) <= _LONGEST:
+        return value
+    return (value if isinstance(value, str) else label)[:_LONGEST] + "…"
+
+
+def _segment(tx: ReadTx, reference: str) -> Segment:
+    """The segment with this id or name. Raises `NotFound` naming those there are, `Invalid` for two."""
+    number = as_id(reference)
+    row = tx.get(Segment, number) if number is not None else None
+    if row is not None:
+        return row
+    named = list(tx.scalars(select(Segment).where(Segment.name == reference).order_by(Segment.id).limit(2)))
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise Invalid.field(
+            "segment",
+            f"several are called {reference!r}, as {named[0].id} and {named[1].id}: give the id of one",
+        )
+    known = tx.execute(select(Segment.id, Segment.name).order_by(Segment.id).limit(_NAMED + 1)).all()
+    there = ", ".join(f"{each} ({name})" for each, name in known[:_NAMED])
+    more = " and others" if len(known) > _NAMED else ""
+    raise NotFound(
+        f"There is no segment with the id or name {reference!r}. "
+        + (f"There are: {there}{more}." if known else "There are none yet."),
+        code="unknown_segment",
+    )
+
+
+def _known_attributes(tx: ReadTx) -> list[str]:
+    latest = select(User.attributes).order_by(User.created_at.desc()).limit(_ASKED)
+    return sorted({name for attributes in tx.scalars(latest) for name in attributes})
+
+
+def _expect_attributes(names: Iterable[str], known: Sequence[str]) -> None:
+    """Raises `Invalid` for an attribute that is not among those known, naming these."""
+    for name in names:
+        if name not in known:
+            more = " and others" if len(known) > _NAMED else ""
+            there = f"there are: {', '.join(known[:_NAMED])}{more}" if known else "no user has any yet"
+            raise Invalid.field(
+                "dimension", f"none of the units, and none of the latest users, has {name!r}; {there}"
+            )
