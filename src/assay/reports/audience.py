@@ -16,7 +16,7 @@ from assay.catalog import segments
 from assay.catalog.database import ReadTx
 from assay.catalog.editing import as_id
 from assay.catalog.tables import Assignment, AuditEntry, Segment, User
-from assay.errors import Invalid, NotFound
+from assay.errors import Invalid
 from assay.eventstore.columns import UnitList
 from assay.reports.question import Question
 from assay.reports.spec import ExperimentSpec
@@ -76,7 +76,7 @@ def changed(tx: ReadTx) -> int:
 
 
 def read_audience(tx: ReadTx, spec: ExperimentSpec, question: Question) -> Audience:
-    """Who the question is about. Raises `NotFound` for an unknown segment, `Invalid` for an attribute."""
+    """Who the question is about. Raises `Invalid` for an unknown segment or attribute."""
     if not question.looks_at_users:
         return Audience()
     of_users = spec.unit == "user_id"
@@ -184,7 +184,7 @@ def _shown(label: str, value: Any) -> Any:
 
 
 def _segment(tx: ReadTx, reference: str) -> Segment:
-    """The segment with this id or name. Raises `NotFound` naming those there are, `Invalid` for two."""
+    """The segment with this id or name. Raises `Invalid` naming those there are."""
     number = as_id(reference)
     row = tx.get(Segment, number) if number is not None else None
     if row is not None:
@@ -200,10 +200,9 @@ def _segment(tx: ReadTx, reference: str) -> Segment:
     known = tx.execute(select(Segment.id, Segment.name).order_by(Segment.id).limit(_NAMED + 1)).all()
     there = ", ".join(f"{each} ({name})" for each, name in known[:_NAMED])
     more = " and others" if len(known) > _NAMED else ""
-    raise NotFound(
-        f"There is no segment with the id or name {reference!r}. "
-        + (f"There are: {there}{more}." if known else "There are none yet."),
-        code="unknown_segment",
+    said = f"there are: {there}{more}" if known else "there is none yet"
+    raise Invalid.field(
+        "segment", f"no segment has the id or name {reference!r}; {said}", code="unknown_segment"
     )
 
 
