@@ -35,7 +35,7 @@ _LEAST: Final = 20_000
 _MOST_AGAIN: Final = 2_000
 #: When newcomers' past is to be sought among more events, totals of the time before the assignment go: the
 #: drain must not look through all of these whenever units come. They are made anew when they are asked for.
-_MOST_BEFORE: Final = 5_000_000
+_MOST_BEFORE: Final = 1_000_000
 _USER: Final = "user_id"
 
 Connection = duckdb.DuckDBPyConnection
