@@ -20,6 +20,8 @@ PAGES = {
     "new-metric": "/ui/metrics/new?begin=ratio",
     "segments": "/ui/segments",
     "new-segment": "/ui/segments/new",
+    "layers": "/ui/layers",
+    "new-layer": "/ui/layers/new",
     "events": "/ui/events",
     "audit": "/ui/audit",
     "keys": "/ui/keys",

@@ -47,6 +47,14 @@ DRAWINGS = {
     "lines": charts.lines(_lines(), wording.tick, "Assignments", charts.WIDE),
     "allocation": charts.allocation([("control", 0.5, True), (HOSTILE, 0.3, True), ("off", 0.1, False)]),
     "key": charts.key_mark(2),
+    "slots": charts.slots(
+        [
+            charts.Part(0.0, 0.5, 0, fades=False, tip=f"Held: {HOSTILE}"),
+            charts.Part(0.5, 0.6, 1, fades=True, tip="Washing out"),
+            charts.Part(0.6, 1.0, None, fades=False, tip="Free, 40 %"),
+        ],
+        f"Held {HOSTILE} 50 %",
+    ),
     "chances": charts.chances(0.433, 0.567, 0.0, f"In 3 days, {HOSTILE}"),
 }
 

@@ -63,6 +63,16 @@ class Line(NamedTuple):
     points: Sequence[tuple[datetime, float | None, str]]
 
 
+class Part(NamedTuple):
+    """A stretch from one share of a whole to another: whose it is by its place, or nobody's, and its tip."""
+
+    low: float
+    high: float
+    place: int | None
+    fades: bool
+    tip: str
+
+
 class Frame(NamedTuple):
     """Outer size of a chart in pixels; it is drawn at just this size, so that its text stays readable."""
 
@@ -143,6 +153,36 @@ def chances(better: float, unclear: float, worse: float, label: str) -> Markup:
     return Markup('<svg class="chances" viewBox="0 0 120 12" role="img" aria-label="{}">{}</svg>').format(
         label, _drawn(parts)
     )
+
+
+def slots(parts: Sequence[Part], label: str) -> Markup:
+    """A whole and whose its stretches are: what fades is hatched, what is nobody's is ground."""
+    drawn = []
+    for part in parts:
+        kind = (
+            "rest" if part.place is None else f"part s{part.place % SERIES}{' fades' if part.fades else ''}"
+        )
+        x, width = round(1000.0 * part.low, 2), round(1000.0 * (part.high - part.low), 2)
+        drawn.append(
+            Markup('<rect class="{}" x="{}" width="{}" height="24"><title>{}</title></rect>').format(
+                kind, f"{x:g}", f"{width:g}", part.tip
+            )
+        )
+        if part.fades:
+            drawn += [
+                Markup('<path class="hatch" d="M{} 24 {} 0"/>').format(
+                    f"{at:g}", f"{min(at + 12, x + width):g}"
+                )
+                for at in _every(x, x + width, 16.0)
+            ]
+    return Markup(
+        '<svg class="slots" viewBox="0 0 1000 24" preserveAspectRatio="none" role="img"'
+        ' aria-label="{}">{}</svg>'
+    ).format(label, Markup("").join(drawn))
+
+
+def _every(low: float, high: float, step: float) -> list[float]:
+    return [round(low + step * place, 2) for place in range(int((high - low) / step) + 1)]
 
 
 def interval_axis(span: Span, form: Callable[[float], str]) -> Markup:

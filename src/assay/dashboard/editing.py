@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import definitions, documents, experiments, segments
+from assay.catalog import definitions, documents, experiments, layers, segments
 from assay.catalog.checks import parse
 from assay.catalog.database import ReadTx
 from assay.catalog.editing import find
@@ -67,6 +67,8 @@ _NEW = Typed(
         **dict.fromkeys((*_TEXTS, "target_sample_size", "minimum_detectable_effect"), ""),
         "start_at": "",
         "end_at": "",
+        "layer-key": "",
+        "layer-share": "",
         "unit": "user_id",
         "traffic_allocation": "100",
         "significance_level": "5",
@@ -139,7 +141,14 @@ def edit(visit: Visit) -> Response:
 def _page(
     visit: Visit, typed: Typed, experiment: Experiment | None, problem: AssayError | None = None
 ) -> Response:
-    known = {*typed.fields, "variants", "metrics", "segments", *targeting.names(typed.condition, "condition")}
+    known = {
+        *typed.fields,
+        "layer",
+        "variants",
+        "metrics",
+        "segments",
+        *targeting.names(typed.condition, "condition"),
+    }
     for place, _ in enumerate(typed.variants):
         known |= {f"variant-{place}-{field}" for field in VariantLine._fields}
     for place, line in enumerate(typed.metrics):
@@ -150,6 +159,7 @@ def _page(
         counted = targeting.count(visit, typed.condition, "condition")
     with visit.parts.database.reading() as tx:
         available, _ = segments.page(tx, limit=200)
+        exclusive, _ = layers.page(tx, limit=_MOST_DEFINITIONS)
         library, _ = definitions.page(tx, limit=_MOST_DEFINITIONS)
         copied = [_copied(tx, line) for line in typed.metrics]
     return render(
@@ -170,6 +180,7 @@ def _page(
         action=link("experiments", experiment.key, "edit") if experiment else link("experiments", "new"),
         **counted,
         library=library,
+        layers=exclusive,
         copied=copied,
         types=metric_fields.TYPES,
         roles=metric_fields.ROLES,
@@ -291,6 +302,8 @@ def _document(typed: Typed) -> dict[str, Any]:
     found["tags"] = [tag.strip() for tag in fields["tags"].split(",") if tag.strip()]
     for name in _PERCENTS:
         found[name] = numeric(name, fields[name], 100.0)
+    share = numeric("layer.share", fields["layer-share"], 100.0)
+    found["layer"] = {"key": fields["layer-key"], "share": share} if fields["layer-key"] else None
     target = numeric("target_sample_size", fields["target_sample_size"], 1.0)
     found["target_sample_size"] = int(target) if target is not None and target == int(target) else target
     for name in ("start_at", "end_at"):
@@ -328,7 +341,15 @@ def _document(typed: Typed) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None or name in _ERASABLE}
 
 
-_ERASABLE = {"owner", "condition", "target_sample_size", "minimum_detectable_effect", "start_at", "end_at"}
+_ERASABLE = {
+    "layer",
+    "owner",
+    "condition",
+    "target_sample_size",
+    "minimum_detectable_effect",
+    "start_at",
+    "end_at",
+}
 
 
 def _only_changed(document: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
@@ -344,6 +365,8 @@ def _written(experiment: Experiment) -> Typed:
         **{name: str(shown[name] or "") for name in _TEXTS if name != "tags"},  # type: ignore[literal-required]
         "tags": ", ".join(shown["tags"]),
         "target_sample_size": str(shown["target_sample_size"] or ""),
+        "layer-key": shown["layer"]["key"] if shown["layer"] else "",
+        "layer-share": _percent(shown["layer"]["share"]) if shown["layer"] else "",
         "start_at": _local(experiment.start_at),
         "end_at": _local(experiment.end_at),
         "traffic_allocation": _percent(experiment.coverage),
