@@ -46,10 +46,12 @@ def snapshots(settings: Settings, stores: Stores, telemetry: Telemetry) -> Snaps
 def schedule(settings: Settings, stores: Stores, telemetry: Telemetry, kept: Snapshots) -> Schedule:
     """What is computed without anybody asking for it."""
     period = timedelta(seconds=settings.report_refresh) or None
-    made = Schedule(kept, stores.database, period, settings.report_history)
+    watch = timedelta(seconds=settings.breaker_interval)
+    made = Schedule(kept, stores.database, period, settings.report_history, watch)
     done = made.done
     telemetry.count("assay_scheduled_reports_total", "Reports made by the schedule.", lambda: done.reports)
     telemetry.count("assay_scheduled_looks_total", "Looks made by the schedule.", lambda: done.looks)
+    telemetry.count("assay_breaker_trips_total", "Circuit breakers tripped.", lambda: done.trips)
     return made
 
 

@@ -340,6 +340,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "for pages to be at hand and for its history; 0: none by themselves.",
         ),
     ] = 3600.0
+    breaker_interval: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86400,
+            description="Seconds between two looks at the guardrails of experiments that have a circuit "
+            "breaker.",
+        ),
+    ] = 60.0
     report_history: Annotated[
         int,
         Meta(

@@ -124,7 +124,7 @@ class Application:
         self._health = HealthChecks(self._problem)
         self._schedule: Schedule | None = None
         #: Seconds between two rounds of the schedule, and when the next is, by the clock that never steps.
-        self._round = min(_ROUND, settings.report_refresh or _ROUND)
+        self._round = min(_ROUND, settings.report_refresh or _ROUND, settings.breaker_interval)
         self._next_round = time.monotonic() + self._round
         #: When the catalog was last seen, by the clock that never steps.
         self._seen_catalog = 0.0

@@ -54,6 +54,23 @@ class RampDocument(TypedDict):
     reason: str | None
 
 
+class CircuitBreakerDocument(TypedDict):
+    """What a circuit breaker has done: `status` is armed, tripped or resumed.
+
+    `evidence` holds the numbers it tripped at, `reason` says them. Since `resumed_at`, by whom, units that
+    came before `since_phase` do not count for it any more.
+    """
+
+    status: str
+    action: str | None
+    tripped_at: str | None
+    reason: str | None
+    evidence: dict[str, Any] | None
+    resumed_at: str | None
+    resumed_by: str | None
+    since_phase: int
+
+
 class LayerShareDocument(TypedDict):
     """What an experiment wants of a layer, and the slots [from, to) that it holds now.
 
@@ -112,6 +129,8 @@ class ExperimentDocument(TypedDict):
     minimum_detectable_effect: float | None
     analysis: dict[str, Any]
     activation_event: dict[str, Any] | None
+    circuit_breaker: dict[str, Any] | None
+    circuit_breaker_state: CircuitBreakerDocument | None
     preregistration_hash: str | None
     winner: str | None
     decision: dict[str, Any] | None
@@ -323,6 +342,8 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "minimum_detectable_effect": row.minimum_detectable_effect,
         "analysis": row.analysis,
         "activation_event": row.activation,
+        "circuit_breaker": row.breaker,
+        "circuit_breaker_state": _breaker(row),
         "preregistration_hash": row.plan_hash,
         "winner": winner,
         "decision": row.decision,
@@ -349,6 +370,24 @@ def _ramp(row: Experiment) -> RampDocument | None:
         "next_at": iso_or_none(row.ramp_due_at),
         "halted_at": state["halted_at"],
         "reason": state["reason"],
+    }
+
+
+def _breaker(row: Experiment) -> CircuitBreakerDocument | None:
+    state = row.breaker_state
+    if state is None and row.breaker is None:
+        return None
+    done = state or {}
+    status = "armed" if state is None else "tripped" if state["resumed_at"] is None else "resumed"
+    return {
+        "status": status,
+        "action": done.get("action"),
+        "tripped_at": done.get("tripped_at"),
+        "reason": done.get("reason"),
+        "evidence": done.get("evidence"),
+        "resumed_at": done.get("resumed_at"),
+        "resumed_by": done.get("resumed_by"),
+        "since_phase": done.get("since_phase", 0),
     }
 
 

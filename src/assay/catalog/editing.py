@@ -148,13 +148,15 @@ def _expect_holdout(experiment: Experiment, *, started: bool) -> None:
         targeted
         or experiment.coverage != 1
         or experiment.ramp
+        or experiment.breaker
         or [each.key for each in present] != ["held_out", "in"]
         or not all(each.enabled for each in present)
     ):
         raise Invalid.field(
             "holdout",
             f"{experiment.key} is a holdout: it has the variants held_out and in, all of the traffic, and no "
-            "condition, segment, layer, prerequisite or ramp",
+            "condition, segment, layer, prerequisite, ramp or circuit "
+            "breaker",
             code="holdout_fixed",
         )
 
@@ -167,7 +169,8 @@ def _expect_changeable(
         raise state_forbids(experiment, "it can no longer change")
     if status == Status.DRAFT:
         return
-    if other_split and status not in LIVE:
+    reopened = status == Status.STOPPED and experiment.status in LIVE
+    if other_split and status not in LIVE and not reopened:
         raise state_forbids(experiment, "its variants, allocation and targeting can no longer change")
     for name in ("key", "unit"):
         if name in changes:

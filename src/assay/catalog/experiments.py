@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select
 
 from assay.bucketing.ruleset import Status
 from assay.catalog import (
+    breakers,
     definitions,
     documents,
     layers,
@@ -58,6 +59,7 @@ _READ_ONLY = {
     "holdouts": "holdouts",
     "schedule_error": "schedule_error",
     "ramp_state": "ramp_state",
+    "circuit_breaker_state": "circuit_breaker_state",
     "preregistration_hash": "preregistration_hash",
     "phase": "phase",
 }
@@ -126,6 +128,7 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         minimum_detectable_effect=given.minimum_detectable_effect,
         analysis=given.analysis.normal,
         activation=given.activation_event.normal if given.activation_event else None,
+        breaker=given.circuit_breaker.normal if given.circuit_breaker else None,
         created_at=tx.now,
         updated_at=tx.now,
         start_at=given.start_at,
@@ -138,6 +141,7 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         segments=_segments(tx, given.segments),
         definitions=definitions.named(tx, chosen),
     )
+    breakers.expect_guardrails(described.breaker, chosen)
     layers.place(tx, described, given.layer)
     prerequisites.replace(tx, described, given.prerequisites)
     return described
@@ -304,6 +308,12 @@ def _edit_rules(tx: ReadTx, experiment: Experiment, given: ExperimentEdit) -> No
             plan=preregistration.planned_metrics(tx, experiment),
         )
         experiment.definitions = definitions.named(tx, experiment.metrics)
+    wanted = experiment.breaker
+    if given.given("circuit_breaker"):
+        wanted = given.circuit_breaker.normal if given.circuit_breaker else None
+    if wanted != experiment.breaker or given.given("metrics") or given.given("guardrail_metrics"):
+        breakers.expect_guardrails(wanted, experiment.metrics)
+        experiment.breaker = wanted
 
 
 def _edit_schedule(tx: WriteTx, experiment: Experiment, given: ExperimentInput) -> None:

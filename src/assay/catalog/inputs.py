@@ -307,6 +307,23 @@ class Analysis(Input):
         return bare | {name: number for name, number in more.items() if number is not None}
 
 
+class CircuitBreakerInput(Input):
+    """What happens once a guardrail is shown to be harmed beyond its margin, or at all without one."""
+
+    action: Literal["pause", "stop"] = Field(
+        default="pause", description="Let nobody new in, or end the experiment."
+    )
+    false_trip_rate: Annotated[float, Field(ge=0.0001, le=0.05)] = Field(
+        default=0.005,
+        description="The chance that it ever trips though no guardrail is harmed, however often it looks.",
+    )
+
+    @property
+    def normal(self) -> dict[str, Any]:
+        """The one form in which it is stored."""
+        return {"action": self.action, "false_trip_rate": self.false_trip_rate}
+
+
 Metric = Annotated[MetricInput, BeforeValidator(_metric)]
 StatusText = Annotated[Status, BeforeValidator(_status)]
 SegmentId = Annotated[int, BeforeValidator(_segment)]
@@ -360,6 +377,9 @@ class ExperimentInput(Input):
     activation_event: Source | None = Field(
         default=None,
         description="Analyse only units that have such an event, from it on; an event type will do.",
+    )
+    circuit_breaker: CircuitBreakerInput | None = Field(
+        default=None, description="Pauses or stops the experiment when a guardrail is harmed."
     )
 
     @model_validator(mode="after")
@@ -422,6 +442,7 @@ class ExperimentEdit(ExperimentInput):
     holdouts: Any = None
     schedule_error: Any = None
     ramp_state: Any = None
+    circuit_breaker_state: Any = None
     preregistration_hash: Any = None
     phase: Any = None
     warnings: Any = Field(default=None, description="Shown by a start; not read.")

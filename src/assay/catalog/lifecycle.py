@@ -1,12 +1,14 @@
 """The states of an experiment: draft → running ⇄ paused → stopped → archived."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy import and_, or_, select
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import phases, preregistration, prerequisites, ramps, slots
+from assay.catalog import breakers, phases, preregistration, prerequisites, ramps, slots
 from assay.catalog.database import Actor, Database, WriteTx
 from assay.catalog.documents import iso
 from assay.catalog.editing import LIVE, changing, complete_split, find, find_variant, state_forbids
@@ -44,8 +46,37 @@ def pause(tx: WriteTx, experiment: Experiment) -> None:
 
 
 def resume(tx: WriteTx, experiment: Experiment) -> None:
-    """Let units in again."""
-    _move(tx, experiment, "resume", Status.PAUSED, Status.RUNNING)
+    """Let units in again; one that its circuit breaker stopped, too.
+
+    That is the answer to a breaker that has tripped: from then on it counts units alone that come after.
+    """
+    tripped = breakers.is_tripped(experiment)
+    if not breakers.has_stopped(experiment):
+        _expect(experiment, "resume", Status.PAUSED)
+    with changing(tx, experiment, "experiment.resume"):
+        experiment.status = Status.RUNNING
+        experiment.ended_at = None
+        ramps.go_on(experiment, tx.now)
+        if tripped:
+            slots.settle(tx, experiment, live=True)
+            phases.open_next(tx, experiment)
+            breakers.rearm(tx, experiment)
+
+
+def trip(tx: WriteTx, experiment: Experiment, evidence: Mapping[str, Any], reason: str) -> None:
+    """What a circuit breaker does, once harm is shown: pause or stop, with the evidence on record."""
+    if experiment.status != Status.RUNNING or experiment.breaker is None:
+        raise state_forbids(experiment, "its circuit breaker does not watch it")
+    with changing(tx, experiment, "experiment.circuit_breaker", reason):
+        breakers.tripped(tx, experiment, evidence, reason)
+        if experiment.breaker["action"] == "stop":
+            experiment.status = Status.STOPPED
+            experiment.ended_at = tx.now
+            ramps.hold(experiment, tx.now)
+            phases.close(tx, experiment)
+        else:
+            experiment.status = Status.PAUSED
+            ramps.hold(experiment, tx.now)
 
 
 def stop(tx: WriteTx, experiment: Experiment, *, winner: int | str | None = None, reason: str = "") -> None:
@@ -95,7 +126,8 @@ def bring_to(tx: WriteTx, experiment: Experiment, status: Status) -> None:
     if experiment.status == status:
         return
     if status == Status.RUNNING:
-        step = resume if experiment.status == Status.PAUSED else start
+        resumes = experiment.status == Status.PAUSED or breakers.has_stopped(experiment)
+        step = resume if resumes else start
     elif status == Status.PAUSED:
         step = pause
     elif status == Status.STOPPED:
@@ -150,16 +182,18 @@ def _unschedule(tx: WriteTx, experiment_id: int, error: AssayError) -> None:
 
 
 def _move(tx: WriteTx, experiment: Experiment, verb: str, origin: Status, target: Status) -> None:
-    if experiment.status != origin:
-        raise state_forbids(
-            experiment, f"only a {origin} experiment can {_PASSIVE[verb]}" + _hint(experiment)
-        )
+    _expect(experiment, verb, origin)
     with changing(tx, experiment, f"experiment.{verb}"):
         experiment.status = target
         if target == Status.PAUSED:
             ramps.hold(experiment, tx.now)
-        elif target == Status.RUNNING:
-            ramps.go_on(experiment, tx.now)
+
+
+def _expect(experiment: Experiment, verb: str, origin: Status) -> None:
+    if experiment.status != origin:
+        raise state_forbids(
+            experiment, f"only a {origin} experiment can {_PASSIVE[verb]}" + _hint(experiment)
+        )
 
 
 _PASSIVE = {"pause": "be paused", "resume": "be resumed", "archive": "be archived"}

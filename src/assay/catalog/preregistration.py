@@ -25,6 +25,7 @@ _PLANNED = (
     "power",
     "analysis",
     "activation_event",
+    "circuit_breaker",
     "target_sample_size",
     "end_at",
 )
@@ -81,6 +82,7 @@ def plan_of(experiment: Experiment) -> dict[str, Any]:
         },
         "activation_event": experiment.activation,
         "metrics": [_plain(metric) for metric in experiment.metrics],
+        **({"circuit_breaker": experiment.breaker} if experiment.breaker else {}),
     }
 
 

@@ -88,9 +88,10 @@ class Experiment(Table):
     allocation, 0 before the first start. `start_at` and `end_at` are plans; `started_at` and
     `ended_at` are what happened. `schedule_error` says why a planned start did not happen. `plan_hash` is
     that of the plan which was frozen at the start. `ramp` are the steps by which coverage is to grow,
-    `ramp_state` says how far it has come, and `ramp_due_at` when the next one opens. What is `private` is
-    evaluated by the server alone. `layer` is what it wants of a layer, with the slots it holds now, and
-    `layer_id` which one. `version` grows with every change.
+    `ramp_state` says how far it has come, and `ramp_due_at` when the next one opens. `breaker` says what
+    a harmed guardrail does, `breaker_state` what one has done; `bandit_state` is the last re-weighting. What
+    is `private` is evaluated by the server alone. `layer` is what it wants of a layer, with the slots it holds
+    now, and `layer_id` which one. `version` grows with every change.
     """
 
     __tablename__ = "experiments"
@@ -126,6 +127,9 @@ class Experiment(Table):
     ramp: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
     ramp_state: Mapped[dict[str, Any] | None] = mapped_column(Json)
     ramp_due_at: Mapped[datetime | None] = mapped_column(Moment)
+    breaker: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    breaker_state: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    bandit_state: Mapped[dict[str, Any] | None] = mapped_column(Json)
     started_at: Mapped[datetime | None] = mapped_column(Moment)
     ended_at: Mapped[datetime | None] = mapped_column(Moment)
     winner_id: Mapped[int | None] = mapped_column(BigInteger)

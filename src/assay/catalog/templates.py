@@ -34,6 +34,7 @@ _BEGINNING = (
     "minimum_detectable_effect",
     "analysis",
     "activation_event",
+    "circuit_breaker",
 )
 _VARIANT = ("key", "name", "description", "allocation", "enabled", "is_control", "config")
 _LONGEST_NAME = 200

@@ -129,6 +129,11 @@ def _first(facts: Facts, seen: Sequence[_Seen]) -> _Answer:
     if facts.segment is not None:
         said = f"this looks at the segment {facts.segment} alone, and the whole experiment decides"
         return waiting, f"{_lead(waiting)}: {said}.", None
+    tripped = spec.breaker
+    if tripped is not None and tripped.tripped_at is not None:
+        did = "stopped" if tripped.action == "stop" else "paused"
+        when = f"the circuit breaker {did} the experiment on {tripped.tripped_at:%Y-%m-%d at %H:%M} UTC"
+        return Verdict.ROLL_BACK, f"Roll back: {when}. {tripped.reason}", None
     tested = [each for each in seen if each.judged.numbers.reason is None or each.judged.look is not None]
     if not tested:
         if facts.primary.silent and facts.primary.metric.event_type:

@@ -8,7 +8,7 @@ from assay.catalog.database import Database
 from assay.catalog.tables import Experiment, ReportSnapshot
 from assay.reports.snapshots import Snapshot
 
-Why = Literal["schedule", "refresh", "look"]
+Why = Literal["schedule", "refresh", "look", "breaker"]
 #: No time at all: whatever is there is old enough for one more.
 _ANY: Final = timedelta(0)
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from sqlalchemy import or_, select
 
-from assay.catalog import editing, looks, phases, preregistration
+from assay.catalog import breakers, editing, looks, phases, preregistration
 from assay.catalog.database import ReadTx
 from assay.catalog.durations import microseconds
 from assay.catalog.tables import Experiment, Look, Override, Phase
 from assay.reports.spec import (
     AnalysisSpec,
+    BreakerSpec,
     CapSpec,
     DeviationSpec,
     Direction,
@@ -108,7 +109,19 @@ def spec_of(
             for each in deviations
         ),
         looks=tuple(map(_look, made)),
+        breaker=_breaker(experiment),
     )
+
+
+def _breaker(experiment: Experiment) -> BreakerSpec | None:
+    breaker, state = experiment.breaker, experiment.breaker_state or {}
+    if breaker is None:
+        return None
+    since = state.get("since_phase", 0)
+    if not breakers.is_tripped(experiment):
+        return BreakerSpec(breaker["action"], breaker["false_trip_rate"], since)
+    at = datetime.fromisoformat(state["tripped_at"])
+    return BreakerSpec(state["action"], breaker["false_trip_rate"], since, at, state["reason"])
 
 
 def _look(row: Look) -> LookSpec:

@@ -6,7 +6,14 @@ from assay.reports.wording import percent
 
 def rules(spec: ExperimentSpec, alpha: float) -> tuple[str, ...]:
     """The rules of an experiment with this plan, in the order in which they speak."""
-    said = ["Nothing is read while a check of health fails.", _judged(spec, alpha)]
+    said = ["Nothing is read while a check of health fails."]
+    if spec.breaker is not None:
+        does = "stops" if spec.breaker.action == "stop" else "pauses"
+        said.append(
+            f"A circuit breaker {does} the experiment once a guardrail is shown to be harmed beyond its "
+            f"margin, with a false-trip rate of {percent(spec.breaker.rate)}."
+        )
+    said.append(_judged(spec, alpha))
     if spec.analysis.method != "bayesian" and spec.analysis.correction != "none":
         how = spec.analysis.correction.replace("_", "-")
         family = "Primary and secondary metrics of the plan are one family"

@@ -1,4 +1,4 @@
-"""What reports are made of by themselves: past ones for the history, and looks when they are due.
+"""What reports are made of by themselves: past ones for the history, looks when due, and for breakers.
 
 One experiment at a time, by one process, in a thread that gives way to everything else.
 """
@@ -17,7 +17,7 @@ from assay.catalog.database import Database
 from assay.catalog.lifecycle import SCHEDULE
 from assay.catalog.tables import Experiment
 from assay.errors import AssayError
-from assay.reports import history, looks
+from assay.reports import breaker, history, looks
 from assay.reports.question import Question
 from assay.reports.snapshots import Snapshots
 
@@ -32,10 +32,11 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 @dataclass
 class Done:
-    """What the schedule has done: reports kept, and looks made."""
+    """What the schedule has done: reports kept, looks made, and circuit breakers tripped."""
 
     reports: int = 0
     looks: int = 0
+    trips: int = 0
 
 
 class _Row(NamedTuple):
@@ -43,18 +44,29 @@ class _Row(NamedTuple):
     status: str
     started_at: datetime
     sequential: bool
+    guarded: bool
 
 
 class Schedule:
-    """Keeps the reports of running experiments up to date, every `refresh` (None: never), for `days` days."""
+    """Keeps the reports of running experiments up to date, every `refresh` (None: never), for `days` days.
+
+    Those that have a circuit breaker are looked at every `watch`.
+    """
 
     def __init__(
-        self, snapshots: Snapshots, database: Database, refresh: timedelta | None, days: int
+        self,
+        snapshots: Snapshots,
+        database: Database,
+        refresh: timedelta | None,
+        days: int,
+        watch: timedelta = timedelta(minutes=1),
     ) -> None:
         self._snapshots = snapshots
         self._database = database
         self._refresh = refresh
         self._days = days
+        self._watch = watch
+        self._watched: dict[int, datetime] = {}
         self._next_try: dict[int, datetime] = {}
         self._counted: dict[int, tuple[datetime, int]] = {}
         self.done = Done()
@@ -72,21 +84,45 @@ class Schedule:
                 _log.exception("schedule.report_failed", experiment_id=row.id)
 
     def _rows(self) -> list[_Row]:
-        columns = select(Experiment.id, Experiment.status, Experiment.started_at, Experiment.analysis)
+        columns = select(
+            Experiment.id,
+            Experiment.status,
+            Experiment.started_at,
+            Experiment.analysis,
+            Experiment.breaker.is_not(None),
+        )
         wanted = columns.where(Experiment.status.in_([Status.RUNNING, Status.STOPPED]))
         with self._database.reading() as tx:
             return [
-                _Row(number, status, started_at, analysis.get("method") in looks.METHODS)
-                for number, status, started_at, analysis in tx.execute(wanted.order_by(Experiment.id))
+                _Row(number, status, started_at, analysis.get("method") in looks.METHODS, guarded)
+                for number, status, started_at, analysis, guarded in tx.execute(
+                    wanted.order_by(Experiment.id)
+                )
                 if started_at is not None
             ]
 
     def _one(self, row: _Row, now: datetime) -> None:
+        if row.guarded and row.status == Status.RUNNING and self._tripped(row, now):
+            return
         units = None
         if row.status == Status.RUNNING:
             units = self._refreshed(row, now)
         if row.sequential and now >= self._next_try.get(row.id, now):
             self._look(row, units, now)
+
+    def _tripped(self, row: _Row, now: datetime) -> bool:
+        """Look at the guardrails if it is time; whether the circuit breaker tripped."""
+        last = self._watched.get(row.id)
+        if last is not None and timedelta(0) <= now - last < self._watch:
+            return False
+        self._watched[row.id] = now
+        snapshot = self._snapshots.get(row.id, Question(), now)
+        if not breaker.look(self._database, snapshot, now):
+            return False
+        self.done.trips += 1
+        _log.warning("experiment.circuit_breaker", experiment_id=row.id)
+        history.keep(self._database, snapshot, "breaker", now, self._days)
+        return True
 
     def _refreshed(self, row: _Row, now: datetime) -> int | None:
         """Compute and keep a report if it is time; the units that the newest has found, if there is one."""

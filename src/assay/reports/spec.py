@@ -230,6 +230,20 @@ class LookSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerSpec:
+    """A circuit breaker: what it does, its false-trip rate, and since which phase units count for it.
+
+    `tripped_at` is when it tripped, for `reason`, where nobody has resumed the experiment since.
+    """
+
+    action: str
+    rate: float
+    since_phase: int = 0
+    tripped_at: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NeighbourSpec:
     """An experiment on the same kind of unit that ran while this one did: its variants, the control first."""
 
@@ -273,6 +287,7 @@ class ExperimentSpec:
     #: Not part of what the experiment is: a new one among them shares no unit until assignments come in.
     neighbours: tuple[NeighbourSpec, ...] = dataclasses.field(default=(), compare=False)
     looks: tuple[LookSpec, ...] = ()
+    breaker: BreakerSpec | None = None
 
     @property
     def looked_at_once(self) -> "ExperimentSpec":

@@ -50,6 +50,7 @@ from assay.stats.groupseq import (
     sequential_p_value,
     stagewise_p,
 )
+from assay.stats.harm import Harm, harm_beyond
 from assay.stats.heterogeneity import Heterogeneity, heterogeneity, interaction
 from assay.stats.many import REASONS, Effects, compare_many
 from assay.stats.margins import (
@@ -147,6 +148,7 @@ __all__ = [
     "Equivalence",
     "Gamma",
     "GroupSequentialEffect",
+    "Harm",
     "Heterogeneity",
     "Interval",
     "Judged",
@@ -216,6 +218,7 @@ __all__ = [
     "gamma_poisson_bound",
     "group_sequential",
     "guardrail_power",
+    "harm_beyond",
     "heterogeneity",
     "ideal_error",
     "infer",
