@@ -118,5 +118,7 @@ def test_harm_within_the_margin__trips_nothing_and_one_process_stops_it_once(kep
     assert (guarded.watch(), guarded.status) == (1, "stopped")
     second.run(lambda: guarded.catalog.now, lambda: True)
     assert second.done.trips == 0
-    assert guarded.report.decision.sentence.startswith("Roll back: the circuit breaker stopped the experiment")
+    assert guarded.report.decision.sentence.startswith(
+        "Roll back: the circuit breaker stopped the experiment"
+    )
     assert "by more than its margin of 0.1" in guarded.report.decision.sentence

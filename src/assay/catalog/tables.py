@@ -90,8 +90,8 @@ class Experiment(Table):
     that of the plan which was frozen at the start. `ramp` are the steps by which coverage is to grow,
     `ramp_state` says how far it has come, and `ramp_due_at` when the next one opens. `breaker` says what
     a harmed guardrail does, `breaker_state` what one has done; `bandit_state` is the last re-weighting. What
-    is `private` is evaluated by the server alone. `layer` is what it wants of a layer, with the slots it holds
-    now, and `layer_id` which one. `version` grows with every change.
+    is `private` is evaluated by the server alone. `layer` is what it wants of a layer, with the slots
+    it holds now, and `layer_id` which one. `version` grows with every change.
     """
 
     __tablename__ = "experiments"

@@ -73,7 +73,8 @@ class Schedule:
 
     def run(self, clock: Callable[[], datetime], go_on: Callable[[], bool]) -> None:
         """Do what is due, as long as `go_on` says so. Raises `Unavailable` if the catalog cannot be read."""
-        for row in self._rows():
+        # Breakers first: they must not wait for the reports of everything else.
+        for row in sorted(self._rows(), key=lambda row: not row.guarded):
             if not go_on():
                 return
             try:

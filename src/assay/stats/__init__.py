@@ -54,6 +54,7 @@ from assay.stats.harm import Harm, harm_beyond
 from assay.stats.heterogeneity import Heterogeneity, heterogeneity, interaction
 from assay.stats.many import REASONS, Effects, compare_many
 from assay.stats.margins import (
+    Direction,
     Equivalence,
     NonInferiority,
     equivalence,
@@ -143,6 +144,7 @@ __all__ = [
     "Count",
     "Crossing",
     "Design",
+    "Direction",
     "Effect",
     "Effects",
     "Equivalence",
