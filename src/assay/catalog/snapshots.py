@@ -14,7 +14,7 @@ from assay.errors import NotFound
 
 
 class SnapshotDocument(TypedDict):
-    """A past report in a list: `why` is schedule, refresh, look or breaker; `position` how far the store was."""
+    """A past report in a list: `why` is schedule, refresh, look or breaker; `position` is the store's."""
 
     id: int
     computed_at: str
