@@ -28,6 +28,9 @@ _MOST_MIB, _MOST_FILES = 64.0, 8.0
 #: How much slower, or dearer, an answer of the last quarter of the time may be than one of the second.
 _SLOWER = 1.5
 
+#: Caches small enough to be full before the second half, so that what still grows there is a leak.
+_BOUNDS = {"CACHE_MAX_SIZE": "100000", "REPORT_MEMORY": "256MiB"}
+
 
 class Sample(NamedTuple):
     """The server and its children at one moment.
@@ -109,7 +112,7 @@ def slope(points: list[tuple[float, float]]) -> float:
 def soak(plan: Plan) -> str:
     """Find the peak, run at half of it, and read everything back."""
     url = plan.database
-    environment = {"ASSAY_WORKERS": str(plan.workers), **({"DATABASE_URL": url} if url else {})}
+    environment = {"ASSAY_WORKERS": str(plan.workers), **_BOUNDS, **({"DATABASE_URL": url} if url else {})}
     with Assay(plan.work / "soak", core=None, **environment) as server:
         server.wait()
         target = Target(f"http://127.0.0.1:{server.port}", KEY)
@@ -131,12 +134,13 @@ def soak(plan: Plan) -> str:
         f"{seen.answers:,} answers, wrong {seen.wrong + peak.wrong}, lost {len(seen.losses)}; "
         f"{asked} reports, failed {len(watch.failed)}; the load took {seen.cpu / seen.seconds:.0%} of a core"
     )
+    bounds = ", ".join(f"{name}={value}" for name, value in _BOUNDS.items())
     kept = (
         f"read back in {took:.0f} s: {findings.assignments:,} assignments, {findings.events:,} events; "
         f"not as acknowledged: {findings.count}"
     )
     faults = [*peak.samples, *seen.samples, *findings.said, *watch.failed][:10]
-    notes = [counted, kept, *_verdicts(seen, watch), *(f"WRONG {each}" for each in faults)]
+    notes = [counted, bounds, kept, *_verdicts(seen, watch), *(f"WRONG {each}" for each in faults)]
     return f"### Soak · {title}\n\n{_table(seen, watch)}\n\n" + "".join(f"- {note}\n" for note in notes)
 
 
