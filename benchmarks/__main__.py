@@ -38,6 +38,7 @@ ALL: dict[str, Callable[[Plan], str]] = {
     "rollups": rollups.rollups,
     "latency": limits.latency,
     "overload": limits.overload,
+    "doubled": limits.doubled,
     "memory": limits.memory,
     "startup": startup.startup,
     "bucketing": bucketing,

@@ -1,6 +1,7 @@
 """P5 and P11, and what happens at twice the capacity: latency beside a report, memory, refusals."""
 
 import contextlib
+import resource
 import sqlite3
 import threading
 import time
@@ -132,6 +133,45 @@ def overload(plan: Plan) -> str:
             "### Overload · first assignments, one core\n",
             "| | connections | 200 a second | 503 a second | CPU µs an answer | p50 ms | p99 ms | MiB |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def doubled(plan: Plan) -> str:
+    """First assignments at twice the rate that the server can take, on as many connections as that needs."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * _CROWD, most), most))
+    rows = []
+    directory = copied(prepared(plan.work, 0, 0), plan.work / "running")
+    with Assay(directory, core=None) as server:
+        server.wait()
+        server.calm()
+        traffic = Traffic(Target(f"http://127.0.0.1:{server.port}", KEY), seed=1, weights={"first": 1})
+        Load(traffic, connections=plan.connections).run(1)
+        capacity = Load(traffic, connections=256).run(_PEAK_SECONDS).rate
+        turns = (("half", 0.5, 256), ("twice", 2.0, _CROWD), ("half, at once after that", 0.5, 256))
+        for name, times, connections in turns:
+            used = server.cpu()
+            load = Load(traffic, connections=connections, rate=times * capacity, insist=False)
+            seen = load.run(plan.seconds)
+            cpu = 1e6 * (server.cpu() - used) / max(seen.answers, 1)
+            first = seen.latency(windows=slice(0, 1)).percentile(0.5)
+            taken = sum(count for (_, status), count in seen.statuses.items() if status == 200) / seen.seconds
+            rows.append(
+                f"| {name} | {number(times * capacity)} | {number(taken)} | "
+                f"{number(seen.count(503) / seen.seconds)} | {number(cpu)} | {number(first)} | "
+                f"{number(seen.latency().percentile(0.99))} | {_resident(server.pid):.0f} | {seen.wrong} |"
+            )
+    return "\n".join(
+        [
+            f"### Overload · twice the capacity of {number(capacity)} first assignments/s, open loop\n",
+            (
+                "| load | asked/s | 200 a second | 503 a second | CPU µs an answer | p50 ms in its first second "
+                "| p99 ms | MiB | wrong |"
+            ),
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             *rows,
             "",
         ]
