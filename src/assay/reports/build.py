@@ -63,9 +63,9 @@ def _build(
     end = min([now, *(each for each in (spec.ended_at, question.end) if each is not None)])
     arms, by_metric, quantiles = _answers(store, spec, scope, every, micros(end))
     units = _units(spec, arms)
-    shown, missing = _shown(spec, question, units)
+    shown, missing = shown_and_missing(spec, question, units)
     # The decision weighs every comparison, however few are shown.
-    everyone, lacking = _shown(spec, replace(question, variant=None), units)
+    everyone, lacking = shown_and_missing(spec, replace(question, variant=None), units)
     whole = {
         metric: report_metric(
             spec, metric, by_metric[metric], everyone, alpha=alpha, quantiles=quantiles.get(metric)
@@ -243,7 +243,7 @@ class _Shown(NamedTuple):
     missing: Why | None
 
 
-def _shown(spec: ExperimentSpec, question: Question, units: Mapping[int, int]) -> _Shown:
+def shown_and_missing(spec: ExperimentSpec, question: Question, units: Mapping[int, int]) -> _Shown:
     """The arms to show after the variant filter, and why nothing can be compared, if so."""
     every = shown_variants(spec, units)
     if question.variant is not None:

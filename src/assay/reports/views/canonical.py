@@ -6,7 +6,7 @@ from assay.eventstore.base import Statement
 from assay.reports.arms import ArmSummary
 from assay.reports.notes import notes
 from assay.reports.report import Comparison, MetricReport, Report, Trend, Why
-from assay.reports.spec import ExperimentSpec, MetricSpec, Role
+from assay.reports.spec import MetricSpec, Role
 from assay.reports.views.common import Document, ends, iso, iso_or_none
 from assay.reports.views.dimensions import dimensions_document
 from assay.reports.views.judgement import (
@@ -31,17 +31,20 @@ _SUMS_ALONE = (
 def canonical(report: Report) -> Document:
     """The complete report."""
     return {
-        "experiment": _experiment(report.spec),
+        "experiment": _experiment(report),
         "computed_at": iso(report.computed_at),
         "window": {
             "start": iso_or_none(report.question.start),
             "end": iso(report.end),
+            "narrowed": report.question.is_narrowed,
         },
         "segment": report.question.segment,
+        "complete": {each.metric for each in report.metrics} >= set(report.spec.metrics),
         "significance_level": report.alpha,
         "headline": report.decision.text,
         "decision": decision_document(report.decision),
         "total_units": report.total_units,
+        "units": {str(variant_id): units for variant_id, units in report.units.items()},
         "primary_metric": report.primary.metric.key,
         "metrics": [_metric(report, each) for each in report.metrics],
         "plan": plan_document(report.spec),
@@ -231,18 +234,34 @@ def _lift(lift: Lift) -> Document:
     }
 
 
-def _experiment(spec: ExperimentSpec) -> Document:
+def _experiment(report: Report) -> Document:
+    spec = report.spec
     return {
         "id": spec.id,
         "key": spec.key,
         "name": spec.name,
         "status": spec.status,
         "unit": spec.unit,
+        "created_at": iso(spec.created_at),
+        "began_at": iso_or_none(report.begin),
         "started_at": iso_or_none(spec.started_at),
         "ended_at": iso_or_none(spec.ended_at),
         "target_sample_size": spec.target_sample_size,
         "analysis": {"method": spec.analysis.method},
         "excluded_units": len(spec.excluded_units),
+        "winner_id": spec.winner_id,
+        "variants": [
+            {
+                "id": each.id,
+                "key": each.key,
+                "name": each.name,
+                "allocation": each.allocation,
+                "is_control": each.is_control,
+                "enabled": each.enabled,
+                "removed": each.removed,
+            }
+            for each in spec.variants
+        ],
         "phases": [
             {
                 "number": phase.number,

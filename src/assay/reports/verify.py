@@ -1,0 +1,371 @@
+"""Is a report what its own statistics say? Reads the canonical document back and computes it anew.
+
+Every number of the document that follows from sufficient statistics in it (units, means, covariances, sample
+quantiles) is computed again by the code that made it and compared. What follows from events (the statistics
+themselves, health) needs the store.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, cast
+
+from assay.errors import Invalid
+from assay.eventstore.columns import BlockMoments
+from assay.eventstore.columns import QuantileArm as Found
+from assay.reports.arms import ByVariant, Quantiles, Sample, Tally
+from assay.reports.build import shown_and_missing
+from assay.reports.columns import sample_of
+from assay.reports.compare import report_metric
+from assay.reports.decision import Facts, decide
+from assay.reports.evidence import by_split
+from assay.reports.judging import judged_reports, next_look
+from assay.reports.question import Question
+from assay.reports.report import Check, ConversionSource, Health, Report
+from assay.reports.spec import (
+    AnalysisSpec,
+    Direction,
+    ExperimentSpec,
+    LookSpec,
+    LookVerdict,
+    MarginSpec,
+    MetricSpec,
+    MetricType,
+    PhaseSpec,
+    Role,
+    VariantSpec,
+)
+from assay.reports.views.canonical import canonical
+from assay.reports.views.common import Document
+from assay.stats import Moments, Phase, SampleRatio, sample_ratio
+
+#: Relative to the larger of two numbers: what another machine's arithmetic may differ by.
+TOLERANCE: Final = 1e-9
+#: Below this two numbers are both zero: differences of equal means leave such dust.
+_DUST: Final = 1e-12
+#: Words about numbers; and what only the store can tell.
+_NOT_COMPARED: Final = frozenset(
+    {"headline", "sentence", "cautions", "rules", "what_to_do", "waiting", "notes", "sql", "health"}
+)
+
+
+class Mismatch(NamedTuple):
+    """One value of the document that is not what its statistics give."""
+
+    path: str
+    said: object
+    computed: object
+
+
+class Verification(NamedTuple):
+    """What was compared, what differs, and what could not be computed again, in sentences."""
+
+    compared: int
+    mismatches: tuple[Mismatch, ...]
+    left_out: tuple[str, ...]
+
+
+def verify(document: Mapping[str, Any]) -> Verification:
+    """Compute a canonical report anew from the statistics in it.
+
+    Raises `Invalid` where the document is no such report, or lacks what it would be computed from.
+    """
+    try:
+        again, left_out = _rebuilt(document)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        raise Invalid(
+            "This is no complete report: save what GET /api/v1/experiments/{experiment}/report answers "
+            f"({type(problem).__name__}: {problem}).",
+            code="not_a_report",
+        ) from problem
+    compared, found = 0, []
+    for path, said, computed in _pairs("", document, again, frozenset(left_out)):
+        compared += 1
+        if not _same(said, computed):
+            found.append(Mismatch(path, said, computed))
+    return Verification(compared, tuple(found), tuple(left_out.values()))
+
+
+def _pairs(
+    path: str, said: object, computed: object, skipped: frozenset[str]
+) -> Iterator[tuple[str, object, object]]:
+    """The leaves of two documents side by side; a missing branch is one leaf."""
+    if path in skipped or path.rpartition(".")[2] in _NOT_COMPARED:
+        return
+    if isinstance(said, Mapping) and isinstance(computed, Mapping):
+        for name in dict.fromkeys((*said, *computed)):
+            below = f"{path}.{name}" if path else str(name)
+            yield from _pairs(below, said.get(name), computed.get(name), skipped)
+    elif isinstance(said, list) and isinstance(computed, list) and len(said) == len(computed):
+        for place, (one, other) in enumerate(zip(said, computed, strict=True)):
+            yield from _pairs(f"{path}[{_label(one, place)}]", one, other, skipped)
+    else:
+        yield path, said, computed
+
+
+def _label(one: object, place: int) -> object:
+    """What a person calls a member of a list."""
+    if isinstance(one, Mapping):
+        for name in ("key", "treatment", "variant_name"):
+            if name in one:
+                return one[name]
+    return place
+
+
+def _same(said: object, computed: object) -> bool:
+    numbers = [
+        float(each)
+        for each in (said, computed)
+        if isinstance(each, (int, float)) and not isinstance(each, bool)
+    ]
+    if len(numbers) == 2:
+        return math.isclose(*numbers, rel_tol=TOLERANCE, abs_tol=_DUST)
+    return said == computed
+
+
+def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
+    """The document as its statistics give it, and what of it they do not: path to sentence."""
+    spec = _spec(document)
+    alpha = float(document["significance_level"])
+    end = _time(document["window"]["end"])
+    begin = _time_or_none(document["experiment"]["began_at"])
+    narrowed = bool(document["window"]["start"]) or document["window"]["narrowed"]
+    specs = {each["key"]: _metric(each) for each in document["metrics"]}
+    units = {int(variant): int(count) for variant, count in document["units"].items()}
+    shown, missing = shown_and_missing(spec, Question(), units)
+    tallies = {specs[each["key"]]: _tallies(each["statistics"]) for each in document["metrics"]}
+    quantiles = {specs[each["key"]]: _quantiles(each) for each in document["metrics"]}
+    whole = {
+        metric: report_metric(spec, metric, found, shown, alpha=alpha, quantiles=quantiles[metric])
+        for metric, found in tallies.items()
+    }
+    left_out: dict[str, str] = {}
+    chosen = specs.get(document["primary_metric"])
+    primary = chosen or next(iter(specs.values()))
+    whole = judged_reports(spec, whole, primary, units=sum(units.values()), now=end, alpha=alpha)
+    ratio = _ratio(spec, document, tallies, left_out)
+    checks = tuple(
+        Check(each["check"], Health(each["health"]), each["sentence"], each["inputs"])
+        for each in document["health"]
+    )
+    due = next_look(spec)
+    judged = tuple(whole.values())
+    facts = Facts(spec, whole[primary], judged, units, checks, missing, narrowed, alpha, begin, end, due)
+    if not document["complete"]:
+        _leave_corrected(document, left_out)
+    report = Report(
+        spec=spec,
+        question=Question(start=_time_or_none(document["window"]["start"]), end=end if narrowed else None),
+        computed_at=_time(document["computed_at"]),
+        alpha=alpha,
+        variants=shown,
+        metrics=judged,
+        primary=whole[primary],
+        conversion=whole[primary],
+        conversion_source=ConversionSource.PRIMARY_METRIC,
+        units=units,
+        sample_ratio=ratio,
+        checks=checks,
+        decision=decide(facts),
+        missing=missing,
+        begin=begin,
+        next_look=due,
+    )
+    again = canonical(report)
+    # What it is about is read, not computed.
+    for name in ("experiment", "plan", "window", "complete"):
+        again[name] = document[name]
+    for told, made in zip(document["metrics"], again["metrics"], strict=True):
+        made["definition"] = told["definition"]
+    return again, left_out
+
+
+def _leave_corrected(document: Mapping[str, Any], left_out: dict[str, str]) -> None:
+    """A report of some metrics lacks the rest of the family, and perhaps what decides."""
+    sentence = "The report holds some of the experiment's metrics: what rests on all of them was left out."
+    left_out["decision"] = sentence
+    left_out["primary_metric"] = sentence
+    for metric in document["metrics"]:
+        for place, each in enumerate(metric["comparisons"]):
+            label = _label(each, place)
+            for name in ("interval", "lift", "adjusted_p_value", "family", "significant"):
+                left_out[f"metrics[{metric['key']}].comparisons[{label}].{name}"] = sentence
+            for name in ("significance_level", "margin", "unadjusted"):
+                left_out[f"metrics[{metric['key']}].comparisons[{label}].{name}"] = sentence
+
+
+def _ratio(
+    spec: ExperimentSpec,
+    document: Mapping[str, Any],
+    tallies: Mapping[MetricSpec, ByVariant],
+    left_out: dict[str, str],
+) -> SampleRatio | None:
+    """The sample ratio from a metric that counts every unit."""
+    if len(spec.variants) < 2:
+        return None
+    total = sum(int(count) for count in document["units"].values())
+    for found in tallies.values():
+        rows = [(arm, phase, one.units) for arm, of in found.items() for phase, one in of.items()]
+        if sum(count for _, _, count in rows) == total:
+            splits = by_split(spec, rows)
+            return sample_ratio(splits or [Phase((0,) * len(spec.variants), spec.weights(-1))])
+    left_out["srm"] = "No metric counts all units by phase: the sample ratio was left out."
+    return None
+
+
+def _spec(document: Mapping[str, Any]) -> ExperimentSpec:
+    about, plan = document["experiment"], document["plan"]
+    return ExperimentSpec(
+        id=about["id"],
+        key=about["key"],
+        name=about["name"],
+        status=about["status"],
+        created_at=_time(about["created_at"]),
+        variants=tuple(
+            VariantSpec(
+                each["id"],
+                each["key"],
+                each["name"],
+                each["allocation"],
+                each["is_control"],
+                each["enabled"],
+                each["removed"],
+            )
+            for each in about["variants"]
+        ),
+        unit=about["unit"],
+        phases=tuple(
+            PhaseSpec(
+                each["number"],
+                _time(each["started_at"]),
+                _time_or_none(each["ended_at"]),
+                tuple((int(variant), share) for variant, share in each["split"].items()),
+            )
+            for each in about["phases"]
+        ),
+        started_at=_time_or_none(about["started_at"]),
+        ended_at=_time_or_none(about["ended_at"]),
+        metrics=tuple(_metric(each) for each in document["metrics"] if each["role"] != str(Role.AD_HOC)),
+        target_sample_size=about["target_sample_size"],
+        significance_level=plan["significance_level"],
+        power=plan["power"],
+        minimum_detectable_effect=plan["minimum_detectable_effect"],
+        winner_id=about["winner_id"],
+        analysis=AnalysisSpec(
+            plan["method"],
+            plan["alternative"],
+            plan["correction"],
+            plan["cuped"],
+            plan["looks"],
+            tuple(map(_time, plan["look_dates"])),
+            plan["spending"],
+            plan["spending_power"],
+            plan["planned_units"],
+        ),
+        hypothesis=plan["hypothesis"],
+        plan_hash=plan["hash"],
+        looks=tuple(
+            LookSpec(
+                each["number"],
+                _time(each["at"]),
+                each["units"],
+                each["information_fraction"],
+                tuple(map(_look, each["verdicts"])),
+            )
+            for each in document["looks"]
+        ),
+    )
+
+
+def _look(said: Mapping[str, Any]) -> LookVerdict:
+    around = said["interval"]
+    return LookVerdict(
+        said["metric"],
+        said["treatment_id"],
+        said["z"],
+        said["limit"],
+        said["crossed"],
+        said["estimate"],
+        None if around is None else (around["low"], around["high"]),
+        said["p_value"],
+    )
+
+
+def _metric(said: Mapping[str, Any]) -> MetricSpec:
+    how = said["definition"]
+    margin, look = how["margin"], how["lookback"]
+    return MetricSpec(
+        key=said["key"],
+        name=said["name"],
+        type=MetricType(said["type"]),
+        event_type=said["event_type"],
+        prop=said["property"],
+        direction=Direction(said["direction"]),
+        role=Role(said["role"]),
+        quantile=how["quantile"],
+        by_event=how["of_events"],
+        zeros=how["zeros"],
+        lookback=None if look is None else round(look * 1e6),
+        margin=None if margin is None else MarginSpec(margin["size"], margin["relative"]),
+        registered=said["registered"],
+    )
+
+
+def _tallies(rows: Sequence[Mapping[str, Any]]) -> ByVariant:
+    found: dict[int, dict[int, Tally]] = {}
+    for row in rows:
+        moments = _moments(row["units"], row["columns"], row["means"], row["covariance"])
+        found.setdefault(row["variant_id"], {})[row["phase"]] = Tally(
+            row["converters"], row["events"], row["total"], moments, row["unreadable"]
+        )
+    return found
+
+
+def _moments(
+    count: int, names: Sequence[str], means: Sequence[float], covariance: Sequence[Sequence[float]]
+) -> Moments:
+    pairs = {(x, y): covariance[i][j] for i, x in enumerate(names) for j, y in enumerate(names)}
+    return Moments.from_centred(count, dict(zip(names, means, strict=True)), pairs)
+
+
+def _quantiles(said: Mapping[str, Any]) -> Quantiles | None:
+    found = said["quantiles"]
+    if found is None:
+        return None
+    by_event = said["definition"]["of_events"]
+    strata: dict[int, dict[int, Sample]] = {}
+    for row in found["strata"]:
+        strata.setdefault(row["variant_id"], {})[row["stratum"]] = _sample(row, by_event)
+    return Quantiles(
+        {row["variant_id"]: _sample(row, by_event) for row in found["overall"]},
+        strata,
+        {int(phase): stratum for phase, stratum in found["stratum_of_phase"].items()},
+    )
+
+
+def _sample(row: Mapping[str, Any], by_event: bool) -> Sample:
+    around = row["clusters"]
+    means, covariance = tuple(around["means"]), tuple(map(tuple, around["covariance"]))
+    totals = tuple(mean * row["units"] for mean in means)
+    clusters = BlockMoments(row["units"], means, covariance, (0,) * len(means), totals)
+    found = Found(
+        row["variant_id"],
+        cast("int", row["stratum"]),
+        "q",
+        row["observations"],
+        row["units"],
+        row["value"],
+        row["lower_neighbour"],
+        row["upper_neighbour"],
+        clusters,
+        0,
+    )
+    return Sample(sample_of(found, row["quantile"], by_event), found)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _time_or_none(text: str | None) -> datetime | None:
+    return None if text is None else _time(text)
