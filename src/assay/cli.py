@@ -149,6 +149,29 @@ def demo(
 
 
 @app.command()
+def report(
+    experiment: Annotated[str, typer.Argument(help="Id or key.")],
+    metrics: Annotated[
+        str, typer.Option(help="Keys or names, comma-separated.", show_default="all of the experiment")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the document, for `assay verify`.")] = False,
+    data: Data = None,
+) -> None:
+    """Print an experiment's report: the decision, what is wrong with the data, and the numbers."""
+    import json
+
+    document = _ask(data, {"do": "report", "experiment": experiment, "metrics": metrics})["report"]
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    from assay.reports.views.table import show
+
+    show(document, Console())
+
+
+@app.command()
 def settings() -> None:
     """Print every setting with its default and what it is for."""
     from assay.settings import reference

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -366,3 +367,27 @@ def simulate(
         return
     for name, results in found.items():
         plans.show_simulation(name, populations[name], trial, results, Console())
+
+
+@offline_app.command()
+def verify(
+    file: Annotated[str, typer.Argument(help="A report as JSON: of the API, or of `assay report --json`.")],
+) -> None:
+    """Compute a report again from the statistics in it; exit code 1 where a number differs."""
+    from assay.reports.verify import verify as run
+
+    try:
+        document = json.loads(Path(file).read_bytes())
+    except (OSError, ValueError) as problem:
+        raise Invalid(f"{file} cannot be read as JSON: {problem}.") from problem
+    if not isinstance(document, dict):
+        raise Invalid(f"{file} holds no report, which is a JSON object.")
+    found = run(document)
+    for each in found.mismatches:
+        print(f"{each.path}: the report says {each.said}, its statistics give {each.computed}")
+    for sentence in dict.fromkeys(found.left_out):
+        print(sentence)
+    if found.mismatches:
+        print(f"{len(found.mismatches)} of {found.compared} values differ.")
+        raise typer.Exit(1)
+    print(f"All {found.compared} values are what the report's own statistics give.")

@@ -111,3 +111,33 @@ def test_stop_right_after_an_answer__loses_nothing(server: Server) -> None:
     with server.client() as client:
         found = client.get("/events", params={"limit": 1000}).json()["events"]
         assert sorted(event["event_id"] for event in found) == sorted(f"e{i}" for i in range(500))
+
+
+def test_report__is_printed_and_computed_again_beside_a_running_server(
+    server: Server, tmp_path: Path
+) -> None:
+    with server.client() as admin:
+        admin.post("/experiments", json={"name": "Told", "metrics": ["buy"]})
+        for number in range(40):
+            arm = admin.get(f"/experiments/told/assignment/u{number}").json()["variant_name"]
+            assert arm == "control"
+        admin.post("/events", json=[{"user_id": f"u{number}", "type": "buy"} for number in range(10)])
+    shown = run("report", "told", "--data", server.data, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "Told (told), running, 40 units" in shown.stdout
+    assert "25.0 %" in shown.stdout
+    printed = run("report", "told", "--json", "--data", server.data, cwd=tmp_path)
+    saved = tmp_path / "report.json"
+    saved.write_text(printed.stdout)
+    again = run("verify", str(saved), cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "are what the report's own statistics give" in again.stdout
+    document = json.loads(printed.stdout)
+    document["metrics"][0]["variants"][0]["value"] = 0.26
+    saved.write_text(json.dumps(document))
+    wrong = run("verify", str(saved), cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "metrics[buy].variants[control].value" in wrong.stdout
+    missing = run("report", "nowhere", "--data", server.data, cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "nowhere" in missing.stderr

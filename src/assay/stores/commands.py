@@ -13,6 +13,10 @@ from assay.durable.ownership import ask_owner
 from assay.errors import Conflict, Invalid
 from assay.hotpath.app import microseconds
 from assay.importing import ImportRequest, ImportTarget, run_import
+from assay.reports.build import build
+from assay.reports.picture import read_spec
+from assay.reports.question import ask
+from assay.reports.views.canonical import canonical
 from assay.settings import Settings
 from assay.stores.base import Stores, utc_now
 from assay.stores.choice import stores_for
@@ -54,6 +58,12 @@ def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, An
             )
             run_import(target, msgspec.convert(what, ImportRequest), microseconds(), say)
             stores.log.relearn()
+        case {"do": "report", "experiment": str(reference), "metrics": str(metrics)}:
+            stores.flush()
+            with stores.database.reading() as read:
+                spec = read_spec(read, reference)
+            report = build(stores.store, spec, ask({"metrics": metrics}, now), now)
+            say({"report": canonical(report)})
         case {"do": "create_key", "name": str(name), "role": str(role)}:
             with stores.database.writing(_COMMAND, now) as tx:
                 row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))
