@@ -212,7 +212,10 @@ async def held(client: httpx2.AsyncClient, user: str) -> tuple[Any, ...]:
 
 
 #: What says when an answer was made, not what it is about.
-_MADE = {"computed_at", "last_used_at", "days", "end", "until", "progress", "outlook"}
+_MADE = {
+    *("computed_at", "last_used_at", "days", "end", "until", "progress", "outlook"),
+    *("days_without", "expected_since"),
+}
 
 
 def _lasting(document: Any) -> Any:

@@ -153,6 +153,8 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
     facts = Facts(spec, whole[primary], judged, units, checks, missing, narrowed, alpha, begin, end, due)
     if not document["complete"]:
         _leave_corrected(document, left_out)
+    if "dimensions" in document:
+        left_out["dimensions"] = "What is told by attributes of users was left out."
     report = Report(
         spec=spec,
         question=Question(start=_time_or_none(document["window"]["start"]), end=end if narrowed else None),
@@ -173,7 +175,7 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
     )
     again = canonical(report)
     # What it is about is read, not computed.
-    for name in ("experiment", "plan", "window", "complete"):
+    for name in ("experiment", "plan", "window", "complete", "segment"):
         again[name] = document[name]
     for told, made in zip(document["metrics"], again["metrics"], strict=True):
         made["definition"] = told["definition"]
