@@ -168,7 +168,7 @@ def doubled(plan: Plan) -> str:
         [
             f"### Overload · twice the capacity of {number(capacity)} first assignments/s, open loop\n",
             (
-                "| load | asked/s | 200 a second | 503 a second | CPU µs an answer | p50 ms in its first second "
+                "| load | asked/s | 200 a second | 503 a second | CPU µs an answer | p50 ms, first second "
                 "| p99 ms | MiB | wrong |"
             ),
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
