@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assay.catalog import definitions, experiments
+from assay.catalog import definitions, experiments, users
 from assay.catalog.checks import parse
 from assay.catalog.database import Actor
 from assay.catalog.editing import find
@@ -146,3 +146,20 @@ def test_each_method_speaks_in_its_own_terms(
     said = words(house.ask("GET", "/ui/experiments/short").text)
     assert heading in said
     assert re.search(rf"Revenue in a week .*? {outcome}", said)
+
+
+def test_groups_of_users_stand_behind_their_gate(house: House, tmp_path: Path) -> None:
+    told(house, tmp_path, "short")
+    house.sign_in("viewer")
+    assert "No user has been described yet" in house.ask("GET", "/ui/experiments/short").text
+    with house.stores.database.writing(Actor("anna"), utc_now()) as tx:
+        for number in range(400):
+            country = "<b>DE</b>" if number // 2 % 2 else "AT"
+            users.create(tx, users.parse_user({"id": f"u{number}", "country": country}))
+    assert '<option value="country">' in house.ask("GET", "/ui/experiments/short").text
+    page = house.ask("GET", "/ui/experiments/short/breakdown?attribute=country").text
+    assert "&lt;b&gt;DE&lt;/b&gt;" in page
+    said = words(page)
+    assert re.search(r"No sign that groups differ\.|The groups differ\.|Not tested\.", said)
+    assert re.search(r"AT 200 ", said)
+    assert house.ask("GET", "/ui/experiments/short/breakdown?attribute=" + "x" * 300).status_code == 422

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.dashboard import (
     auditing,
+    breakdown,
     calculator,
     editing,
     experiments,
@@ -74,6 +75,7 @@ PAGES: tuple[Page, ...] = (
     Page("/experiments/{key}", results.shown, _READ),
     Page("/experiments/{key}/headline", experiments.headline, _READ),
     Page("/experiments/{key}/trend", results.trend_piece, _READ),
+    Page("/experiments/{key}/breakdown", breakdown.piece, _READ),
     Page("/experiments/{key}/statements", results.statements_piece, _READ),
     Page("/experiments/{key}/ledger", results.ledger_piece, _READ),
     Page("/experiments/{key}/export", results.export_file, _READ),

@@ -15,6 +15,7 @@ from assay.catalog.editing import find
 from assay.catalog.tables import Experiment
 from assay.dashboard import charts, wording
 from assay.dashboard.auditing import said
+from assay.dashboard.breakdown import known_attributes
 from assay.dashboard.experiments import running_for, worst
 from assay.dashboard.lifecycle import STEPS, possible
 from assay.dashboard.meaning import is_share
@@ -88,6 +89,7 @@ def shown(visit: Visit) -> Response:
         return go(visit, link("experiments", key))
     with visit.parts.database.reading() as tx:
         experiment = find(tx, key)
+        attributes = known_attributes(tx)
     if experiment.status == Status.DRAFT:
         return render(visit, "draft.html", **_frame(visit, experiment))
     report = _snapshot(visit).report
@@ -104,6 +106,7 @@ def shown(visit: Visit) -> Response:
         waits=_waits(report),
         stops=[_stop(report, each) for each in decision.at_stop],
         looks=_looks(report),
+        attributes=attributes,
         deviations=[
             (
                 wording.words(each.field),
