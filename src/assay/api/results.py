@@ -54,7 +54,7 @@ _ABOUT = {
     "format": f"One of {', '.join(get_args(export.Format))}.",
     "segment": "Look at the members of this segment only: its id or name.",
     "dimension": "Tell units apart by this attribute of users; several times for several attributes.",
-    "rows": "`users` or `events` instead of the sufficient statistics.",
+    "rows": "`dimensions`, `users` or `events` instead of the sufficient statistics.",
 }
 _WINDOW = ("start_date", "end_date", "last_day")
 _FRESH = ("refresh", "max_age")
@@ -104,7 +104,7 @@ _STATS = _Query((*_WINDOW, *_CONVERSION, *_FRESH))
 _TIMESERIES = _Query(
     (*_WINDOW, "start", "end", "metric", "segment", "by", "group_by", "aggregation", "cumulative", *_FRESH)
 )
-_EXPORT = _Query((*_WINDOW, "metrics", "event_type", "format", "rows", *_FRESH))
+_EXPORT = _Query((*_WINDOW, "metrics", "event_type", "segment", "dimension", "format", "rows", *_FRESH))
 
 
 class _Freshness(NamedTuple):
@@ -215,8 +215,9 @@ async def get_export(call: Reading, request: Request, experiment: str) -> Respon
     if form not in get_args(export.Format):
         raise Invalid.field("format", f"{form!r} is not one of {', '.join(get_args(export.Format))}")
     kind = given.pop("rows", "") or "statistics"
-    if kind not in ("statistics", "users", "events"):
-        raise Invalid.field("rows", f"{kind!r} is not one of statistics, users, events")
+    if kind not in get_args(export.Kind):
+        raise Invalid.field("rows", f"{kind!r} is not one of {', '.join(get_args(export.Kind))}")
+    _expect_use(kind, given)
     fresh = _Freshness.taken(given)
     question = ask(given, call.now)
     await call.parts.flush()
@@ -224,6 +225,16 @@ async def get_export(call: Reading, request: Request, experiment: str) -> Respon
     pieces = export.written(cast("export.Kind", kind), rows, form)
     name = f'attachment; filename="{key}-{kind}.{form}"'
     return StreamingResponse(pieces, media_type=export.MEDIA[form], headers={"Content-Disposition": name})
+
+
+def _expect_use(kind: str, given: _Document) -> None:
+    """Raises `Invalid` for parameters that rows of this kind leave no use for, or that they need."""
+    if kind == "dimensions" and not given.get("dimension"):
+        raise Invalid.field("dimension", "is needed for rows=dimensions: name an attribute of users")
+    if kind != "dimensions" and given.get("dimension"):
+        raise Invalid.field("dimension", "is for rows=dimensions; rows of other kinds hold no attributes")
+    if kind in ("users", "events") and given.get("segment"):
+        raise Invalid.field("segment", f"narrows statistics and dimensions only, not rows={kind}")
 
 
 async def _answered(
@@ -267,9 +278,10 @@ def _rows(
     call: Call, experiment: str, question: Question, kind: str, fresh: _Freshness
 ) -> tuple[str, Iterator[export.Row]]:
     """The experiment's key and the rows to write."""
-    if kind == "statistics":
+    if kind in ("statistics", "dimensions"):
         report = _snapshot(call, experiment, question, fresh).report
-        return report.spec.key, export.sufficient_statistics(report)
+        rows = export.sufficient_statistics if kind == "statistics" else export.by_dimension
+        return report.spec.key, rows(report)
     with call.parts.database.reading() as tx:
         spec = read_spec(tx, experiment)
     if kind == "users":

@@ -22,7 +22,7 @@ from assay.reports.report import Report
 from assay.reports.spec import ExperimentSpec
 
 Format = Literal["csv", "parquet", "json"]
-Kind = Literal["statistics", "users", "events"]
+Kind = Literal["statistics", "dimensions", "users", "events"]
 MEDIA: Mapping[Format, str] = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 #: Rows read from a store at once.
 _PAGE = 10_000
 
-_TYPES = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR"}
+_TYPES = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR", bool: "BOOLEAN"}
 _ROWS: Mapping[str, type] = {
     "metric": str,
     "type": str,
@@ -54,6 +54,31 @@ _USERS: Mapping[str, type] = {
     "variant": str,
     "phase": int,
     "assigned_at": str,
+}
+_DIMENSIONS: Mapping[str, type] = {
+    "attribute": str,
+    "metric": str,
+    "treatment": str,
+    "kind": str,
+    "value": str,
+    "units_control": int,
+    "units_treatment": int,
+    "control": float,
+    "treatment_value": float,
+    "difference": float,
+    "standard_error": float,
+    "low": float,
+    "high": float,
+    "lift": float,
+    "p_value": float,
+    "adjusted_p_value": float,
+    "significant": bool,
+    "too_few_units": bool,
+    "shrunken": float,
+    "shrunken_error": float,
+    "gate_p_value": float,
+    "gate_adjusted_p_value": float,
+    "gate_differs": bool,
 }
 _EVENTS: Mapping[str, type] = {
     "event_id": str,
@@ -100,6 +125,44 @@ def sufficient_statistics(report: Report) -> Iterator[Row]:
                 }
 
 
+def by_dimension(report: Report) -> Iterator[Row]:
+    """One row for each attribute, metric, treatment and group; values are JSON."""
+    control = report.spec.control
+    for by in report.dimensions:
+        for of in by.metrics:
+            for gate in of.gates:
+                for each in gate.effects:
+                    numbers, pulled = each.numbers, each.shrunken
+                    low, high = numbers.interval or (None, None)
+                    yield {
+                        "attribute": by.attribute,
+                        "metric": of.metric.key,
+                        "treatment": gate.treatment.key,
+                        "kind": each.group.kind,
+                        "value": None
+                        if each.group.kind != "value"
+                        else msgspec.json.encode(each.group.value).decode(),
+                        "units_control": 0 if control is None else each.group.units.get(control.id, 0),
+                        "units_treatment": each.group.units.get(gate.treatment.id, 0),
+                        "control": numbers.control,
+                        "treatment_value": numbers.treatment,
+                        "difference": numbers.difference,
+                        "standard_error": numbers.standard_error,
+                        "low": low,
+                        "high": high,
+                        "lift": numbers.lift,
+                        "p_value": numbers.p_value,
+                        "adjusted_p_value": each.adjusted_p_value,
+                        "significant": each.significant,
+                        "too_few_units": each.too_few,
+                        "shrunken": None if pulled is None else pulled.estimate,
+                        "shrunken_error": None if pulled is None else pulled.standard_error,
+                        "gate_p_value": gate.found.p_value,
+                        "gate_adjusted_p_value": gate.adjusted_p_value,
+                        "gate_differs": gate.differs,
+                    }
+
+
 def users(spec: ExperimentSpec, page: Assignments) -> Iterator[Row]:
     """Everybody who is in the experiment, in the order in which they came; overridden units are left out."""
     keys = {variant.id: variant.key for variant in spec.variants}
@@ -139,11 +202,9 @@ def events(store: EventStore, which: EventFilter) -> Iterator[Row]:
             return
 
 
-def written(
-    kind: Literal["statistics", "users", "events"], rows: Iterator[Row], form: Format
-) -> Iterator[bytes]:
+def written(kind: Kind, rows: Iterator[Row], form: Format) -> Iterator[bytes]:
     """The rows in a file format, piece by piece."""
-    columns = {"statistics": _ROWS, "users": _USERS, "events": _EVENTS}[kind]
+    columns = {"statistics": _ROWS, "dimensions": _DIMENSIONS, "users": _USERS, "events": _EVENTS}[kind]
     if form == "csv":
         return _csv(columns, rows)
     return _json(rows) if form == "json" else _parquet(columns, rows)

@@ -1,0 +1,135 @@
+"""Segments and dimensions by the API: parameters, refusals, freshness, and the table as a file."""
+
+import csv
+import io
+from typing import Any
+
+import pytest
+
+from api.conftest import START, House
+from assay.api.parts import moment
+from assay.catalog import users
+from assay.catalog.database import Actor
+from reports.test_endpoints import BASE, answered, shop
+
+__all__ = ["shop"]
+
+
+@pytest.fixture
+def people(house: House, shop: dict[str, Any]) -> dict[str, Any]:
+    """Users of whom every other is German, but for one who is not known."""
+    with house.parts.database.writing(Actor("ada"), moment(START)) as tx:
+        for arm in ("control", "blue"):
+            for number in range(99):
+                country, user_id = "de" if number % 2 else "fr", f"{arm}-{number}"
+                users.put(tx, user_id, users.parse_user({"country": country, "seat": user_id}))
+    return shop
+
+
+def put(house: House, user_id: str, country: object) -> int:
+    return house.ask("PUT", f"/api/v1/users/{user_id}", {"country": country, "seat": user_id}).status_code
+
+
+@pytest.mark.usefixtures("people")
+def test_a_dimension__is_a_part_of_the_report(house: House) -> None:
+    found = answered(house, "report", dimension="country")
+    [by] = found["dimensions"]
+    assert (by["attribute"], by["distinct_values"]) == ("country", 2)
+    assert [(each["value"], each["kind"], each["units"]) for each in by["groups"]] == [
+        ("fr", "value", 100),
+        ("de", "value", 98),
+        (None, "none", 2),
+    ]
+    assert [each["metric"] for each in by["metrics"]] == ["purchase", "revenue"]
+    [gate] = by["metrics"][0]["comparisons"]
+    assert [each["value_treatment"] for each in gate["effects"]] == [0.3, 15 / 49, None]
+    assert gate["differs"] is None
+    statistics = by["metrics"][0]["statistics"]
+    assert [sum(each["converters"] for each in part["variants"]) for part in statistics] == [20, 20, 0]
+    assert "dimensions" not in answered(house, "report")
+    both = house.ask("GET", f"{BASE}/report?dimension=seat&dimension=country&dimension=seat").json()
+    assert [each["attribute"] for each in both["dimensions"]] == ["seat", "country"]
+    assert [each["units"] for each in both["dimensions"][0]["groups"]] == [1] * 10 + [188, 2]
+
+
+@pytest.mark.usefixtures("people")
+def test_a_segment__narrows_report_and_series(house: House) -> None:
+    made = house.ask("POST", "/api/v1/segments", {"name": "german", "rules": {"country": "de"}}).json()
+    found = answered(house, "report", segment="german")
+    assert (found["total_units"], found["segment"]) == (98, "german")
+    assert [arm["converters"] for arm in found["metrics"][0]["variants"]] == [5, 15]
+    assert "the whole experiment decides" in found["headline"]
+    series = answered(house, "timeseries", segment=str(made["id"]))
+    assert [arm["converters"] for arm in series["points"][-1]["variants"]] == [5, 15]
+    assert series["segment"] == str(made["id"])
+    revenue = answered(house, "timeseries", segment="german", metric="revenue", by="hour")
+    assert [arm["units"] for arm in revenue["points"][-1]["variants"]] == [49, 49]
+    # Whoever changes a user, or a segment, and then asks, sees it.
+    assert put(house, "blue-1", "fr") == 200
+    assert answered(house, "report", segment="german")["total_units"] == 97
+    assert answered(house, "report", dimension="country")["dimensions"][0]["groups"][1]["units"] == 97
+    assert house.ask("DELETE", "/api/v1/users/blue-3").status_code == 204
+    assert answered(house, "report", segment="german")["total_units"] == 96
+    path = f"/api/v1/segments/{made['id']}"
+    assert house.ask("PATCH", path, {"rules": {"country": "it"}}).status_code == 200
+    assert answered(house, "report", segment="german")["total_units"] == 0
+    listed = house.ask(
+        "PUT", f"{path}/members", content=b"blue-99\nstranger\n", headers={"Content-Type": "text/plain"}
+    )
+    assert listed.status_code == 200
+    assert answered(house, "report", segment="german")["total_units"] == 1
+    assert answered(house, "report")["total_units"] == 200
+
+
+@pytest.mark.usefixtures("people")
+def test_the_same_question__is_answered_from_what_is_kept(house: House) -> None:
+    counted = house.parts.snapshots.counted
+    for query in ({"dimension": "country"}, {"dimension": "seat"}):
+        first = answered(house, "report", **query)
+        misses = counted.misses
+        assert answered(house, "report", **query) == first
+        assert counted.misses == misses
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "said"),
+    [
+        ("dimension=contry", "invalid", "there are: country, seat"),
+        ("segment=nobody", "unknown_segment", "there is none yet"),
+        ("segment=99", "unknown_segment", "there is none yet"),
+        ("&".join(f"dimension=a{n}" for n in range(6)), "invalid", "at most 5"),
+        ("dimension=%00", "invalid", "NUL"),
+        (f"dimension={'x' * 201}", "invalid", "200 characters"),
+        ("segment=a&segment=b", "invalid", "given twice"),
+    ],
+)
+@pytest.mark.usefixtures("people")
+def test_wrong_names__are_422_with_what_there_is(house: House, query: str, code: str, said: str) -> None:
+    answer = house.ask("GET", f"{BASE}/report?{query}")
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"]
+    assert answer.json()["errors"][0]["path"] == query.partition("=")[0]
+    if code == "unknown_segment":
+        assert answer.json()["code"] == code
+
+
+@pytest.mark.usefixtures("people")
+def test_the_table__is_a_file(house: House) -> None:
+    answer = house.ask("GET", f"{BASE}/export?rows=dimensions&dimension=country&metrics=purchase")
+    assert answer.status_code == 200
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [(row["attribute"], row["kind"], row["value"], row["treatment"]) for row in rows] == [
+        ("country", "value", '"fr"', "blue"),
+        ("country", "value", '"de"', "blue"),
+        ("country", "none", "", "blue"),
+    ]
+    assert [(row["units_control"], row["units_treatment"]) for row in rows] == [
+        ("50", "50"),
+        ("49", "49"),
+        ("1", "1"),
+    ]
+    assert [float(row["difference"]) for row in rows[:2]] == pytest.approx([0.2, 10 / 49])
+    assert rows[2]["difference"] == ""
+    nothing = house.ask("GET", f"{BASE}/export?rows=dimensions")
+    assert nothing.status_code == 422
+    assert "dimension" in nothing.json()["detail"]
