@@ -109,7 +109,7 @@ def test_rows_come_go_and_turn_without_scripts_and_users_are_counted(house: Hous
     sent = Fields(house.ask("POST", path, {**sent, "add-rule": "rules"}).text).sent
     sent |= {"rules-g1-0-attribute": "age", "rules-g1-0-op": "$gte", "rules-g1-0-value": ""}
     piece = house.ask("POST", "/ui/targeting/preview", sent).text
-    assert "is needed" in piece
+    assert "Complete the tests" in piece
     wrong = house.ask("POST", path, {**sent, "rules-g1-0-attribute": "", "rules-g1-0-value": "18"})
     assert beside(wrong.text, "rules-g1-0-attribute") == "is needed"
     sent |= {"rules-g1-0-value": "18"}
@@ -120,3 +120,25 @@ def test_rows_come_go_and_turn_without_scripts_and_users_are_counted(house: Hous
     assert house.ask("POST", path, sent).status_code == 303
     with house.stores.database.reading() as tx:
         assert segments.page(tx)[0][0].rules == {"age": {"$gte": 18}}
+
+
+def test_a_list_is_added_to_and_replaced(house: House) -> None:
+    house.sign_in("editor")
+    with house.stores.database.writing(Actor("test"), utc_now()) as tx:
+        number = segments.create(tx, parse(SegmentInput, {"name": "Staff"})).id
+    path = f"/ui/segments/{number}"
+    token = {"csrf": house.token(path)}
+    assert (
+        house.ask("POST", f"{path}/members", {**token, "user_ids": "anna\nbert\n anna "}).status_code == 303
+    )
+    assert house.ask("POST", f"{path}/members", {**token, "user_ids": "carl"}).status_code == 303
+    with house.stores.database.reading() as tx:
+        assert segments.members(tx, segments.find(tx, number)) == ["anna", "bert", "carl"]
+    assert (
+        house.ask("POST", f"{path}/members", {**token, "user_ids": "dora", "replace": "1"}).status_code == 303
+    )
+    assert house.ask("POST", f"{path}/members", token).status_code == 422
+    assert house.ask("POST", f"{path}/members", {**token, "user_ids": "x" * 2000}).status_code == 422
+    with house.stores.database.reading() as tx:
+        row = segments.find(tx, number)
+        assert (segments.members(tx, row), row.member_count) == (["dora"], 1)

@@ -1,6 +1,6 @@
 """Segments: listed, made, changed, and who is on their lists."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -10,6 +10,7 @@ from assay.catalog import segments
 from assay.catalog.checks import parse
 from assay.catalog.database import ReadTx
 from assay.catalog.tables import Experiment, ExperimentSegment, Segment
+from assay.catalog.uploads import Upload
 from assay.dashboard import targeting
 from assay.dashboard.experiments import number
 from assay.dashboard.pages import Problems, Visit, go, link, render
@@ -128,22 +129,34 @@ def delete(visit: Visit) -> Response:
 
 
 def members(visit: Visit) -> Response:
-    """Put users on the list, or take one off."""
+    """Put users on the list, make them the only ones on it, or take one off."""
     ids = [line.strip() for line in visit.form.get("user_ids").splitlines() if line.strip()]
     leaving = visit.form.get("remove")
+    replace = visit.form.has("replace")
     try:
-        if not ids and not leaving:
+        if leaving:
+            with visit.parts.database.writing(visit.actor, visit.now) as tx:
+                segments.remove_member(tx, segments.find(tx, visit.place["segment"]), leaving)
+        elif ids:
+            given = parse(segments.MembersInput, {"user_ids": ids})
+            _put(visit, given.user_ids, keep=not replace)
+        else:
             raise Invalid.field("user_ids", "enter at least one user id, one a line")
-        given = parse(segments.MembersInput, {"user_ids": ids})
-        with visit.parts.database.writing(visit.actor, visit.now) as tx:
-            row = segments.find(tx, visit.place["segment"])
-            if leaving:
-                segments.remove_member(tx, row, leaving)
-            else:
-                segments.add_members(tx, row, given.user_ids)
     except Invalid as error:
         return shown(visit, error)
-    return go(visit, link("segments", row.id))
+    return go(visit, link("segments", visit.place["segment"]))
+
+
+def _put(visit: Visit, user_ids: Sequence[str], *, keep: bool) -> None:
+    """Put a list in force in one step; with `keep`, beside those that are on it."""
+    database, now = visit.parts.database, visit.now
+    upload = Upload(database, visit.place["segment"], visit.actor, now, keep=keep)
+    try:
+        upload.add(user_ids, now)
+        upload.finish(now)
+    except AssayError:
+        upload.discard()
+        raise
 
 
 def _users(tx: ReadTx, row: Segment) -> list[Experiment]:

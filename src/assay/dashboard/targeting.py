@@ -155,7 +155,8 @@ def count(visit: Visit, typed: Targeting, base: str) -> dict[str, Any]:
         with visit.parts.database.reading() as tx:
             found = preview(tx, parse(PreviewInput, asked), time.monotonic)
     except AssayError as error:
-        problem = error.detail
+        unfinished = error.errors and error.errors[0].path.startswith(f"{base}-g")
+        problem = "Complete the tests to see who matches." if unfinished else error.detail
     return {"found": found, "preview_problem": problem}
 
 

@@ -65,6 +65,23 @@ function split(form) {
   total.className = whole ? "tone-good" : "tone-bad";
 }
 
+// A file of ids, read into the box that is sent.
+for (const field of document.querySelectorAll("[data-file-for]")) {
+  field.hidden = false;
+  const about = field.querySelector(".help");
+  field.querySelector("input").addEventListener("change", async (event) => {
+    const file = event.target.files[0];
+    if (!file) return;
+    if (file.size > 6_000_000) {
+      about.textContent = "This file is too long for a form: send it as a stream, as shown below.";
+      return;
+    }
+    const lines = (await file.text()).split(/\r?\n/).map((each) => each.trim()).filter(Boolean);
+    document.getElementById(field.dataset.fileFor).value = lines.join("\n");
+    about.textContent = `${lines.length.toLocaleString("en")} ids were read.`;
+  });
+}
+
 function prepare(within) {
   once(within);
   copiers(within);
