@@ -21,6 +21,7 @@ from assay.eventstore.columns import (
     Quantile,
     Source,
     UnitList,
+    UnitValues,
 )
 from assay.stats.quantile import neighbours, quantile_of_values
 from contracts.event_store import DAY, HOUR, NOW, SCOPE, Feed, event
@@ -243,6 +244,33 @@ class ColumnContract:
     )
     def test_joint_moments_are_those_of_pandas(self, store: EventStore, model: Model, scope: Scope) -> None:
         check(store.columns(scope, COLUMNS, BLOCKS), model.frame(COLUMNS, scope), BLOCKS)
+
+    @pytest.mark.parametrize(
+        "scope",
+        [
+            SCOPE,
+            Scope(1, ended_at=NOW + 3 * DAY, excluded_units=frozenset({"u1", "u2"})),
+            Scope(1, until=NOW + DAY, events_from=NOW + HOUR),
+            Scope(1, event_type="view"),
+        ],
+        ids=["all", "ended", "narrowed", "one type"],
+    )
+    def test_units_are_listed_page_by_page_with_their_values(
+        self, store: EventStore, model: Model, scope: Scope
+    ) -> None:
+        steps = Column("steps", VIEW, Fold.STEPS, steps=(PURCHASE,))
+        found: list[UnitValues] = []
+        while page := store.unit_values(scope, [*COLUMNS, steps], 7, found[-1].unit if found else 0):
+            assert len(page) == 7 or len(page) == len(model.members(scope)) % 7
+            found += page
+        assert [each.unit_id for each in found] == model.members(scope)
+        for each in found:
+            assert (each.variant_id, each.phase, each.assigned_at) == model.units[each.unit_id]
+            wanted = [model.value(column, each.unit_id, scope) for column in (*COLUMNS, steps)]
+            assert each.values == pytest.approx(wanted, rel=1e-12)
+        nothing = store.unit_values(scope, [Column("n", Source("no such type"), Fold.SUM, low=2.0)], 1)
+        assert [each.values for each in nothing] == [(2.0,)]
+        assert [each.values for each in store.unit_values(scope, [], 2)] == [(), ()]
 
     def test_every_column_alone_is_the_same_as_among_all(self, store: EventStore, model: Model) -> None:
         for column in COLUMNS:

@@ -121,6 +121,7 @@ def test_parameters__reach_the_question(house: House) -> None:
         ("timeseries?max_age=1&refresh=true", "max_age"),
         ("export?format=xls", "format"),
         ("export?rows=all", "rows"),
+        ("export?rows=events&format=notebook", "rows"),
     ],
 )
 def test_wrong_parameters__are_422_by_name(house: House, path: str, named: str) -> None:
@@ -203,6 +204,31 @@ def test_export__parquet_holds_the_same_rows(house: House, tmp_path: Any) -> Non
     with duckdb.connect() as engine:
         assert engine.execute(f"SELECT count(*) FROM '{tmp_path}/none.parquet'").fetchall() == [(0,)]
     assert json.loads(house.ask("GET", f"{BASE}/export?format=json&rows=events&event_type=never").text) == []
+
+
+@pytest.mark.usefixtures("shop")
+def test_export__units_have_their_numbers(house: House) -> None:
+    rows = house.ask("GET", f"{BASE}/export?rows=users&format=json").json()
+    assert sum(row["purchase.converted"] for row in rows) == 40
+    assert sum(row["revenue.total"] for row in rows if row["variant"] == "blue") == 150
+    assert {row["phase"] for row in rows} == {1}
+    narrowed = house.ask("GET", f"{BASE}/export?rows=users&format=json&metrics=revenue").json()
+    assert [name for name in narrowed[0] if "." in name] == [
+        "revenue.converted",
+        "revenue.events",
+        "revenue.total",
+    ]
+
+
+@pytest.mark.usefixtures("shop")
+def test_export__notebook(house: House) -> None:
+    response = house.ask("GET", f"{BASE}/export?format=notebook", role="viewer")
+    assert response.headers["content-type"] == "application/x-ipynb+json"
+    assert response.headers["content-disposition"] == 'attachment; filename="shop.ipynb"'
+    assert response.json()["nbformat"] == 4
+    asked = house.ask("GET", f"{BASE}/export?format=notebook&metrics=revenue").json()
+    assert asked["cells"][0]["source"][0] == "# Shop: revenue\n"
+    assert house.ask("GET", "/api/v1/experiments/nothing/export?format=notebook").status_code == 404
 
 
 def test_draft__has_results_too(house: House) -> None:

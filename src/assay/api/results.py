@@ -1,6 +1,6 @@
 """Routes of results: one report, in the shape that each client expects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, NamedTuple, cast, get_args
@@ -18,10 +18,12 @@ from assay.errors import Invalid
 from assay.events.timestamps import micros
 from assay.eventstore.base import EventFilter
 from assay.reports import export
+from assay.reports.notebook import MEDIA, notebook
 from assay.reports.picture import read_spec
 from assay.reports.question import GRAINS, Question, ask, known_only
 from assay.reports.report import Report
 from assay.reports.snapshots import Snapshot
+from assay.reports.units import UnitTable
 from assay.reports.views.canonical import canonical, timeseries
 from assay.reports.views.results import results, summary
 from assay.reports.views.verdicts import stats, winners
@@ -51,11 +53,18 @@ _ABOUT = {
     "refresh": "Compute anew, even if nothing new has come.",
     "max_age": "An answer computed so many seconds ago will do, whatever has come since.",
     "sql": "Add the statements that the numbers came from.",
-    "format": f"One of {', '.join(get_args(export.Format))}.",
+    "format": (
+        f"One of {', '.join(get_args(export.Format))}; or `notebook`: a Jupyter notebook that makes the "
+        "headline again from user rows with numpy and scipy alone."
+    ),
     "segment": "Look at the members of this segment only: its id or name.",
     "dimension": "Tell units apart by this attribute of users; several times for several attributes.",
-    "rows": "`dimensions`, `users` or `events` instead of the sufficient statistics.",
+    "rows": (
+        "`dimensions`, `users` (each with its numbers in the metrics) or `events` instead of the sufficient "
+        "statistics."
+    ),
 }
+_FORMATS = (*get_args(export.Format), "notebook")
 _WINDOW = ("start_date", "end_date", "last_day")
 _FRESH = ("refresh", "max_age")
 _OLDEST = 86_400
@@ -211,20 +220,29 @@ async def get_timeseries(call: Reading, request: Request, experiment: str) -> Re
 async def get_export(call: Reading, request: Request, experiment: str) -> Response:
     """The sufficient statistics, or the rows behind them, as a file."""
     given = _EXPORT.read(request)
-    form = cast("export.Format", given.pop("format", "") or "csv")
-    if form not in get_args(export.Format):
-        raise Invalid.field("format", f"{form!r} is not one of {', '.join(get_args(export.Format))}")
-    kind = given.pop("rows", "") or "statistics"
+    form = given.pop("format", "") or "csv"
+    if form not in _FORMATS:
+        raise Invalid.field("format", f"{form!r} is not one of {', '.join(_FORMATS)}")
+    kind = given.pop("rows", "") or ("users" if form == "notebook" else "statistics")
     if kind not in get_args(export.Kind):
         raise Invalid.field("rows", f"{kind!r} is not one of {', '.join(get_args(export.Kind))}")
+    if form == "notebook" and kind != "users":
+        raise Invalid.field("rows", f"a notebook is made of users, not of {kind}")
     _expect_use(kind, given)
     fresh = _Freshness.taken(given)
     question = ask(given, call.now)
     await call.parts.flush()
-    key, rows = await run_in_threadpool(_rows, call, experiment, question, kind, fresh)
-    pieces = export.written(cast("export.Kind", kind), rows, form)
-    name = f'attachment; filename="{key}-{kind}.{form}"'
-    return StreamingResponse(pieces, media_type=export.MEDIA[form], headers={"Content-Disposition": name})
+    if form == "notebook":
+        key, document = await run_in_threadpool(_notebook, call, experiment, question)
+        return Response(document, media_type=MEDIA, headers=_named(f"{key}.ipynb"))
+    key, columns, rows = await run_in_threadpool(_rows, call, experiment, question, kind, fresh)
+    shape = cast("export.Format", form)
+    pieces = export.written(columns, rows, shape)
+    return StreamingResponse(pieces, media_type=export.MEDIA[shape], headers=_named(f"{key}-{kind}.{form}"))
+
+
+def _named(file: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{file}"'}
 
 
 def _expect_use(kind: str, given: _Document) -> None:
@@ -274,23 +292,37 @@ def _snapshot(call: Call, experiment: str, question: Question, fresh: _Freshness
     return call.parts.snapshots.get(experiment, question, call.now, max_age=fresh.max_age)
 
 
-def _rows(
-    call: Call, experiment: str, question: Question, kind: str, fresh: _Freshness
-) -> tuple[str, Iterator[export.Row]]:
-    """The experiment's key and the rows to write."""
-    if kind in ("statistics", "dimensions"):
-        report = _snapshot(call, experiment, question, fresh).report
-        rows = export.sufficient_statistics if kind == "statistics" else export.by_dimension
-        return report.spec.key, rows(report)
+class _Rows(NamedTuple):
+    """The experiment's key, and rows to write with their columns."""
+
+    key: str
+    columns: Mapping[str, type]
+    rows: Iterator[export.Row]
+
+
+def _rows(call: Call, experiment: str, question: Question, kind: str, fresh: _Freshness) -> _Rows:
+    if kind == "events":
+        with call.parts.database.reading() as tx:
+            spec = read_spec(tx, experiment)
+        which = EventFilter(
+            experiment_id=spec.id,
+            unit=spec.unit,
+            types=() if question.event_type is None else (question.event_type,),
+            start=None if question.start is None else micros(question.start),
+            end=None if question.end is None else micros(question.end),
+        )
+        return _Rows(spec.key, export.EVENTS, export.events(call.parts.store, which))
+    report = _snapshot(call, experiment, question, fresh).report
+    if kind == "statistics":
+        return _Rows(report.spec.key, export.STATISTICS, export.sufficient_statistics(report))
+    if kind == "dimensions":
+        return _Rows(report.spec.key, export.DIMENSIONS, export.by_dimension(report))
+    table = UnitTable.of(report, report.metrics)
+    return _Rows(report.spec.key, export.user_columns(table), export.users(report, table, call.parts.store))
+
+
+def _notebook(call: Call, experiment: str, question: Question) -> tuple[str, bytes]:
+    """The experiment's key and the notebook."""
     with call.parts.database.reading() as tx:
         spec = read_spec(tx, experiment)
-    if kind == "users":
-        return spec.key, export.users(spec, call.parts.assignments.page)
-    which = EventFilter(
-        experiment_id=spec.id,
-        unit=spec.unit,
-        types=() if question.event_type is None else (question.event_type,),
-        start=None if question.start is None else micros(question.start),
-        end=None if question.end is None else micros(question.end),
-    )
-    return spec.key, export.events(call.parts.store, which)
+    return spec.key, notebook(call.parts.store, spec, question, call.now)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from markupsafe import Markup
 from starlette.responses import Response, StreamingResponse
@@ -26,12 +26,13 @@ from assay.dashboard.workings import numbers_of
 from assay.errors import Invalid, NotFound
 from assay.events.timestamps import EPOCH
 from assay.eventstore.base import LedgerEntry, SeriesPoint
-from assay.reports import export
+from assay.reports import export, notebook
 from assay.reports.build import scope_of
 from assay.reports.picture import read_spec
 from assay.reports.question import Grain, Question, ask
 from assay.reports.report import AtStop, Comparison, MetricReport, Point, Report
 from assay.reports.snapshots import Snapshot
+from assay.reports.units import UnitTable
 from assay.reports.wording import spread
 
 
@@ -189,25 +190,31 @@ def ledger_piece(visit: Visit) -> Response:
 def export_file(visit: Visit) -> Response:
     """The numbers behind the page, as a file."""
     form, kind = visit.query.get("format") or "csv", visit.query.get("rows") or "statistics"
-    if form not in get_args(export.Format):
-        raise Invalid.field("format", f"{form!r} is not one of {', '.join(get_args(export.Format))}")
-    if kind not in get_args(export.Kind):
-        raise Invalid.field("rows", f"{kind!r} is not one of {', '.join(get_args(export.Kind))}")
-    rows: Iterator[export.Row]
-    if kind == "users":
+    if form == "notebook":
         with visit.parts.database.reading() as tx:
             spec = read_spec(tx, visit.place["key"])
-        rows = export.users(spec, visit.parts.assignments.page)
-    else:
-        kind = "statistics"
-        report = _snapshot(visit).report
-        spec, rows = report.spec, export.sufficient_statistics(report)
-    pieces = export.written(cast("Literal['statistics', 'users']", kind), rows, cast("export.Format", form))
+        visit.parts.flush()
+        document = notebook.notebook(visit.parts.store, spec, Question(), visit.now)
+        return Response(document, media_type=notebook.MEDIA, headers=_named(f"{spec.key}.ipynb"))
+    if form not in get_args(export.Format):
+        raise Invalid.field("format", f"{form!r} is not one of {', '.join(get_args(export.Format))}")
+    if kind not in ("statistics", "users"):
+        raise Invalid.field("rows", f"{kind!r} is not one of statistics, users")
+    report = _snapshot(visit).report
+    columns, rows = export.STATISTICS, export.sufficient_statistics(report)
+    if kind == "users":
+        table = UnitTable.of(report, report.metrics)
+        columns, rows = export.user_columns(table), export.users(report, table, visit.parts.store)
+    shape = cast("export.Format", form)
     return StreamingResponse(
-        pieces,
-        media_type=export.MEDIA[cast("export.Format", form)],
-        headers={"Content-Disposition": f'attachment; filename="{spec.key}-{kind}.{form}"'},
+        export.written(columns, rows, shape),
+        media_type=export.MEDIA[shape],
+        headers=_named(f"{report.spec.key}-{kind}.{form}"),
     )
+
+
+def _named(file: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{file}"'}
 
 
 def _frame(visit: Visit, experiment: Experiment) -> dict[str, Any]:

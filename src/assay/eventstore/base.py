@@ -47,6 +47,7 @@ from assay.eventstore.columns import (
     Scalar,
     Source,
     UnitList,
+    UnitValues,
 )
 
 #: Numbers beyond this are no values: their squares would overflow the sums every report is made of.
@@ -490,6 +491,14 @@ class EventStore(Protocol):
 
         Quantiles of phases do not add up to that of their union: `strata` puts phases together, each under
         the number that stands for it in the answer; a phase that it lacks stands for itself.
+        """
+
+    def unit_values(
+        self, scope: Scope, columns: Sequence[Column], limit: int, after: int = 0
+    ) -> list[UnitValues]:
+        """At most `limit` units with their values, in the order of their numbers, which are above `after`.
+
+        Units without events are there with what becomes of 0; the moments of `columns` are those of all.
         """
 
     def event_counts(self, scope: Scope) -> list[EventCount]:

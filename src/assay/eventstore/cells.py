@@ -17,6 +17,7 @@ from assay.eventstore.columns import (
     Quantile,
     QuantileArm,
     UnitList,
+    UnitValues,
 )
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.plan import Done, Feature, Units
@@ -442,6 +443,48 @@ def _quantile(
     )
     width = len(of.key)
     return {tuple(row[:width]): row[width:] for row in engine.ask(text, bound.used_in(text))}
+
+
+def unit_values(
+    engine: Engine, scope: Scope, wanted: Sequence[Column], limit: int, after: int
+) -> list[UnitValues]:
+    """See `EventStore.unit_values`."""
+    bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
+    every = plan.units(engine, scope, bound)
+    page = filled(
+        engine.statement("columns", "units_after"),
+        units=every.text,
+        after=bound.bind(after),
+        limit=str(limit),
+    )
+    of = Units(page, every.key, whole=False)
+    features = list(dict.fromkeys(map(plan.feature, wanted)))
+    done = rollups.done(engine, scope, of, bound, features)
+    raw = {one: f"r{at}" for at, one in enumerate(one for one in features if one in done.slots.of)}
+    joined = ""
+    if raw:
+        joined = filled(
+            engine.statement("columns", "done_by_unit"),
+            key=of.keyed(),
+            raw=", ".join(f"{done.raw(one)} AS {name}" for one, name in raw.items()),
+            done=done.text,
+        )
+    values = []
+    for column in wanted:
+        name = raw.get(plan.feature(column))
+        values.append(plan.pulled_text(column, "0" if name is None else f"coalesce({name}, 0)", bound))
+    text = filled(
+        engine.statement("columns", "unit_values"),
+        unit_key=of.keyed("u."),
+        assigned_at=engine.dialect.micros("u.assigned_at"),
+        values=", ".join(values),
+        page=page,
+        joined=joined,
+    )
+    return [
+        UnitValues(unit, name, variant, phase, at, tuple(found))
+        for variant, phase, unit, name, at, found in engine.ask(text, bound.used_in(text))
+    ]
 
 
 def _observed(engine: Engine, scope: Scope, of: Units, bound: Bound, one: Quantile) -> str:

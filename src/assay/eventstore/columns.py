@@ -195,3 +195,15 @@ class QuantileArm(NamedTuple):
     clusters: BlockMoments
     """Over these units: (observations at or below the quantile, observations)."""
     unreadable: int
+
+
+class UnitValues(NamedTuple):
+    """One unit, with its value in each column that was asked for."""
+
+    unit: int
+    """The number of its assignment, by which units are listed."""
+    unit_id: str
+    variant_id: int
+    phase: int
+    assigned_at: int
+    values: tuple[float, ...]

@@ -41,7 +41,7 @@ from assay.eventstore.base import (
     StoredEvent,
     Watermark,
 )
-from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, UnitList
+from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, UnitList, UnitValues
 from assay.eventstore.dialects import Bound, Duckdb, Engine
 from assay.eventstore.folding import Rollups
 from assay.eventstore.rollups import ROLLUPS
@@ -192,6 +192,13 @@ class DuckdbStore:
         """See `EventStore`."""
         with self.one_moment():
             return cells.quantiles(self._engine, scope, asked, strata)
+
+    def unit_values(
+        self, scope: Scope, columns: Sequence[Column], limit: int, after: int = 0
+    ) -> list[UnitValues]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.unit_values(self._engine, scope, columns, limit, after)
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""

@@ -45,7 +45,7 @@ from assay.eventstore.base import (
     StoredEvent,
     Watermark,
 )
-from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, UnitList
+from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, UnitList, UnitValues
 from assay.eventstore.dialects import Engine, Postgres
 from assay.eventstore.reading import Connection as Reader
 from assay.eventstore.statements import statements
@@ -301,6 +301,13 @@ class PostgresStore:
         """See `EventStore`."""
         with self.one_moment():
             return cells.quantiles(self._engine, scope, asked, strata)
+
+    def unit_values(
+        self, scope: Scope, columns: Sequence[Column], limit: int, after: int = 0
+    ) -> list[UnitValues]:
+        """See `EventStore`."""
+        with self.one_moment():
+            return cells.unit_values(self._engine, scope, columns, limit, after)
 
     def event_counts(self, scope: Scope) -> list[EventCount]:
         """See `EventStore`."""

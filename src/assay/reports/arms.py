@@ -8,7 +8,7 @@ from operator import add
 
 from assay.eventstore.base import Arm, Measure, UnitMoments
 from assay.eventstore.columns import QuantileArm as Found
-from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType, VariantSpec
+from assay.reports.spec import CapSpec, ExperimentSpec, MetricSpec, MetricType, VariantSpec
 from assay.stats import (
     ArmInterval,
     Count,
@@ -57,6 +57,8 @@ class Tally:
     """Of `COLUMNS`, and of those of the time before where the metric looks back."""
     unreadable: int = 0
     """Events that have the property, but not as a number."""
+    cap: CapSpec | None = None
+    """The values that units' amounts were pulled in to."""
 
     def __add__(self, other: "Tally") -> "Tally":
         """The tally of the union of two disjoint sets of units."""
@@ -68,6 +70,7 @@ class Tally:
             self.total + other.total,
             self.moments + other.moments,
             self.unreadable + other.unreadable,
+            self.cap,
         )
 
     @property

@@ -92,7 +92,7 @@ def ask_groups(
     found: dict[MetricSpec, ByGroup] = {}
     for span in sorted({_observed(metric) for metric in metrics}):
         chosen = [metric for metric in metrics if _observed(metric) == span]
-        found.update(_scan(store, _observed_for(scope, span, until), chosen, groups, before=before))
+        found.update(_scan(store, observed_for(scope, span, until), chosen, groups, before=before))
     return found
 
 
@@ -109,7 +109,7 @@ def ask_quantiles(
         if metric.type is MetricType.QUANTILE:
             stratum_of = _strata(spec, {phase for by_phase in tallies.values() for phase in by_phase})
             first = min(stratum_of.values(), default=0)
-            over = _observed_for(scope, _observed(metric), until)
+            over = observed_for(scope, _observed(metric), until)
             whole = _sampled(store, over, metric, dict.fromkeys(stratum_of, first))
             several = len(set(stratum_of.values())) > 1
             parts = _sampled(store, over, metric, stratum_of) if several else whole
@@ -154,7 +154,8 @@ def sample_of(found: Found, q: float, by_event: bool) -> QuantileArm:
     return quantile_arm(q, found.events, found.value, found.lower, found.upper, clusters=clusters)
 
 
-def _observed_for(scope: Scope, span: int, until: int) -> Scope:
+def observed_for(scope: Scope, span: int, until: int) -> Scope:
+    """The same units, as far as they were observed for so long before `until`; times in microseconds."""
     return scope if not span else replace(scope, observed_for=span, until=_earlier(scope.until, until))
 
 
@@ -189,7 +190,7 @@ def _scan(
     }
     for cell in cells:
         for metric in metrics:
-            tally = _tally(cell, blocks[metric], asked[metric])
+            tally = _tally(cell, blocks[metric], asked[metric], caps.get(metric))
             by_variant = found[metric].setdefault(cell.group, {})
             by_variant.setdefault(cell.variant_id, {})[cell.phase] = tally
     return dict(found)
@@ -283,7 +284,19 @@ def _capped(columns: _Named, metric: MetricSpec, cap: CapSpec | None) -> _Named:
     }
 
 
-def _tally(cell: Cell, block: Block, columns: _Named) -> Tally:
+def unit_columns(metric: MetricSpec, prefix: str, cap: CapSpec | None, *, before: bool) -> _Named:
+    """All columns of a metric by the names they have in its moments; `cap` is in values.
+
+    Their keys begin with `prefix`. The moments over units are those of the report.
+    """
+    columns = _capped(_all_columns(metric, prefix, before=before), metric, cap)
+    if metric.type is MetricType.MEAN and is_plain(metric, before=before):
+        # Of a whole event type all events are counted, whether or not they have an amount.
+        return {**columns, "events": replace(columns["events"], fold=Fold.COUNT, property=None)}
+    return columns
+
+
+def _tally(cell: Cell, block: Block, columns: _Named, cap: CapSpec | None) -> Tally:
     found, names = cell.blocks[block], tuple(columns)
     pairs: Mapping[tuple[str, str], float] = {
         (x, y): found.covariance[i][j] for i, x in enumerate(names) for j, y in enumerate(names) if i <= j
@@ -292,4 +305,5 @@ def _tally(cell: Cell, block: Block, columns: _Named) -> Tally:
     converters, (_, events, total) = found.nonzero[0], found.totals[: len(COLUMNS)]
     # The same events may be missing from several columns: the most that one of them misses.
     unreadable = max((cell.unreadable.get(columns[name].key, 0) for name in COLUMNS), default=0)
-    return Tally(converters, events, total, Moments.from_centred(found.count, means, pairs), unreadable)
+    moments = Moments.from_centred(found.count, means, pairs)
+    return Tally(converters, events, total, moments, unreadable, cap)

@@ -1,25 +1,26 @@
 """The numbers behind a report, to be recomputed elsewhere.
 
 The sufficient statistics are one row for each metric, variant and phase: with them every mean, rate, test and
-interval of the report can be made again. The rows behind them can be had one by one.
+interval of the report can be made again. A metric that looks back has those of the time before, too; a
+quantile has its sample, on the row of the first phase of each split. The rows behind them can be had one by
+one: each unit with its numbers, and each event.
 """
 
 import csv
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 import msgspec
 
-from assay.assignments.base import Record
 from assay.events.timestamps import iso
 from assay.eventstore.base import Cursor, EventFilter, EventStore
-from assay.reports.arms import COLUMNS
-from assay.reports.report import Report
-from assay.reports.spec import ExperimentSpec
+from assay.reports.arms import BEFORE_AMOUNT, BEFORE_RATIO, BEFORE_SHARE, COLUMNS, Sample, Tally
+from assay.reports.report import MetricReport, Report
+from assay.reports.units import UnitTable
 
 Format = Literal["csv", "parquet", "json"]
 Kind = Literal["statistics", "dimensions", "users", "events"]
@@ -33,7 +34,24 @@ Row = dict[str, Any]
 _PAGE = 10_000
 
 _TYPES = {int: "BIGINT", float: "DOUBLE", str: "VARCHAR", bool: "BOOLEAN"}
-_ROWS: Mapping[str, type] = {
+#: Columns that a metric's units may have, each kind of metric those of one line.
+_SETS = (COLUMNS, (*COLUMNS, *BEFORE_SHARE), (*COLUMNS, *BEFORE_AMOUNT), (*COLUMNS, *BEFORE_RATIO))
+_PAIRS = tuple(dict.fromkeys((x, y) for names in _SETS for i, x in enumerate(names) for y in names[i:]))
+_SAMPLE: Mapping[str, type] = {
+    "quantile": float,
+    "observations": int,
+    "observing_units": int,
+    "quantile_value": float,
+    "lower_neighbour": float,
+    "upper_neighbour": float,
+    "mean_below": float,
+    "mean_observations": float,
+    "cov_below_below": float,
+    "cov_below_observations": float,
+    "cov_observations_observations": float,
+}
+#: The columns of the sufficient statistics.
+STATISTICS: Mapping[str, type] = {
     "metric": str,
     "type": str,
     "event_type": str,
@@ -45,8 +63,12 @@ _ROWS: Mapping[str, type] = {
     "converters": int,
     "events": int,
     "total": float,
-    **{f"mean_{column}": float for column in COLUMNS},
-    **{f"cov_{x}_{y}": float for i, x in enumerate(COLUMNS) for y in COLUMNS[i:]},
+    "unreadable": int,
+    "cap_low": float,
+    "cap_high": float,
+    **{f"mean_{column}": float for column in dict.fromkeys(name for names in _SETS for name in names)},
+    **{f"cov_{x}_{y}": float for x, y in _PAIRS},
+    **_SAMPLE,
 }
 _USERS: Mapping[str, type] = {
     "unit_id": str,
@@ -55,7 +77,8 @@ _USERS: Mapping[str, type] = {
     "phase": int,
     "assigned_at": str,
 }
-_DIMENSIONS: Mapping[str, type] = {
+#: The columns of effects by attribute.
+DIMENSIONS: Mapping[str, type] = {
     "attribute": str,
     "metric": str,
     "treatment": str,
@@ -80,7 +103,8 @@ _DIMENSIONS: Mapping[str, type] = {
     "gate_adjusted_p_value": float,
     "gate_differs": bool,
 }
-_EVENTS: Mapping[str, type] = {
+#: The columns of events.
+EVENTS: Mapping[str, type] = {
     "event_id": str,
     "user_id": str,
     "type": str,
@@ -93,17 +117,16 @@ _EVENTS: Mapping[str, type] = {
     "variant_id": int,
 }
 
-#: A page of assignments: (experiment id, after this number, so many) -> numbered records.
-Assignments = Callable[[int, int, int], Sequence[tuple[int, Record]]]
-
 
 def sufficient_statistics(report: Report) -> Iterator[Row]:
-    """One row for each metric, variant and phase; covariances are those of a sample."""
+    """One row for each metric, variant and phase; covariances are those of a sample.
+
+    Columns that a metric does not have are None.
+    """
     for each in report.metrics:
         metric = each.metric
         for variant in report.variants:
             for phase, tally in sorted(each.tallies.get(variant.id, {}).items()):
-                moments = tally.moments
                 yield {
                     "metric": metric.key,
                     "type": str(metric.type),
@@ -116,12 +139,11 @@ def sufficient_statistics(report: Report) -> Iterator[Row]:
                     "converters": tally.converters,
                     "events": tally.events,
                     "total": tally.total,
-                    **{f"mean_{column}": moments.mean(column) for column in COLUMNS},
-                    **{
-                        f"cov_{x}_{y}": moments.covariance(x, y)
-                        for i, x in enumerate(COLUMNS)
-                        for y in COLUMNS[i:]
-                    },
+                    "unreadable": tally.unreadable,
+                    "cap_low": None if tally.cap is None else tally.cap.low,
+                    "cap_high": None if tally.cap is None else tally.cap.high,
+                    **_moments(tally),
+                    **_sample(_sample_of(each, variant.id, phase)),
                 }
 
 
@@ -163,21 +185,69 @@ def by_dimension(report: Report) -> Iterator[Row]:
                     }
 
 
-def users(spec: ExperimentSpec, page: Assignments) -> Iterator[Row]:
-    """Everybody who is in the experiment, in the order in which they came; overridden units are left out."""
-    keys = {variant.id: variant.key for variant in spec.variants}
-    after = 0
-    while rows := page(spec.id, after, _PAGE):
-        for seq, record in rows:
-            after = seq
-            if record.unit_id not in spec.excluded_units:
-                yield {
-                    "unit_id": record.unit_id,
-                    "variant_id": record.variant_id,
-                    "variant": keys.get(record.variant_id),
-                    "phase": record.phase,
-                    "assigned_at": iso(record.assigned_at),
-                }
+def _moments(tally: Tally) -> Row:
+    moments, names = tally.moments, set(tally.moments.columns)
+    return {
+        **{
+            f"mean_{column}": moments.mean(column) if column in names else None
+            for column in dict.fromkeys(name for names in _SETS for name in names)
+        },
+        **{f"cov_{x}_{y}": moments.covariance(x, y) if {x, y} <= names else None for x, y in _PAIRS},
+    }
+
+
+def _sample_of(of: MetricReport, variant_id: int, phase: int) -> Sample | None:
+    """The sample of the split that begins with this phase."""
+    found = of.quantiles
+    return None if found is None else found.strata.get(variant_id, {}).get(phase)
+
+
+def _sample(one: Sample | None) -> Row:
+    if one is None:
+        return dict.fromkeys(_SAMPLE)
+    found, of = one.found, one.found.clusters
+    values = (
+        one.arm.q,
+        found.events,
+        found.units,
+        found.value,
+        found.lower,
+        found.upper,
+        *of.means,
+        of.covariance[0][0],
+        of.covariance[0][1],
+        of.covariance[1][1],
+    )
+    return dict(zip(_SAMPLE, values, strict=True))
+
+
+def user_columns(table: UnitTable) -> dict[str, type]:
+    """What is known of a unit, and its numbers under `<metric>.<name>`."""
+    numbers = (f"{metric.key}.{name}" for metric, names in table.columns.items() for name in names)
+    return {**_USERS, **dict.fromkeys(numbers, float)}
+
+
+def users(report: Report, table: UnitTable, store: EventStore) -> Iterator[Row]:
+    """Every unit that is analysed, in the order in which they came; overridden ones are left out.
+
+    The numbers of a metric are None for the units that it leaves out.
+    """
+    keys = {variant.id: variant.key for variant in report.spec.variants}
+    columns = table.columns
+    for row in table.rows(store):
+        unit = row.unit
+        yield {
+            "unit_id": unit.unit_id,
+            "variant_id": unit.variant_id,
+            "variant": keys.get(unit.variant_id),
+            "phase": unit.phase,
+            "assigned_at": iso(unit.assigned_at),
+            **{
+                f"{metric.key}.{name}": value
+                for metric, names in columns.items()
+                for name, value in zip(names, row.numbers.get(metric, (None,) * len(names)), strict=True)
+            },
+        }
 
 
 def events(store: EventStore, which: EventFilter) -> Iterator[Row]:
@@ -202,9 +272,8 @@ def events(store: EventStore, which: EventFilter) -> Iterator[Row]:
             return
 
 
-def written(kind: Kind, rows: Iterator[Row], form: Format) -> Iterator[bytes]:
+def written(columns: Mapping[str, type], rows: Iterator[Row], form: Format) -> Iterator[bytes]:
     """The rows in a file format, piece by piece."""
-    columns = {"statistics": _ROWS, "dimensions": _DIMENSIONS, "users": _USERS, "events": _EVENTS}[kind]
     if form == "csv":
         return _csv(columns, rows)
     return _json(rows) if form == "json" else _parquet(columns, rows)
@@ -240,7 +309,10 @@ def _parquet(columns: Mapping[str, type], rows: Iterator[Row]) -> Iterator[bytes
         with lines.open("wb") as out:
             for row in rows:
                 out.write(encode(row) + b"\n")
-        types = ", ".join(f"'{name}': '{_TYPES[kind]}'" for name, kind in columns.items())
+        names = (name.replace("'", "''") for name in columns)
+        types = ", ".join(
+            f"'{name}': '{_TYPES[kind]}'" for name, kind in zip(names, columns.values(), strict=True)
+        )
         with duckdb.connect() as connection:
             connection.execute(
                 f"COPY (SELECT * FROM read_ndjson($1, columns = {{{types}}})) TO '{target}' (FORMAT parquet)",

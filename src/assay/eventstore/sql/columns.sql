@@ -117,6 +117,19 @@ SELECT {unit_key}, {value} AS x, u.unit
 FROM ({units}) AS u
 LEFT JOIN (SELECT {key}, unit, {raw} FROM ({done}) AS done GROUP BY {key}, unit) AS raw ON raw.unit = u.unit
 
+-- unit_values --
+-- The units after a certain one, each with its value in every column.
+-- {page}: these units; {joined}: what they did, if there is anything that they could have done.
+SELECT {unit_key}, u.unit, u.unit_id, {assigned_at}, CAST(ARRAY[{values}] AS FLOAT8[])
+FROM ({page}) AS u {joined}
+ORDER BY u.unit;
+
+-- done_by_unit --
+LEFT JOIN (SELECT {key}, unit, {raw} FROM ({done}) AS done GROUP BY {key}, unit) AS raw ON raw.unit = u.unit
+
+-- units_after --
+SELECT * FROM ({units}) AS units WHERE unit > {after} ORDER BY unit LIMIT {limit}
+
 -- observed_events --
 -- Each event's number.
 SELECT {key}, number AS x, unit

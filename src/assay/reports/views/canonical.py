@@ -72,6 +72,7 @@ def _metric(report: Report, each: MetricReport) -> Document:
     return {
         **metric_document(metric),
         "definition": _definition(metric),
+        "capped_at": _capped_at(each),
         "registered": metric.registered,
         "exploratory": not metric.registered or metric.role in (Role.EXPLORATORY, Role.AD_HOC),
         "variants": [arm_document(arm) for arm in each.arms],
@@ -85,6 +86,13 @@ def _metric(report: Report, each: MetricReport) -> Document:
         "statistics": statistics_document(each),
         "quantiles": quantiles_document(each.quantiles),
     }
+
+
+def _capped_at(each: MetricReport) -> Document | None:
+    """The values that units' amounts were pulled in to; those of percentiles, too."""
+    tallies = (tally for by_phase in each.tallies.values() for tally in by_phase.values())
+    cap = next((tally.cap for tally in tallies if tally.cap is not None), None)
+    return None if cap is None else {"high": cap.high, "low": cap.low}
 
 
 def _definition(metric: MetricSpec) -> Document:
