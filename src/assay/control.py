@@ -51,6 +51,7 @@ def schedule(settings: Settings, stores: Stores, telemetry: Telemetry, kept: Sna
     done = made.done
     telemetry.count("assay_scheduled_reports_total", "Reports made by the schedule.", lambda: done.reports)
     telemetry.count("assay_scheduled_looks_total", "Looks made by the schedule.", lambda: done.looks)
+    telemetry.count("assay_bandit_splits_total", "Splits changed by bandits.", lambda: done.splits)
     telemetry.count("assay_breaker_trips_total", "Circuit breakers tripped.", lambda: done.trips)
     return made
 

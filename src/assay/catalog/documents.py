@@ -71,6 +71,21 @@ class CircuitBreakerDocument(TypedDict):
     since_phase: int
 
 
+class BanditDocument(TypedDict):
+    """The last time a bandit was due to re-weight its variants, and when it is next.
+
+    `held` says why it did not; otherwise, by key of the variant, there are the shares it gave, each variant's
+    probability to be the best, and what choosing it is expected to cost, as a share of the control's value.
+    """
+
+    at: str
+    next_at: str
+    held: str | None
+    weights: dict[str, float]
+    best: dict[str, float]
+    losses: dict[str, float]
+
+
 class LayerShareDocument(TypedDict):
     """What an experiment wants of a layer, and the slots [from, to) that it holds now.
 
@@ -131,6 +146,7 @@ class ExperimentDocument(TypedDict):
     activation_event: dict[str, Any] | None
     circuit_breaker: dict[str, Any] | None
     circuit_breaker_state: CircuitBreakerDocument | None
+    bandit_state: BanditDocument | None
     preregistration_hash: str | None
     winner: str | None
     decision: dict[str, Any] | None
@@ -344,6 +360,7 @@ def experiment(row: Experiment) -> ExperimentDocument:
         "activation_event": row.activation,
         "circuit_breaker": row.breaker,
         "circuit_breaker_state": _breaker(row),
+        "bandit_state": row.bandit_state,  # type: ignore[typeddict-item]
         "preregistration_hash": row.plan_hash,
         "winner": winner,
         "decision": row.decision,

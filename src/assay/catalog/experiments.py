@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select
 
 from assay.bucketing.ruleset import Status
 from assay.catalog import (
+    bandits,
     breakers,
     definitions,
     documents,
@@ -60,6 +61,7 @@ _READ_ONLY = {
     "schedule_error": "schedule_error",
     "ramp_state": "ramp_state",
     "circuit_breaker_state": "circuit_breaker_state",
+    "bandit_state": "bandit_state",
     "preregistration_hash": "preregistration_hash",
     "phase": "phase",
 }
@@ -142,6 +144,7 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         definitions=definitions.named(tx, chosen),
     )
     breakers.expect_guardrails(described.breaker, chosen)
+    bandits.expect_sensible(described)
     layers.place(tx, described, given.layer)
     prerequisites.replace(tx, described, given.prerequisites)
     return described
@@ -169,6 +172,13 @@ def edit(
         _edit_ramp(tx, experiment, given)
         if given.given("variants"):
             variants.replace(experiment, given.variants)
+        if (
+            given.given("variants")
+            or given.given("analysis")
+            or given.given("metrics")
+            or given.names_primary
+        ):
+            bandits.expect_sensible(experiment)
         if given.given("tags") and given.tags != [each.tag for each in experiment.tags]:
             experiment.tags.clear()
             tx.flush()

@@ -23,7 +23,7 @@ from assay.catalog.checks import (
     refuse,
     shown,
 )
-from assay.catalog.durations import Duration
+from assay.catalog.durations import Duration, minutes
 from assay.catalog.measuring import MetricInput, Source
 
 _TOLERANCE = 1e-9
@@ -217,7 +217,7 @@ class LayerShare(Input):
         return self
 
 
-Method = Literal["fixed", "group_sequential", "always_valid", "bayesian"]
+Method = Literal["fixed", "group_sequential", "always_valid", "bayesian", "bandit"]
 Alternative = Literal["two-sided", "greater", "less"]
 Correction = Literal[
     "none",
@@ -232,6 +232,8 @@ Correction = Literal[
 ]
 Spending = Literal["obrien_fleming", "pocock", "power"]
 _SPENDING_FIELDS = ("looks", "look_dates", "spending", "spending_power")
+_BANDIT_FIELDS = ("reweight_every", "floor", "sampling", "ship_probability", "ship_loss")
+_SHORTEST_PERIOD = 60
 _MAX_LOOKS = 1000
 
 
@@ -264,13 +266,32 @@ class Analysis(Input):
         default=None,
         description="Units at which a sequential test knows all; target_sample_size by default.",
     )
+    reweight_every: Duration | None = Field(
+        default=None, description="bandit: how long each split holds, 1d by default and 1h at least."
+    )
+    floor: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        default=None, description="bandit: the least share of a variant; 0.05 by default."
+    )
+    sampling: Literal["thompson", "top_two"] | None = Field(
+        default=None, description="bandit: shares by the chance to be best, or best and second best."
+    )
+    ship_probability: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(
+        default=None, description="bandit: the chance to be best at which to ship; 0.95 by default."
+    )
+    ship_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="bandit: the expected loss, as a share of the control's value, below which to ship; "
+        "0.01 by default.",
+    )
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
-        if self.method != "group_sequential":
-            for name in _SPENDING_FIELDS:
-                if getattr(self, name) is not None:
-                    raise refuse(f"is read by group_sequential; the method is {self.method}", name)
+        for method, fields in (("group_sequential", _SPENDING_FIELDS), ("bandit", _BANDIT_FIELDS)):
+            said = [name for name in fields if getattr(self, name) is not None]
+            if said and self.method != method:
+                raise refuse(f"is read by {method}; the method is {self.method}", said[0])
+        if self.reweight_every is not None and minutes(self.reweight_every) < _SHORTEST_PERIOD:
+            raise refuse(f"must be at least 1h; got {shown(self.reweight_every)}", "reweight_every")
         if self.planned_units is not None and self.method not in {"group_sequential", "always_valid"}:
             raise refuse(
                 f"is read by sequential methods; the method is {self.method}: say target_sample_size",
@@ -297,6 +318,14 @@ class Analysis(Input):
             "correction": self.correction,
             "cuped": self.cuped,
         }
+        if self.method == "bandit":
+            bare |= {
+                "reweight_every": self.reweight_every or "1d",
+                "floor": self.floor or 0.05,
+                "sampling": self.sampling or "thompson",
+                "ship_probability": self.ship_probability or 0.95,
+                "ship_loss": self.ship_loss or 0.01,
+            }
         if self.method == "group_sequential":
             bare["spending"] = self.spending or "obrien_fleming"
         if self.spending == "power":
@@ -443,6 +472,7 @@ class ExperimentEdit(ExperimentInput):
     schedule_error: Any = None
     ramp_state: Any = None
     circuit_breaker_state: Any = None
+    bandit_state: Any = None
     preregistration_hash: Any = None
     phase: Any = None
     warnings: Any = Field(default=None, description="Shown by a start; not read.")

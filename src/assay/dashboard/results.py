@@ -301,6 +301,7 @@ _CORRECTIONS = {
     "conditional_likelihood": "Likelihood of the data given that the test rejected",
     "stage_wise": "Stage-wise ordering of the looks, median-unbiased",
     "always_valid": "Always-valid",
+    "bandit": "Always-valid",
     "bayesian": "Posterior mean",
 }
 

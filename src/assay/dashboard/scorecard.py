@@ -21,6 +21,7 @@ _EVIDENCE = {
     "bayesian": "Chance to win",
     "group_sequential": "Evidence",
     "always_valid": "Always-valid p",
+    "bandit": "Always-valid p",
 }
 _ORDER = (Role.PRIMARY, Role.SECONDARY, Role.GUARDRAIL, Role.EXPLORATORY, Role.AD_HOC)
 _START, _END = 8.0, 272.0

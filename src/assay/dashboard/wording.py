@@ -223,6 +223,7 @@ METHODS: Mapping[str, str] = {
     "group_sequential": "group sequential",
     "always_valid": "always valid",
     "bayesian": "Bayesian",
+    "bandit": "bandit",
 }
 ROLES: Mapping[str, str] = {
     "primary": "Primary",

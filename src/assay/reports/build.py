@@ -10,6 +10,7 @@ from assay.eventstore.base import Arm, Bucket, EventStore, Scope
 from assay.eventstore.columns import UnitList
 from assay.reports.arms import ByVariant, Quantiles, measure_of, shown_variants, tallies
 from assay.reports.audience import Audience
+from assay.reports.bandit import bandit_of
 from assay.reports.columns import ask_columns, ask_quantiles, is_plain, source_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
@@ -88,6 +89,7 @@ def _build(
     silent = tuple(dict.fromkeys(each.event_type or "" for each in asked if reports[each].silent))
     narrowed = question.is_narrowed
     due = next_look(spec)
+    learnt = bandit_of(spec, whole[primary])
     facts = Facts(
         spec,
         whole[primary],
@@ -102,6 +104,7 @@ def _build(
         due,
         silent,
         question.segment,
+        learnt,
     )
     grain = question.grain
     return Report(
@@ -123,6 +126,7 @@ def _build(
         series=tuple(store.series(scope, measure_of(conversion), Bucket(grain))) if grain else (),
         missing=missing,
         begin=evidence.begin,
+        bandit=learnt,
         next_look=due,
         assigned_ratio=assigned_ratio,
         members=audience.members,

@@ -15,6 +15,7 @@ from assay.reports.forecast import at_stop, outlooks, progress
 from assay.reports.guardrails import Guard, guarded
 from assay.reports.judging import planned_units
 from assay.reports.report import (
+    Bandit,
     Check,
     Comparison,
     Decision,
@@ -26,7 +27,7 @@ from assay.reports.report import (
     Why,
 )
 from assay.reports.rules import rules
-from assay.reports.spec import Direction, ExperimentSpec, MetricType, Role, VariantSpec
+from assay.reports.spec import BanditSpec, Direction, ExperimentSpec, MetricType, Role, VariantSpec
 from assay.reports.wording import change, interval, p_value, percent
 
 #: Converters and others that each arm must be expected to hold before a share is judged.
@@ -55,6 +56,8 @@ class Facts(NamedTuple):
     silent: Sequence[str] = ()
     #: The segment that alone is looked at.
     segment: str | None = None
+    #: What a bandit knows of its variants.
+    bandit: Bandit | None = None
 
     @property
     def total(self) -> int:
@@ -134,6 +137,8 @@ def _first(facts: Facts, seen: Sequence[_Seen]) -> _Answer:
         did = "stopped" if tripped.action == "stop" else "paused"
         when = f"the circuit breaker {did} the experiment on {tripped.tripped_at:%Y-%m-%d at %H:%M} UTC"
         return Verdict.ROLL_BACK, f"Roll back: {when}. {tripped.reason}", None
+    if facts.bandit is not None and spec.analysis.bandit is not None:
+        return _by_bandit(facts, facts.bandit, spec.analysis.bandit, waiting)
     tested = [each for each in seen if each.judged.numbers.reason is None or each.judged.look is not None]
     if not tested:
         if facts.primary.silent and facts.primary.metric.event_type:
@@ -199,6 +204,38 @@ def _by_test(facts: Facts, tested: Sequence[_Seen], waiting: Verdict) -> _Answer
         kept = found[0].comparison.control.name
         return Verdict.ROLL_BACK, f"Keep {kept}: {_all_worse(facts, found)}.", None
     return _nothing_found(facts, tested, waiting)
+
+
+def _by_bandit(facts: Facts, known: Bandit, how: BanditSpec, waiting: Verdict) -> _Answer:
+    """The variant that is most probably the best, once that is probable, and a mistake would cost little."""
+    best, control = known.best, facts.spec.control
+    if best is None:
+        return waiting, f"{_lead(waiting)}: {known.sentence}", None
+    if all(_too_few(each, facts.primary) for each in facts.primary.comparisons):
+        return (
+            waiting,
+            f"{_lead(waiting)}: too few {_people(facts.spec)} for a probability to be trusted.",
+            None,
+        )
+    name, metric = best.variant.name, facts.primary.metric.name
+    cost = "unknown" if best.loss is None else percent(best.loss)
+    seen = (
+        f"{name} is the best by {metric} with a probability of {percent(best.probability)}, and choosing it "
+        f"is expected to cost {cost}"
+    )
+    sure = best.probability >= how.ship_probability and best.loss is not None and best.loss < how.ship_loss
+    if not sure:
+        needed = f"needed are {percent(how.ship_probability)} and less than {percent(how.ship_loss)}"
+        return waiting, f"{_lead(waiting)}: so far {seen}; {needed}.", None
+    if control is not None and best.variant.id == control.id:
+        return Verdict.ROLL_BACK, f"Keep {name}: {seen}.", None
+    guard = guarded(facts.metrics, best.variant)
+    if guard is None:
+        return Verdict.SHIP, f"Ship {name}: {seen}.", best.variant
+    if guard.harmed:
+        return Verdict.ROLL_BACK, f"Do not ship {name}: {seen}, but it harms {guard.metric.name}.", None
+    said = f"{seen}, but {guard.metric.name} is not shown to be within its margin"
+    return waiting, f"{_lead(waiting)}: {said}.", None
 
 
 def _guard(guards: Mapping[int, Guard | None], each: _Seen) -> Guard:

@@ -13,6 +13,7 @@ AHEAD = (3, 7, 14)
 _DAY = timedelta(days=1)
 _NO_CORRECTION = {
     "always_valid": "An always-valid interval holds at a stop as it is; the estimate alone may be too large.",
+    "bandit": "An always-valid interval holds at a stop as it is; the estimate alone may be too large.",
     "bayesian": "A posterior mean is pulled towards the prior already; it needs no other correction.",
 }
 

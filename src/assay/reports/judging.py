@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from assay.reports.arms import SHARES
+from assay.reports.arms import SHARES, value_of
 from assay.reports.compare import Contrasts, contrasts
 from assay.reports.report import Comparison, Judgement, MetricReport, NextLook, Report
 from assay.reports.spec import Direction, ExperimentSpec, LookSpec, LookVerdict, MetricSpec, Role
@@ -23,6 +23,7 @@ from assay.stats import (
     Contrast,
     Interval,
     Judged,
+    Mean,
     NonInferiority,
     Rules,
     Verdict,
@@ -150,6 +151,9 @@ def rules_of(spec: ExperimentSpec, units: int, now: datetime, alpha: float) -> R
     """How a look now would judge; None where the method needs a plan that there is not, or nobody came."""
     analysis = spec.analysis
     method, correction = analysis.method, analysis.correction
+    if method == "bandit":
+        # Each comparison has a clock of its own: see `_information`.
+        return Rules("always_valid", alpha, correction, 1.0)
     if method not in ("group_sequential", "always_valid"):
         return Rules(method, alpha, correction)
     fraction = information(spec, units, now)
@@ -241,9 +245,28 @@ def _asked(spec: ExperimentSpec, of: MetricReport, each: Comparison, *, in_famil
     if spec.looks and spec.analysis.method == "always_valid":
         last = spec.looks[-1].verdict(metric.key, each.treatment.id)
         previous = 1.0 if last is None or last.p_value is None else last.p_value
-    plain = Case(found.plain, side, lower, counts, previous)
-    case = plain if not found.covariates else Case(found.adjusted, side, lower, None, previous)
+    share = _information(spec, metric, each, found.plain) if spec.analysis.method == "bandit" else None
+    plain = Case(found.plain, side, lower, counts, previous, share)
+    case = plain if not found.covariates else Case(found.adjusted, side, lower, None, previous, share)
     return _Asked(metric, each, found, case, plain, in_family)
+
+
+def _information(spec: ExperimentSpec, metric: MetricSpec, each: Comparison, given: Contrast) -> float | None:
+    """The information of one comparison of a bandit, as a share of the plan.
+
+    The time by which a confidence sequence goes is the variance that its sum has gathered (Howard et al.
+    2021). Under an equal split that is in proportion to the units; where the split changes, a unit of a rare
+    arm counts for more of it. So this is the number of equally split units that would have gathered as much.
+    """
+    planned, value = spec.target_sample_size or UNPLANNED_UNITS, value_of(metric)
+    if given.reason is not None or not given.variance:
+        return None
+    units = float(given.units)
+    if isinstance(value, Mean):
+        arms = (each.control_tally.moments, each.treatment_tally.moments)
+        spread = sum(arm.variance(value.column) or 0.0 for arm in arms) / 2.0
+        units = units * units * given.variance / (4.0 * spread) if spread else units
+    return units / planned
 
 
 def alternative_of(spec: ExperimentSpec, metric: MetricSpec) -> Alternative:

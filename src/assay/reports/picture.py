@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import or_, select
 
 from assay.catalog import breakers, editing, looks, phases, preregistration
 from assay.catalog.database import ReadTx
-from assay.catalog.durations import microseconds
+from assay.catalog.durations import microseconds, minutes
 from assay.catalog.tables import Experiment, Look, Override, Phase
 from assay.reports.spec import (
     AnalysisSpec,
+    BanditSpec,
     BreakerSpec,
     CapSpec,
     DeviationSpec,
@@ -100,7 +101,7 @@ def spec_of(
         minimum_detectable_effect=experiment.minimum_detectable_effect,
         winner_id=experiment.winner_id,
         excluded_units=frozenset(overridden),
-        analysis=_analysis(experiment.analysis),
+        analysis=analysis_of(experiment),
         activation=_source(experiment.activation) if experiment.activation else None,
         hypothesis=experiment.hypothesis,
         plan_hash=experiment.plan_hash,
@@ -201,7 +202,22 @@ def _margin(stored: Mapping[str, Any]) -> MarginSpec:
     return MarginSpec(stored["relative" if relative else "absolute"], is_relative=relative)
 
 
-def _analysis(stored: Mapping[str, Any]) -> AnalysisSpec:
+def _bandit(stored: Mapping[str, Any], state: Mapping[str, Any] | None) -> BanditSpec | None:
+    if stored.get("method") != "bandit":
+        return None
+    return BanditSpec(
+        timedelta(minutes=minutes(stored["reweight_every"])),
+        stored["floor"],
+        stored["sampling"],
+        stored["ship_probability"],
+        stored["ship_loss"],
+        None if state is None else datetime.fromisoformat(state["next_at"]),
+    )
+
+
+def analysis_of(experiment: Experiment) -> AnalysisSpec:
+    """How the experiment is judged, and when a bandit is next re-weighted."""
+    stored = experiment.analysis
     dates = tuple(datetime.fromisoformat(each) for each in stored.get("look_dates", ()))
     usual = AnalysisSpec()
     return AnalysisSpec(
@@ -214,4 +230,5 @@ def _analysis(stored: Mapping[str, Any]) -> AnalysisSpec:
         spending=stored.get("spending", usual.spending),
         spending_power=stored.get("spending_power", usual.spending_power),
         planned_units=stored.get("planned_units"),
+        bandit=_bandit(stored, experiment.bandit_state),
     )

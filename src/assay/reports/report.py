@@ -233,6 +233,36 @@ class Decision:
         return " ".join((self.sentence, *self.cautions))
 
 
+@dataclass(frozen=True, slots=True)
+class BanditArm:
+    """What a bandit knows of one variant: by what its `mean` may be, the `probability` that it is the best.
+
+    `loss` is what choosing it is expected to cost, as a share of the control's value; `share` is what new
+    units are dealt now, `next_share` what the next split would deal them.
+    """
+
+    variant: VariantSpec
+    mean: float
+    standard_error: float
+    probability: float
+    loss: float | None
+    share: float
+    next_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bandit:
+    """What a bandit knows of its variants; no arms where a `sentence` says why it knows nothing yet."""
+
+    arms: tuple[BanditArm, ...]
+    sentence: str | None = None
+
+    @property
+    def best(self) -> BanditArm | None:
+        """The variant that is most probably the best."""
+        return max(self.arms, key=lambda arm: arm.probability, default=None)
+
+
 class ConversionSource(StrEnum):
     """Where the event type that counts as the conversion came from."""
 
@@ -379,6 +409,7 @@ class Report:
     next_look: NextLook | None = None
     assigned_ratio: SampleRatio | None = None
     statements: tuple[Statement, ...] = ()
+    bandit: Bandit | None = None
     members: UnitList | None = None
     dimensions: tuple[ByDimension, ...] = ()
 

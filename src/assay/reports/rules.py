@@ -35,9 +35,22 @@ def _judged(spec: ExperimentSpec, alpha: float) -> str:
             return f"The primary metric is tested at the planned looks, all of them together {level}."
         case "always_valid":
             return f"The primary metric is tested at looks, however many, all of them together {level}."
+        case "bandit":
+            return _by_bandit(spec, level)
         case "bayesian":
             above, below = percent(1.0 - alpha), percent(alpha)
             return (
                 "The primary metric decides once the planned sample is in, when its chance to win is at "
                 f"least {above} or at most {below}."
             )
+
+
+def _by_bandit(spec: ExperimentSpec, level: str) -> str:
+    how = spec.analysis.bandit
+    sure = "" if how is None else f"{percent(how.ship_probability)} and less than {percent(how.ship_loss)}"
+    return (
+        "The split follows what was seen, so arms are compared within phases, and effects judged by "
+        f"always-valid sets, {level}. The variant that is most probably the best decides once its "
+        f"probability and its expected loss, as a share of the control's value, are {sure}; that probability "
+        "is no error rate."
+    )

@@ -17,7 +17,7 @@ from assay.catalog.database import Database
 from assay.catalog.lifecycle import SCHEDULE
 from assay.catalog.tables import Experiment
 from assay.errors import AssayError
-from assay.reports import breaker, history, looks
+from assay.reports import bandit, breaker, history, looks
 from assay.reports.question import Question
 from assay.reports.snapshots import Snapshots
 
@@ -32,11 +32,12 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 @dataclass
 class Done:
-    """What the schedule has done: reports kept, looks made, and circuit breakers tripped."""
+    """What the schedule has done: reports kept, looks made, breakers tripped, bandits re-weighted."""
 
     reports: int = 0
     looks: int = 0
     trips: int = 0
+    splits: int = 0
 
 
 class _Row(NamedTuple):
@@ -45,6 +46,7 @@ class _Row(NamedTuple):
     started_at: datetime
     sequential: bool
     guarded: bool
+    bandit: bool
 
 
 class Schedule:
@@ -95,7 +97,14 @@ class Schedule:
         wanted = columns.where(Experiment.status.in_([Status.RUNNING, Status.STOPPED]))
         with self._database.reading() as tx:
             return [
-                _Row(number, status, started_at, analysis.get("method") in looks.METHODS, guarded)
+                _Row(
+                    number,
+                    status,
+                    started_at,
+                    analysis.get("method") in looks.METHODS,
+                    guarded,
+                    analysis.get("method") == "bandit",
+                )
                 for number, status, started_at, analysis, guarded in tx.execute(
                     wanted.order_by(Experiment.id)
                 )
@@ -105,6 +114,8 @@ class Schedule:
     def _one(self, row: _Row, now: datetime) -> None:
         if row.guarded and row.status == Status.RUNNING and self._tripped(row, now):
             return
+        if row.bandit and row.status == Status.RUNNING:
+            self._reweighted(row, now)
         units = None
         if row.status == Status.RUNNING:
             units = self._refreshed(row, now)
@@ -124,6 +135,12 @@ class Schedule:
         _log.warning("experiment.circuit_breaker", experiment_id=row.id)
         history.keep(self._database, snapshot, "breaker", now, self._days)
         return True
+
+    def _reweighted(self, row: _Row, now: datetime) -> None:
+        """Deal a bandit's next units anew if it is time."""
+        if bandit.due(self._snapshots.spec(row.id), now):
+            snapshot = self._snapshots.get(row.id, Question(), now)
+            self.done.splits += bandit.reweight(self._database, snapshot.report, now)
 
     def _refreshed(self, row: _Row, now: datetime) -> int | None:
         """Compute and keep a report if it is time; the units that the newest has found, if there is one."""

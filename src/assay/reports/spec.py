@@ -2,8 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Literal
 
 from assay.stats import Alternative
 from assay.stats.boundaries import Spending
@@ -125,6 +126,23 @@ class MetricSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BanditSpec:
+    """How a bandit deals its traffic, and when it is over.
+
+    Every variant gets `floor` at least. `ship_probability` to be the best and an expected loss below
+    `ship_loss`, as a share of the control's value, are what it takes to ship. `every` is how long a split
+    holds, `next_at` when the next is due (None: that long after the phase began).
+    """
+
+    every: timedelta
+    floor: float
+    sampling: Literal["thompson", "top_two"]
+    ship_probability: float
+    ship_loss: float
+    next_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AnalysisSpec:
     """How the experiment is judged.
 
@@ -133,7 +151,7 @@ class AnalysisSpec:
     of units at which all information is in.
     """
 
-    method: Method = "fixed"
+    method: Method | Literal["bandit"] = "fixed"
     alternative: Alternative = "two-sided"
     correction: Correction = "holm"
     cuped: bool = True
@@ -142,6 +160,7 @@ class AnalysisSpec:
     spending: Spending = "obrien_fleming"
     spending_power: float = 1.0
     planned_units: int | None = None
+    bandit: BanditSpec | None = None
 
     @property
     def is_sequential(self) -> bool:

@@ -7,7 +7,7 @@ Research 68, for top-two sampling.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from assay.stats.moments import Moments
+from assay.stats.moments import Moments, total
 from assay.stats.posterior import Normal, best_probabilities, expected_losses, second_probabilities
 from assay.stats.reasons import Reason
 
@@ -51,13 +51,14 @@ def bandit_weights(
 
 
 def period_posteriors(
-    periods: Sequence[Sequence[Moments]], column: str | None = None
+    periods: Sequence[Sequence[Moments]], column: str | None = None, *, borrow: bool = False
 ) -> tuple[Normal, ...] | Reason:
     """Posteriors of the arms' means from periods with different traffic shares (flat prior).
 
     `periods[t][a]` are the moments of arm a in period t. Arms are averaged over periods with the periods' own
     shares of all units: pooling units instead would let the busiest period of each arm decide (Simpson's
-    paradox). Every arm needs two units in every period that has any.
+    paradox). Every arm needs two units in every period that has any. With `borrow` an arm whose units do not
+    vary at all, as before its first event, is taken to vary as all units together do.
     """
     used = [period for period in periods if sum(arm.count for arm in period)]
     if not used:
@@ -73,6 +74,10 @@ def period_posteriors(
             (size / everyone) ** 2 * (period[a].variance(column) or 0.0) / period[a].count
             for size, period in zip(sizes, used, strict=True)
         )
+        if variance <= 0.0 and borrow:
+            spread = total(arm for period in used for arm in period).variance(column) or 0.0
+            shares = ((size / everyone, period) for size, period in zip(sizes, used, strict=True))
+            variance = sum(share**2 * spread / period[a].count for share, period in shares)
         if variance <= 0.0:
             return Reason.ZERO_VARIANCE
         arms.append(Normal(mean, variance**0.5))

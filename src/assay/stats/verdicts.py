@@ -47,7 +47,8 @@ class Case(NamedTuple):
     """One comparison to be judged.
 
     `counts` (control, treatment) are there for shares without covariates, whose fixed test is the pooled one;
-    `previous_p` is the always-valid p-value of the last look.
+    `previous_p` is the always-valid p-value of the last look. `fraction` is the information of this
+    comparison alone, where it is not that of the rules.
     """
 
     contrast: Contrast
@@ -55,6 +56,7 @@ class Case(NamedTuple):
     lower_is_better: bool = False
     counts: tuple[Count, Count] | None = None
     previous_p: float = 1.0
+    fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def _always_valid(case: Case, rules: Rules, alpha: float) -> Verdict:
     given = case.contrast
     found = always_valid(
         given,
-        planned=given.units / _fraction(rules) or 1.0,
+        planned=given.units / (case.fraction or _fraction(rules)) or 1.0,
         alpha=alpha,
         alternative=case.alternative,
         previous_p=case.previous_p,

@@ -10,6 +10,7 @@ from assay.reports.spec import MetricSpec, Role
 from assay.reports.views.common import Document, ends, iso, iso_or_none
 from assay.reports.views.dimensions import dimensions_document
 from assay.reports.views.judgement import (
+    bandit_document,
     decision_document,
     judged_document,
     looks_document,
@@ -50,6 +51,7 @@ def canonical(report: Report) -> Document:
         "plan": plan_document(report.spec),
         "looks": looks_document(report.spec),
         "next_look": next_look_document(report),
+        "bandit": bandit_document(report),
         "health": [
             {
                 "check": check.name,

@@ -168,6 +168,39 @@ def _sample(variant: int, stratum: int | None, one: Sample) -> Document:
     }
 
 
+def bandit_document(report: Report) -> Document | None:
+    """What a bandit knows of its variants, and how it deals them; null for other methods."""
+    known, how = report.bandit, report.spec.analysis.bandit
+    if known is None or how is None:
+        return None
+    return {
+        "sampling": how.sampling,
+        "floor": how.floor,
+        "reweight_every_seconds": how.every.total_seconds(),
+        "next_at": iso_or_none(how.next_at),
+        "ship_probability": how.ship_probability,
+        "ship_loss": how.ship_loss,
+        "variants": [
+            {
+                "variant_id": arm.variant.id,
+                "variant_key": arm.variant.key,
+                "mean": arm.mean,
+                "standard_error": arm.standard_error,
+                "best_probability": arm.probability,
+                "expected_loss": arm.loss,
+                "share": arm.share,
+                "next_share": arm.next_share,
+            }
+            for arm in known.arms
+        ],
+        "reason": known.sentence,
+        "method": (
+            "Means by phase, averaged with the phases' shares of all units; comparisons are post-stratified "
+            "by phase and judged by always-valid sets, which an adaptive split leaves valid."
+        ),
+    }
+
+
 def plan_document(spec: ExperimentSpec) -> Document:
     """The plan that the report follows, the hash of the frozen one, and what was done otherwise since."""
     analysis = spec.analysis
