@@ -68,7 +68,7 @@ def people(catalog: Catalog) -> People:
 def test_units__are_told_apart_by_what_is_stored_of_users(people: People) -> None:
     values = {
         "a": "de", "b": "de", "c": "de", "d": "fr", "e": "fr", "n1": 1, "n2": 1.0, "t": "1", "y": True,
-        "l": ["x", {"k": 1}], "m": ["x", {"k": 1}], "zero": 0, "no": False,
+        "l": ["x", {"k": 1}], "m": ["x", {"k": 1}], "zero": 0, "no": False, "big": 10**30,
     }  # fmt: skip
     for unit, value in values.items():
         people.known(unit, country=value, plan="free")
@@ -77,7 +77,7 @@ def test_units__are_told_apart_by_what_is_stored_of_users(people: People) -> Non
     people.known("outside", country="de")
     people.assign(*values, "null", "none", "stranger")
     [found] = people.ask("country").dimensions
-    assert (found.attribute, found.distinct, ids(found.other)) == ("country", 8, set())
+    assert (found.attribute, found.distinct, ids(found.other)) == ("country", 9, set())
     told = [(each.label, each.value, ids(each.units)) for each in found.values]
     assert told[0] == ("value 1", "de", {"a", "b", "c"})
     by_units = {frozenset(units): value for _, value, units in told}
@@ -86,8 +86,9 @@ def test_units__are_told_apart_by_what_is_stored_of_users(people: People) -> Non
     assert by_units[frozenset({"y"})] is True
     assert by_units[frozenset({"zero"})] == 0
     assert by_units[frozenset({"no"})] is False
-    assert by_units[frozenset({"l", "m"})] == ["x", {"k": 1}]
-    assert list(found.groups) == [*(f"value {n}" for n in range(1, 9)), "other"]
+    assert by_units[frozenset({"l", "m"})] == '["x", {"k": 1}]'
+    assert by_units[frozenset({"big"})] == "1" + "0" * 30
+    assert list(found.groups) == [*(f"value {n}" for n in range(1, 10)), "other"]
 
 
 def test_rare_values__are_one_group(people: People, monkeypatch: pytest.MonkeyPatch) -> None:

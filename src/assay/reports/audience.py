@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import func, select
+import msgspec
+from sqlalchemy import Text, cast, func, select
 
 from assay.bucketing import ruleset
 from assay.catalog import segments
@@ -29,7 +30,8 @@ MOST_DISTINCT: Final = 10_000
 OTHER: Final = "other"
 #: Characters of a value that are shown.
 _LONGEST: Final = 200
-#: Units, and users, that are read at a time.
+_decode = msgspec.json.Decoder().decode
+#: Units that are read at a time.
 _PAGE: Final = 5_000
 #: Users that are asked for the attributes they have, and names that are shown, where one was misspelt.
 _ASKED: Final = 1_000
@@ -38,7 +40,7 @@ _NAMED: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value of an attribute; `value` is cut where it is long."""
+    """One value of an attribute; `value` is a text, a number or a boolean, whatever is stored."""
 
     label: str
     value: Any
@@ -112,8 +114,9 @@ def _holds(segment: ruleset.Segment, unit_id: str, attributes: Mapping[str, Any]
 
 def _units(tx: ReadTx, experiment_id: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The units of an experiment with their attributes, if they are known, by id, read in stretches."""
+    # As text: what the tables' own JSON takes to be read would be most of the time that all of this takes.
     rows = (
-        select(Assignment.unit_id, User.attributes)
+        select(Assignment.unit_id, cast(User.attributes, Text))
         .outerjoin(User, User.id == Assignment.unit_id)
         .where(Assignment.experiment_id == experiment_id)
         .order_by(Assignment.unit_id)
@@ -123,7 +126,7 @@ def _units(tx: ReadTx, experiment_id: int) -> Iterator[tuple[str, Mapping[str, A
     while True:
         page = tx.execute(rows.where(Assignment.unit_id > last)).all()
         for unit_id, attributes in page:
-            yield unit_id, attributes or {}
+            yield unit_id, _decode(attributes) if attributes else {}
         if len(page) < _PAGE:
             return
         last = page[-1][0]
@@ -177,10 +180,12 @@ def _label(value: Any) -> str:
 
 
 def _shown(label: str, value: Any) -> Any:
-    """The value, a text of its beginning where it is long."""
-    if len(label) <= _LONGEST:
-        return value
-    return (value if isinstance(value, str) else label)[:_LONGEST] + "…"
+    """The value; a text where it is a list, an object or a number beyond 64 bits, and cut where it is long."""
+    text = value if isinstance(value, str) else label
+    if len(text) > _LONGEST:
+        return text[:_LONGEST] + "…"
+    plain = isinstance(value, (str, float)) or (isinstance(value, int) and abs(value) < 2**63)
+    return value if plain else text
 
 
 def _segment(tx: ReadTx, reference: str) -> Segment:
