@@ -1,5 +1,6 @@
 """The report by attributes of users: numbers against pandas and statsmodels, and the level of its gate."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from assay.reports.dimensions import by_dimension
 from assay.reports.question import Question
 from assay.reports.report import ByDimension, Gate, Health, Report, Verdict
 from assay.reports.spec import AnalysisSpec, ExperimentSpec, LookSpec, MetricSpec, MetricType, Role
+from assay.reports.verify import verify
 from assay.reports.views.canonical import canonical
 from contracts.event_store import NOW, event
 from reports.world import PURCHASE, SPEC, TIME, World
@@ -244,6 +246,19 @@ def test_an_empty_experiment_and_a_quantile__have_reasons(world: World) -> None:
     assert "segment=" in by.metrics[1].sentence
 
 
+def test_groups__are_computed_again_from_the_report_itself(world: World) -> None:
+    people = frame(2_000, 12, lift={"de": 0.2})
+    fill(world, people)
+    report = asked(world, people, replace(BOTH, metrics=(PURCHASE, REVENUE, MEDIAN)))
+    document = json.loads(json.dumps(canonical(report)))
+    told = verify(document)
+    assert (told.mismatches, told.left_out) == ((), ())
+    effect = document["dimensions"][0]["metrics"][1]["comparisons"][0]["effects"][2]
+    effect["shrunken"]["estimate"] += 0.001
+    document["dimensions"][0]["groups"][1]["srm"]["p_value"] += 0.001
+    assert [each.path.rpartition(".")[2] for each in verify(document).mismatches] == ["p_value", "estimate"]
+
+
 def test_a_posterior__names_groups_by_their_chance_to_win(world: World) -> None:
     people = frame(4_000, 3, lift={"de": 0.2})
     fill(world, people)
@@ -284,5 +299,7 @@ def test_a_segment__is_the_report_on_its_units_and_decides_nothing(world: World)
     ratio = next(check for check in report.checks if check.name == "sample_ratio")
     assert ratio.health is Health.OK
     assert ratio.inputs["counts"] == list(report.units.values())
+    again = verify(json.loads(json.dumps(document)))
+    assert (again.mismatches, again.left_out) == ((), ())
     empty = build(world.store, spec, question, TIME, Audience(UnitList.of([])))
     assert empty.total_units == 0

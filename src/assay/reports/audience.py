@@ -180,7 +180,7 @@ def _label(value: Any) -> str:
 
 
 def _shown(label: str, value: Any) -> Any:
-    """The value; a text where it is a list, an object or a number beyond 64 bits, and cut where it is long."""
+    """The value; a text where it is a list, an object or beyond 64 bits, and cut where it is long."""
     text = value if isinstance(value, str) else label
     if len(text) > _LONGEST:
         return text[:_LONGEST] + "…"

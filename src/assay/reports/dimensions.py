@@ -9,19 +9,18 @@ the common one by as much as its noise deserves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from assay.eventstore.base import EventStore, Scope
-from assay.eventstore.columns import Cell
 from assay.reports.arms import SHARES, ByVariant, Tally, shown_variants
 from assay.reports.audience import MOST_DISTINCT, OTHER, Dimension
 from assay.reports.checks.sample import FEWEST_UNITS
 from assay.reports.checks.split import THRESHOLD
-from assay.reports.columns import ByGroup, ask_groups
+from assay.reports.columns import ask_groups
 from assay.reports.compare import Contrasts, contrasts, report_metric
 from assay.reports.evidence import by_split
 from assay.reports.judging import alternative_of, decisive
-from assay.reports.report import ByDimension, Comparison, Gate, Group, GroupedMetric, GroupEffect
+from assay.reports.report import ByDimension, Comparison, Gate, Group, GroupedMetric, GroupEffect, Kind
 from assay.reports.spec import Direction, ExperimentSpec, MetricSpec, MetricType, VariantSpec
 from assay.reports.wording import p_value
 from assay.stats import Case, Contrast, Judged, Rules, heterogeneity, judge_family, sample_ratio
@@ -32,6 +31,10 @@ from assay.stats.verdicts import Method
 NONE: Final = "none"
 #: Units of each kind, with an event and without, that a share must have in an arm to be weighed.
 _FEWEST_OF_EACH: Final = 5
+
+
+#: Units of one variant in one phase: variant, phase, count.
+Counted = tuple[int, int, int]
 
 
 class _Place(NamedTuple):
@@ -61,57 +64,75 @@ def by_dimension(
     alpha: float,
 ) -> ByDimension:
     """These metrics by the groups of one attribute; `until` (microseconds) is the end of what is reported."""
-    cells = store.columns(scope, (), (), dimension.groups)
-    groups = _groups(spec, dimension, cells)
+    counted: dict[str, list[Counted]] = {}
+    for cell in store.columns(scope, (), (), dimension.groups):
+        counted.setdefault(cell.group or NONE, []).append((cell.variant_id, cell.phase, cell.units))
+    known = [(each.label, "value", each.value) for each in dimension.values]
+    groups = grouped(spec, (*known, (OTHER, "other", None), (NONE, "none", None)), counted)
     measured = [metric for metric in metrics if metric.type is not MetricType.QUANTILE]
-    tallies = ask_groups(store, scope, measured, until, dimension.groups, before=spec.analysis.cuped)
+    tallies = {
+        metric: {group.name: found.get(None if group.name == NONE else group.name, {}) for group in groups}
+        for metric, found in ask_groups(
+            store, scope, measured, until, dimension.groups, before=spec.analysis.cuped
+        ).items()
+    }
+    return weighed_by_groups(
+        spec, metrics, dimension.attribute, dimension.distinct, groups, tallies, alpha=alpha
+    )
+
+
+def weighed_by_groups(
+    spec: ExperimentSpec,
+    metrics: Sequence[MetricSpec],
+    attribute: str,
+    distinct: int,
+    groups: Sequence[Group],
+    tallies: Mapping[MetricSpec, Mapping[str, ByVariant]],
+    *,
+    alpha: float,
+) -> ByDimension:
+    """What these tallies, by the name of the group, say; metrics that have none cannot be told apart."""
     units = {variant.id: sum(group.units.get(variant.id, 0) for group in groups) for variant in spec.variants}
     shown = shown_variants(spec, units)
     weighed: dict[_Place, _Weighed] = {}
     for metric, by_group in tallies.items():
         for group in groups:
-            own = _of(by_group, group)
-            found = report_metric(spec, metric, own, shown, alpha=alpha)
+            found = report_metric(spec, metric, by_group[group.name], shown, alpha=alpha)
             for each in found.comparisons:
                 case = _case(spec, metric, each, contrasts(spec, found, each))
                 few = _too_few(metric, each.control_tally) or _too_few(metric, each.treatment_tally)
                 place = _Place(metric, each.treatment, group.name)
                 weighed[place] = _Weighed(case.contrast, case, few)
     judged = _judged(spec, weighed, alpha)
-    gates = _gates(dimension.attribute, groups, weighed, judged, alpha)
+    gates = _gates(attribute, groups, weighed, judged, alpha)
     return ByDimension(
-        dimension.attribute,
-        dimension.distinct,
-        groups,
-        tuple(_metric(metric, tallies.get(metric), groups, gates) for metric in metrics),
-        tuple(_sentences(spec, dimension, groups)),
+        attribute,
+        distinct,
+        tuple(groups),
+        tuple(_metric(metric, tallies.get(metric), gates) for metric in metrics),
+        tuple(_sentences(spec, distinct, groups)),
     )
 
 
-def _groups(spec: ExperimentSpec, dimension: Dimension, cells: Sequence[Cell]) -> tuple[Group, ...]:
-    """The groups that have units: values, the most frequent first, then all others, then none."""
-    kinds = [(each.label, "value", each.value) for each in dimension.values]
-    found = []
-    for name, kind, value in (*kinds, (OTHER, "other", None), (NONE, "none", None)):
-        own = [cell for cell in cells if (NONE if cell.group is None else cell.group) == name]
-        units: dict[int, int] = {}
-        for cell in own:
-            units[cell.variant_id] = units.get(cell.variant_id, 0) + cell.units
-        if units:
-            found.append((name, kind, value, units, own))
+def grouped(
+    spec: ExperimentSpec,
+    known: Sequence[tuple[str, str, object]],
+    counted: Mapping[str, Sequence[Counted]],
+) -> tuple[Group, ...]:
+    """Those groups that have units, in the order given: by name, kind and value."""
+    present = [each for each in known if counted.get(each[0])]
     made = []
-    for name, kind, value, units, own in found:
-        splits = by_split(spec, ((cell.variant_id, cell.phase, cell.units) for cell in own))
-        # Each group is a chance of a false alarm.
+    for name, kind, value in present:
+        units: dict[int, int] = {}
+        for variant, _, count in counted[name]:
+            units[variant] = units.get(variant, 0) + count
+        splits = by_split(spec, counted[name])
         ratio = None
         if splits and len(spec.variants) > 1:
-            ratio = sample_ratio(splits, threshold=THRESHOLD / len(found))
-        made.append(Group(name, kind, value, units, ratio))  # type: ignore[arg-type]
+            # Each group is a chance of a false alarm.
+            ratio = sample_ratio(splits, threshold=THRESHOLD / len(present))
+        made.append(Group(name, cast("Kind", kind), value, units, ratio))
     return tuple(made)
-
-
-def _of(by_group: ByGroup, group: Group) -> ByVariant:
-    return by_group.get(None if group.name == NONE else group.name, {})
 
 
 def _too_few(metric: MetricSpec, tally: Tally) -> bool:
@@ -194,27 +215,25 @@ def _said(attribute: str, p: float | None, differs: bool | None) -> str:
 
 def _metric(
     metric: MetricSpec,
-    by_group: ByGroup | None,
-    groups: Sequence[Group],
+    by_group: Mapping[str, ByVariant] | None,
     gates: Mapping[MetricSpec, Sequence[Gate]],
 ) -> GroupedMetric:
     if by_group is None:
         why = "Quantiles of groups are not computed: ask for a segment that holds the group (segment=)."
         return GroupedMetric(metric, (), {}, why)
-    own = {group.name: _of(by_group, group) for group in groups}
-    return GroupedMetric(metric, tuple(gates.get(metric, ())), own)
+    return GroupedMetric(metric, tuple(gates.get(metric, ())), by_group)
 
 
-def _sentences(spec: ExperimentSpec, dimension: Dimension, groups: Iterable[Group]) -> Iterable[str]:
+def _sentences(spec: ExperimentSpec, distinct: int, groups: Iterable[Group]) -> Iterable[str]:
     """What to know when reading it."""
     if spec.unit != "user_id":
         yield f"Attributes are of users only, and the units of this experiment are {spec.unit}: none has any."
-    elif dimension.distinct:
+    elif distinct:
         yield (
             "Attributes are taken as they are stored now: one that the experiment itself can change makes "
             "groups that are not comparable."
         )
-    if dimension.distinct >= MOST_DISTINCT:
+    if distinct >= MOST_DISTINCT:
         yield (
             f"There are {MOST_DISTINCT:,} different values or more: units with further ones are with the "
             "others. An attribute with fewer values says more."

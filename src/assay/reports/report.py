@@ -296,6 +296,9 @@ class Trend:
     compared: bool = True
 
 
+Kind = Literal["value", "other", "none"]
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Some units by one attribute of users: those with one `value`, with any `other` one, or with none.
@@ -304,7 +307,7 @@ class Group:
     """
 
     name: str
-    kind: Literal["value", "other", "none"]
+    kind: Kind
     value: object
     units: Mapping[int, int]
     sample_ratio: SampleRatio | None

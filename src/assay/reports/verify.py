@@ -18,10 +18,11 @@ from assay.reports.build import shown_and_missing
 from assay.reports.columns import sample_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
+from assay.reports.dimensions import Counted, grouped, weighed_by_groups
 from assay.reports.evidence import by_split
 from assay.reports.judging import judged_reports, next_look
 from assay.reports.question import Question
-from assay.reports.report import Check, ConversionSource, Health, Report
+from assay.reports.report import ByDimension, Check, ConversionSource, Health, Report
 from assay.reports.spec import (
     AnalysisSpec,
     Direction,
@@ -142,7 +143,9 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
     left_out: dict[str, str] = {}
     chosen = specs.get(document["primary_metric"])
     primary = chosen or next(iter(specs.values()))
-    whole = judged_reports(spec, whole, primary, units=sum(units.values()), now=end, alpha=alpha)
+    segment = document["segment"]
+    judged_as = spec if segment is None else spec.looked_at_once
+    whole = judged_reports(judged_as, whole, primary, units=sum(units.values()), now=end, alpha=alpha)
     ratio = _ratio(spec, document, tallies, left_out)
     checks = tuple(
         Check(each["check"], Health(each["health"]), each["sentence"], each["inputs"])
@@ -150,14 +153,33 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
     )
     due = next_look(spec)
     judged = tuple(whole.values())
-    facts = Facts(spec, whole[primary], judged, units, checks, missing, narrowed, alpha, begin, end, due)
+    facts = Facts(
+        spec,
+        whole[primary],
+        judged,
+        units,
+        checks,
+        missing,
+        narrowed,
+        alpha,
+        begin,
+        end,
+        due,
+        segment=segment,
+    )
     if not document["complete"]:
         _leave_corrected(document, left_out)
-    if "dimensions" in document:
-        left_out["dimensions"] = "What is told by attributes of users was left out."
+    dimensions = tuple(
+        _dimension(judged_as, each, specs, alpha, left_out) for each in document.get("dimensions", ())
+    )
     report = Report(
         spec=spec,
-        question=Question(start=_time_or_none(document["window"]["start"]), end=end if narrowed else None),
+        question=Question(
+            start=_time_or_none(document["window"]["start"]),
+            end=end if narrowed else None,
+            segment=segment,
+            dimensions=tuple(each.attribute for each in dimensions),
+        ),
         computed_at=_time(document["computed_at"]),
         alpha=alpha,
         variants=shown,
@@ -172,6 +194,7 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
         missing=missing,
         begin=begin,
         next_look=due,
+        dimensions=dimensions,
     )
     again = canonical(report)
     # What it is about is read, not computed.
@@ -180,6 +203,39 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
     for told, made in zip(document["metrics"], again["metrics"], strict=True):
         made["definition"] = told["definition"]
     return again, left_out
+
+
+def _dimension(
+    spec: ExperimentSpec,
+    said: Mapping[str, Any],
+    specs: Mapping[str, MetricSpec],
+    alpha: float,
+    left_out: dict[str, str],
+) -> ByDimension:
+    """What one attribute's groups say by their own tallies."""
+    tallies = {
+        specs[each["metric"]]: {of["group"]: _tallies(of["variants"]) for of in each["statistics"]}
+        for each in said["metrics"]
+        if each["sentence"] is None
+    }
+    counted: dict[str, list[Counted]] = {}
+    for group in said["groups"]:
+        found = (by_group[group["group"]] for by_group in tallies.values())
+        rows = (
+            [(arm, phase, one.units) for arm, of in each.items() for phase, one in of.items()]
+            for each in found
+        )
+        whole = (each for each in rows if sum(count for _, _, count in each) == group["units"])
+        counted[group["group"]] = next(whole, [])
+    known = [(each["group"], each["kind"], each["value"]) for each in said["groups"]]
+    if not all(counted.values()):
+        left_out["dimensions"] = (
+            "No metric counts all units of each group: what is told by groups was left out."
+        )
+    groups = grouped(spec, known, counted)
+    metrics = [specs[each["metric"]] for each in said["metrics"]]
+    attribute, distinct = said["attribute"], said["distinct_values"]
+    return weighed_by_groups(spec, metrics, attribute, distinct, groups, tallies, alpha=alpha)
 
 
 def _leave_corrected(document: Mapping[str, Any], left_out: dict[str, str]) -> None:
