@@ -237,6 +237,7 @@ class Application:
                 replay=lambda experiment_id, user_id, unit_id, at: replay(
                     stores.database, experiment_id, user_id, unit_id, EPOCH + timedelta(microseconds=at)
                 ),
+                notes=stores.log.notes,
             ),
             recording,
             FeatureRoutes(features, assigner, max_name=settings.max_name_length),

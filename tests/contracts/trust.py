@@ -83,6 +83,22 @@ class TrustContract:
         assert store.repetitions(SCOPE) == Repetitions(2, 2)
         assert store.repetitions(Scope(2)) == Repetitions(0, 2)
 
+    def test_exposures_that_contradict_the_record_are_in_the_ledger_alone(
+        self, store: EventStore, feed: Feed
+    ) -> None:
+        assert store.conflicts(SCOPE) == 0
+        feed.assign(("a", 10))
+        told = (1, "exposure", "variant_mismatch", 3, ("{}",))
+        store.append(store.position(), rejections=[told, told, (2, *told[1:])])
+        assert (store.conflicts(SCOPE), store.conflicts(Scope(3))) == (6, 0)
+        [entry] = store.ledger(SCOPE)
+        assert (entry.type, entry.reason, entry.detail, entry.count) == (
+            "exposure",
+            LedgerReason.VARIANT_MISMATCH,
+            "",
+            6,
+        )
+
     def test_units_are_grouped_by_their_variant_in_another_experiment(
         self, store: EventStore, feed: Feed
     ) -> None:

@@ -428,7 +428,16 @@ def test_a_key_with_a_scope_knows_of_nothing_else(play: Play) -> None:
                 "POST", "/api/v1/assignments", {"user_ids": ["ann"], "experiments": ["colour"]}
             ),
             "eligible": (await said("POST", "/api/v1/experiments/check-eligibility", checked))["ineligible"],
-            "exposed": await status("POST", "/api/v1/exposures", exposures),
+            "exposed": await said("POST", "/api/v1/exposures", exposures),
+            "events": await said(
+                "POST",
+                "/events",
+                [
+                    {"user_id": "ann", "type": "buy", "experiment_id": key}
+                    for key in ("colour", 3, "price", "title")
+                ],
+            ),
+            "event": await status("POST", "/events", {"user_id": "ann", "type": "buy", "experiment_id": 3}),
             "tracked": await status(
                 "POST", "/api/v1/experiments/colour/track", {"user_id": "ann", "event_name": "buy"}
             ),
@@ -441,7 +450,13 @@ def test_a_key_with_a_scope_knows_of_nothing_else(play: Play) -> None:
     assert found["flag"] == "FLAG_NOT_FOUND"
     assert (found["inside"], found["outside"], found["posted"], found["named"]) == (200, 404, 404, 404)
     assert found["eligible"] == {"colour": "unknown_experiment"}
-    assert (found["exposed"], found["tracked"], found["on record"]) == (422, 404, [])
+    assert (found["tracked"], found["event"], found["on record"]) == (404, 422, [])
+    assert [each["code"] for each in found["exposed"]["rejected"]] == ["unknown_experiment"]
+    assert found["events"]["accepted"] == 2
+    assert [(each["index"], each["code"]) for each in found["events"]["rejected"]] == [
+        (0, "unknown_experiment"),
+        (1, "unknown_experiment"),
+    ]
 
 
 def test_a_scope_by_tag_follows_the_tags(play: Play) -> None:

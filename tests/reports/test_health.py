@@ -173,7 +173,12 @@ class TestEvents:
         world.events(11, 30, x=1, y=10)
         found = checked(world, "one_variant")
         assert found.health is Health.FAILED
-        assert found.inputs == {"claims": 130, "mismatched_events": 30, "mismatched_units": 30}
+        assert found.inputs == {
+            "claims": 130,
+            "mismatched_events": 30,
+            "mismatched_units": 30,
+            "mismatched_exposures": 0,
+        }
         assert found.sentence.startswith("30 events of 30 units (23.1 % of those that say one)")
 
     def test_a_single_mishap_is_only_worth_a_look(self, world: World) -> None:

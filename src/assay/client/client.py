@@ -168,7 +168,7 @@ class _Base:
                     document["value"]
                 )  # JSON would make a null of it, and nobody would know
             body = msgspec.json.encode(document)
-            return engine.record(Item(kind, body, document.get("experiment", ""), now))
+            return engine.record(Item(kind, body, now))
         except Exception as error:  # noqa: BLE001 - whatever the application hands over must not break it
             engine.outbox.note(lost=1)
             engine.notices.warn(

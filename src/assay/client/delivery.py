@@ -91,8 +91,7 @@ class Courier:
                 verdict = self._judge(kind, part, answer, times)
             if verdict.again and verdict.pause is None:
                 half = (len(verdict.again) + 1) // 2
-                whole = len(verdict.again) < len(part)
-                parts += [verdict.again] if whole else [verdict.again[half:], verdict.again[:half]]
+                parts += [verdict.again[half:], verdict.again[:half]]
             elif verdict.again:
                 parts.append(verdict.again)
                 await self._pause(verdict.pause or 0.0)
@@ -121,12 +120,12 @@ class Courier:
             self._count(kind, items, answer)
             return _Verdict([])
         if status in {400, 413, 415, 422}:
-            wrong = items if len(items) == 1 else _named(kind, items, answer)
-            if wrong:
-                self._outbox.note(rejected=len(wrong))
-                self._notices.warn(f"{kind} refused", "%d refused for good: %s", len(wrong), sentence(answer))
-            # Where none is named it is one of them, or their number: halves will show.
-            return _Verdict([item for item in items if item not in wrong])
+            if len(items) == 1:
+                self._outbox.note(rejected=1)
+                self._notices.warn(f"{kind} refused", "1 refused for good: %s", sentence(answer))
+                return _Verdict([])
+            # Wrong items are named in an answer of 202, so it is their number or their bytes: halves will do.
+            return _Verdict(items)
         self._notices.warn("delivery", "%d items wait to be sent: %s", len(self._outbox), sentence(answer))
         asked = answer.headers.get("retry-after", "")
         seconds = min(float(asked), self._options.retry_most) if asked.isdigit() else 0.0
@@ -187,23 +186,6 @@ def _body(kind: Kind, items: list[Item], clock: Clock) -> bytes:
         for item in items
     )
     return b"[%s]" % joined if kind is Kind.EXPOSURE else b'{"events":[%s]}' % joined
-
-
-def _named(kind: Kind, items: list[Item], answer: Answer) -> list[Item]:
-    """The exposures that the server says are wrong: with one, all of an experiment that takes none."""
-    if kind is not Kind.EXPOSURE:
-        return []
-    try:
-        problem = json.loads(answer.body)
-        path = problem["errors"][0]["path"]
-        at = int(path[1 : path.index("]")])
-    except (ValueError, KeyError, IndexError, TypeError):
-        return []
-    if not 0 <= at < len(items):
-        return []
-    if problem.get("code") in {"unknown_experiment", "not_running"}:
-        return [item for item in items if item.experiment == items[at].experiment]
-    return [items[at]]
 
 
 def pauses(options: Options, chance: random.Random) -> Iterator[float]:

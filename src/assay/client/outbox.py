@@ -15,14 +15,13 @@ class Kind(StrEnum):
 
 
 class Item(NamedTuple):
-    """One thing to send, encoded when it happened. `experiment` is empty for an event.
+    """One thing to send, encoded when it happened.
 
     `at` is when it happened by this machine's clock, in µs since 1970; None where the body says it.
     """
 
     kind: Kind
     body: bytes
-    experiment: str = ""
     at: int | None = None
 
 

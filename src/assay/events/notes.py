@@ -1,4 +1,4 @@
-"""What was refused or repeated, counted for the ledger until somebody stores it.
+"""What was refused, repeated or contradicted, counted for the ledger until somebody stores it.
 
 Nobody relies on these counts as on events: a crash before they are stored may lose the latest.
 """
@@ -34,6 +34,10 @@ class Notes:
         """Count a repetition that was named at once, for the ledger of an experiment it concerns."""
         sample = _encode({"event_id": event.o or event.e, "user_id": event.u}).decode()
         self.rejected(experiment_id, event.t, "duplicate", sample)
+
+    def mismatch(self, experiment_id: int, event_type: str, sample: str) -> None:
+        """Count a report of another variant than the unit has on record."""
+        self.rejected(experiment_id, event_type, "variant_mismatch", sample)
 
     def rejected(self, experiment_id: int | None, event_type: str | None, code: str, sample: str) -> None:
         """Count a refusal."""

@@ -199,7 +199,8 @@ class LedgerReason(StrEnum):
     """Of a user who is not in the experiment (only events that name it)."""
     DUPLICATE = "duplicate"
     VARIANT_MISMATCH = "variant_mismatch"
-    """The variant the caller named is not the unit's; such an event is also one of those above."""
+    """The variant the caller named is not the unit's; such an event is also one of those above,
+    an exposure is not."""
     REJECTED = "rejected"
     """Refused at the door; never part of `accepted`."""
 
@@ -518,6 +519,9 @@ class EventStore(Protocol):
 
     def repetitions(self, scope: Scope) -> Repetitions:
         """How many events of the experiment came twice, since it began."""
+
+    def conflicts(self, scope: Scope) -> int:
+        """How many exposures reported another variant than the unit had on record, since it began."""
 
     def overlaps(self, scope: Scope, others: Sequence[int]) -> list[Overlap]:
         """How many units each of these experiments has in common with this one, by id; zeros are left out."""

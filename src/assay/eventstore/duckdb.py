@@ -225,6 +225,11 @@ class DuckdbStore:
         with self.one_moment():
             return trust.repetitions(self._engine, scope)
 
+    def conflicts(self, scope: Scope) -> int:
+        """See `EventStore`."""
+        with self.one_moment():
+            return trust.conflicts(self._engine, scope)
+
     def overlaps(self, scope: Scope, others: Sequence[int]) -> list[Overlap]:
         """See `EventStore`."""
         with self.one_moment():

@@ -334,6 +334,11 @@ class PostgresStore:
         with self.one_moment():
             return trust.repetitions(self._engine, scope)
 
+    def conflicts(self, scope: Scope) -> int:
+        """See `EventStore`."""
+        with self.one_moment():
+            return trust.conflicts(self._engine, scope)
+
     def overlaps(self, scope: Scope, others: Sequence[int]) -> list[Overlap]:
         """See `EventStore`."""
         with self.one_moment():

@@ -49,6 +49,12 @@ def repetitions(engine: Engine, scope: Scope) -> Repetitions:
     return Repetitions(*rows[0])
 
 
+def conflicts(engine: Engine, scope: Scope) -> int:
+    """See `EventStore.conflicts`."""
+    rows = engine.ask(engine.statement("trust", "conflicts"), {"experiment_id": scope.experiment_id})
+    return int(rows[0][0])
+
+
 def overlaps(engine: Engine, scope: Scope, others: Sequence[int]) -> list[Overlap]:
     """See `EventStore.overlaps`."""
     if not others:

@@ -2,22 +2,28 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from assay.assignments.base import Record
 from assay.bucketing.evaluate import Decision, Past, decide, explain, required
 from assay.bucketing.ruleset import Experiment, Status
-from assay.errors import Invalid, NotFound
+from assay.errors import Invalid, NotFound, Refused
 from assay.events import timestamps
 from assay.events.accept import FUTURE, YEAR_2000
+from assay.events.notes import Notes
+from assay.hotpath import exposures
 from assay.hotpath.assigner import Assigner, Serving, Settled, iso
 from assay.hotpath.attributes import NONE_KNOWN
+from assay.hotpath.exposures import Exposure
 from assay.hotpath.http import Outcome, Request, Response, Waiting, path_text, shown, text_id
 from assay.published import Key, covers
 
 _encode = msgspec.json.Encoder().encode
+#: What the ledger calls exposures, where it has the types of events.
+_EXPOSURE: Final = "exposure"
+_LONGEST_SAMPLE: Final = 300
 Context = dict[str, Any]
 
 
@@ -55,20 +61,9 @@ class Bulk(msgspec.Struct, forbid_unknown_fields=True):
     context: Context = {}
 
 
-class Exposure(msgspec.Struct, forbid_unknown_fields=True):
-    """What an SDK that evaluates locally reports: this user saw this variant."""
-
-    user_id: str
-    experiment: int | str
-    variant: int | str
-    timestamp: str | int | float | None = None
-    units: dict[str, str] = {}
-
-
 _assign = msgspec.json.Decoder(Assign)
 _check = msgspec.json.Decoder(CheckEligibility)
 _bulk = msgspec.json.Decoder(Bulk)
-_exposures = msgspec.json.Decoder(Exposure | list[Exposure])
 
 
 #: What was in force for an experiment, a user and their unit at a moment in microseconds; asked in a thread.
@@ -82,8 +77,11 @@ def _variant_id(decision: Decision) -> int | None:
 class AssignmentRoutes:
     """The handlers, over one `Assigner`."""
 
-    def __init__(self, assigner: Assigner, *, max_name: int, max_pairs: int, replay: Replay) -> None:
+    def __init__(
+        self, assigner: Assigner, *, max_name: int, max_pairs: int, replay: Replay, notes: Notes
+    ) -> None:
         self.assigner = assigner
+        self._notes = notes
         self._replay = replay
         self.max_name = max_name
         self.max_pairs = max_pairs
@@ -272,45 +270,87 @@ class AssignmentRoutes:
         ]
 
     async def exposures(self, request: Request) -> Response:
-        """`POST /exposures`: a unit's first exposure is its assignment; a later, different one is named."""
-        body = request.json(_exposures)
-        reports = body if isinstance(body, list) else [body]
-        self._check_pairs(len(reports), "exposures")
-        proposals = [self._exposure(each, position, request) for position, each in enumerate(reports)]
-        records = await self.assigner.assignments.put_many(proposals) if proposals else []
-        conflicts = [
-            {
-                "index": position,
-                "recorded_variant_id": record.variant_id,
-                "reported_variant_id": proposal.variant_id,
-            }
-            for position, (proposal, record) in enumerate(zip(proposals, records, strict=True))
-            if record.variant_id != proposal.variant_id
-        ]
-        return Response(202, _encode({"accepted": len(records) - len(conflicts), "conflicts": conflicts}))
+        """`POST /exposures`: a unit's first exposure is its assignment; a later, different one is named.
 
-    def _exposure(self, report: Exposure, position: int, request: Request) -> Record:
-        path, now = f"[{position}]", request.now
-        text_id(report.user_id, f"{path}.user_id", self.max_name)
+        Of many the good ones are stored and the wrong ones named by their index, as with events.
+        """
+        reports = exposures.read(request)
+        self._check_pairs(len(reports.found), "exposures")
+        proposals: list[Record] = []
+        positions: list[int] = []
+        rejected = []
+        for position, report in enumerate(reports.found):
+            try:
+                if isinstance(report, Refused):
+                    raise report
+                proposals.append(self._exposure(report, request, reports.shift))
+                positions.append(position)
+            except Refused as refused:
+                self._note_refused(report, request.key, refused)
+                if reports.single:
+                    raise
+                path = refused.errors[0].path if refused.errors else ""
+                rejected.append(
+                    {"index": position, "code": refused.code, "message": refused.detail, "path": path}
+                )
+        records = await self.assigner.assignments.put_many(proposals) if proposals else []
+        conflicts = []
+        for position, proposal, record in zip(positions, proposals, records, strict=True):
+            if record.variant_id != proposal.variant_id:
+                self._note_conflict(proposal, record)
+                conflicts.append(
+                    {
+                        "index": position,
+                        "recorded_variant_id": record.variant_id,
+                        "reported_variant_id": proposal.variant_id,
+                    }
+                )
+        accepted = len(records) - len(conflicts)
+        document = {"accepted": accepted, "conflicts": conflicts, "rejected": rejected}
+        return Response(202, _encode(document))
+
+    def _note_refused(self, report: Exposure | Refused, key: Key | None, refused: Refused) -> None:
+        """Enter a refusal into the ledger of the experiment, where that can be told."""
+        if isinstance(report, Refused):
+            self._notes.rejected(None, _EXPOSURE, refused.code, refused.detail[:_LONGEST_SAMPLE])
+            return
+        experiment = self.assigner.published.ruleset.find(report.experiment)
+        known = experiment is not None and covers(key, experiment.id)
+        sample = _encode(report).decode()[:_LONGEST_SAMPLE]
+        self._notes.rejected(experiment.id if known and experiment else None, _EXPOSURE, refused.code, sample)
+
+    def _note_conflict(self, proposal: Record, record: Record) -> None:
+        """Enter a unit that was reported with another variant than it has into the experiment's ledger."""
+        sample = {
+            "unit_id": proposal.unit_id,
+            "timestamp": iso(proposal.assigned_at),
+            "variant_id": proposal.variant_id,
+            "recorded_variant_id": record.variant_id,
+        }
+        self._notes.mismatch(proposal.experiment_id, _EXPOSURE, _encode(sample).decode())
+
+    def _exposure(self, report: Exposure, request: Request, shift: int) -> Record:
+        now = request.now
+        text_id(report.user_id, "user_id", self.max_name)
         experiment = self.assigner.published.ruleset.find(report.experiment)
         if experiment is None or not covers(request.key, experiment.id):
             raise Invalid.field(
-                f"{path}.experiment",
+                "experiment",
                 f"there is no experiment {shown(report.experiment)}",
                 code="unknown_experiment",
             )
         if experiment.status is not Status.RUNNING:
             raise Invalid.field(
-                f"{path}.experiment",
+                "experiment",
                 f"{experiment.key} is {experiment.status}: only a running experiment takes exposures",
                 code="not_running",
             )
         unit_id = self._unit(experiment, report.user_id, report.units)
         if unit_id is None:
-            raise Invalid.field(f"{path}.units", f"needs {experiment.unit}, the unit of {experiment.key}")
+            raise Invalid.field("units", f"needs {experiment.unit}, the unit of {experiment.key}")
         if experiment.layer is not None and not experiment.layer.holds(unit_id):
             raise Invalid.field(
-                f"{path}.experiment",
+                "experiment",
                 f"{experiment.key} does not hold this unit's slot of layer {experiment.layer.key}: another "
                 "experiment may have the unit",
                 code="layer_excluded",
@@ -318,7 +358,7 @@ class AssignmentRoutes:
         for each in experiment.requires:
             if each.holdout and not each.met(_variant_id(decide(each.parent, unit_id, None, {}))):
                 raise Invalid.field(
-                    f"{path}.experiment",
+                    "experiment",
                     f"holdout {each.parent.key} keeps this unit out of {experiment.key}",
                     code="holdout",
                 )
@@ -327,17 +367,17 @@ class AssignmentRoutes:
                 break
         else:
             names = ", ".join(variant.key for variant in experiment.variants)
-            raise Invalid.field(f"{path}.variant", f"{shown(report.variant)} is not one of: {names}")
+            raise Invalid.field("variant", f"{shown(report.variant)} is not one of: {names}")
         at = now
         if report.timestamp is not None:
             moment = timestamps.parse(report.timestamp)
-            if moment is None or not YEAR_2000 <= moment.start <= now + FUTURE:
+            if moment is None or not YEAR_2000 <= moment.start + shift <= now + FUTURE:
                 raise Invalid.field(
-                    f"{path}.timestamp",
+                    "timestamp",
                     "must be an ISO 8601 time since the year 2000 that is not in the future, "
                     f"got {shown(report.timestamp)}",
                 )
-            at = min(moment.start, now)
+            at = min(moment.start + shift, now)
         # One dated back was dealt by the split of its time. The phase of now is known without any clock.
         phase = experiment.phase if at == now else experiment.phase_at(at)
         return Record(experiment.id, unit_id, variant.id, phase, at)

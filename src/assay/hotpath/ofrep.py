@@ -4,8 +4,9 @@ Beside the protocol, which has no such call, lies one that takes OpenFeature's t
 application on OpenFeature alone is measured, too. Answers and errors have the protocol's shapes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -59,6 +60,13 @@ class TrackingEvent(msgspec.Struct):
     details: dict[str, Any] = {}
     timestamp: str | int | float | None = None
     eventId: str | None = None  # noqa: N815
+
+
+class TrackingEvents(msgspec.Struct):
+    """Many tracking events; `sentAt` is the sender's clock and corrects their times."""
+
+    events: list[TrackingEvent]
+    sentAt: str | int | float | None = None  # noqa: N815
 
 
 class _Wrong(Exception):  # noqa: N818 - it never leaves this module
@@ -119,18 +127,43 @@ class OfrepRoutes:
     def track(self, request: Request) -> Outcome:
         """`POST /ofrep/v1/track/events`: an OpenFeature tracking event, recorded like any other event."""
         given = self._read(request)
-        try:
-            events = [self._event(each) for each in (given if isinstance(given, list) else [given])]
-        except _Wrong as wrong:
-            return _failed(400, wrong.code, wrong.detail)
-        body = _encode(events if isinstance(given, list) else events[0])
-        passed = Request([], b"", _UNTYPED, body, request.key, request.now, request.limit)
+        if not isinstance(given, list) and not (isinstance(given, dict) and "events" in given):
+            try:
+                event = self._event(given)
+            except _Wrong as wrong:
+                return _failed(400, wrong.code, wrong.detail)
+            return self._recorded(request, event, _open)
+        batch = {"events": given} if isinstance(given, list) else given
+        if not isinstance(batch["events"], list) or batch.keys() - {"events", "sentAt"}:
+            return _failed(400, "PARSE_ERROR", "Many tracking events are a list, or {events: […], sentAt}.")
+        events, places, wrongs = [], [], []
+        for place, each in enumerate(batch["events"]):
+            try:
+                events.append(self._event(each))
+                places.append(place)
+            except _Wrong as wrong:
+                wrongs.append({"index": place, "code": wrong.code, "message": wrong.detail, "path": ""})
+
+        def placed(response: Response) -> Response:
+            """With the indexes of what was sent, and what was wrong before it came to that."""
+            document = _document.decode(response.body)
+            for each in document["rejected"]:
+                each["index"] = places[each["index"]]
+            document["rejected"] = sorted([*document["rejected"], *wrongs], key=itemgetter("index"))
+            return _open(response._replace(body=_encode(document)))
+
+        body = {"events": events, "sent_at": batch.get("sentAt")}
+        return self._recorded(request, body, placed if wrongs else _open)
+
+    def _recorded(self, request: Request, body: Any, shape: Callable[[Response], Response]) -> Outcome:
+        """What the events API makes of this body, in another shape."""
+        passed = Request([], b"", _UNTYPED, _encode(body), request.key, request.now, request.limit)
         outcome = self.recording.events(passed)
         if isinstance(outcome, Response):
-            return _open(outcome)
+            return shape(outcome)
         if isinstance(outcome, Waiting):
             finish = outcome.finish
-            return Waiting(outcome.future, lambda result: _open(finish(result)))
+            return Waiting(outcome.future, lambda result: shape(finish(result)))
         return outcome
 
     def _event(self, given: Any) -> dict[str, Any]:

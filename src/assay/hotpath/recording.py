@@ -9,7 +9,7 @@ import msgspec
 
 from assay.assignments.base import AssignmentStore
 from assay.errors import Invalid, NotFound, UnsupportedType
-from assay.events.accept import accept_batch
+from assay.events.accept import Resolve, accept_batch
 from assay.events.event import Batch, Event, Limits, Rejected
 from assay.events.log import EventLog
 from assay.hotpath.assigner import stamp
@@ -23,7 +23,7 @@ from assay.hotpath.http import (
     refuse_doubled,
     shown,
 )
-from assay.published import Published, covers
+from assay.published import Key, Published, covers
 from assay.telemetry import Telemetry
 
 _encode = msgspec.json.Encoder().encode
@@ -84,6 +84,15 @@ class RecordingRoutes:
         found = self.published.ruleset.find(reference)
         return None if found is None else found.id
 
+    def _scoped(self, key: Key) -> Resolve:
+        """The same for a key to which experiments outside its scope do not exist."""
+
+        def resolve(reference: int | str) -> int | None:
+            found = self._resolve(reference)
+            return found if found is not None and covers(key, found) else None
+
+        return resolve
+
     def events(self, request: Request) -> Outcome:
         """`POST /events`: one object, an array, `{"events": […]}` or one object to a line."""
         kind = request.head.kind
@@ -96,7 +105,10 @@ class RecordingRoutes:
         body = request.body()
         if not lines:
             refuse_doubled(body, _NAMES)
-        batch = accept_batch(body, request.now, resolve=self._resolve, limits=self.limits, lines=lines)
+        resolve: Resolve = self._resolve
+        if request.key is not None and request.key.scope is not None:
+            resolve = self._scoped(request.key)
+        batch = accept_batch(body, request.now, resolve=resolve, limits=self.limits, lines=lines)
         return self._one(batch) if batch.single else self._many(batch)
 
     def track(self, request: Request) -> Outcome:

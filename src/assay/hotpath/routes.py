@@ -3,9 +3,10 @@
 from assay.hotpath import features as growthbook
 from assay.hotpath import ofrep as openfeature
 from assay.hotpath.app import Route
-from assay.hotpath.assignment import Assign, AssignmentRoutes, Bulk, CheckEligibility, Exposure
+from assay.hotpath.assignment import Assign, AssignmentRoutes, Bulk, CheckEligibility
+from assay.hotpath.exposures import Exposure, Exposures
 from assay.hotpath.features import Evaluation, FeatureRoutes
-from assay.hotpath.ofrep import FlagEvaluation, OfrepRoutes, TrackingEvent
+from assay.hotpath.ofrep import FlagEvaluation, OfrepRoutes, TrackingEvent, TrackingEvents
 from assay.hotpath.operations import OperationRoutes
 from assay.hotpath.recording import EventIn, EventsIn, RecordingRoutes
 from assay.published import Right
@@ -63,7 +64,7 @@ def hot_routes(
             assignment.exposures,
             assign,
             "Report variants that an SDK assigned locally",
-            (Exposure, list[Exposure]),
+            (Exposure, list[Exposure], Exposures),
             202,
             prefixes=_CANONICAL,
         ),
@@ -137,7 +138,7 @@ def hot_routes(
             ofrep.track,
             assign,
             "Record one OpenFeature tracking event, or a list of them",
-            (TrackingEvent, list[TrackingEvent]),
+            (TrackingEvent, list[TrackingEvent], TrackingEvents),
             201,
             prefixes=_ROOT,
             refuse=openfeature.refuse,

@@ -100,7 +100,8 @@ class Evidence(NamedTuple):
     """All that checks may ask for, each part under the name by which they ask.
 
     `begin` is when the experiment started, or its first unit came where that was earlier (to the hour).
-    `arrivals` are by the hour; `fates` are those of the latest events. `activated` is the sample ratio of the
+    `arrivals` are by the hour; `fates` are those of the latest events,
+    `conflicts` the exposures with another variant than the unit's. `activated` is the sample ratio of the
     units that had the activation event, where the experiment has one; `before` is there where no metric looks
     back, `course` where the primary metric may have an effect, each of units of one split.
     """
@@ -113,6 +114,7 @@ class Evidence(NamedTuple):
     arrivals: Sequence[Arrivals] = ()
     fates: Sequence[Fate] = ()
     repetitions: Repetitions = Repetitions(0, 0)
+    conflicts: int = 0
     activated: SampleRatio | None = None
     before: Before | None = None
     course: Course | None = None
@@ -146,6 +148,7 @@ def gather(
         arrivals=arrivals,
         fates=store.fates(whole, LATEST_EVENTS),
         repetitions=store.repetitions(whole),
+        conflicts=store.conflicts(whole),
         activated=activated,
         before=None if looked_back else _before(store, spec, whole, arrivals),
         course=_course(

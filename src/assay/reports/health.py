@@ -30,7 +30,7 @@ def _made(check: HealthCheck, evidence: Evidence) -> Check:
 CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck("sample_ratio", ("spec", "arrivals", "activated"), split.sample_ratio),
     HealthCheck("sample_ratio_assigned", ("spec", "arrivals", "activated"), split.sample_ratio_assigned),
-    HealthCheck("one_variant", ("fates",), fates.one_variant),
+    HealthCheck("one_variant", ("fates", "conflicts"), fates.one_variant),
     HealthCheck("events_arrive", ("metrics", "units"), sample.events_arrive),
     HealthCheck("before_assignment", ("fates",), fates.before_assignment),
     HealthCheck("unassigned_events", ("fates",), fates.unassigned_events),

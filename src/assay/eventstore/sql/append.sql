@@ -97,11 +97,12 @@ WHERE CAST(item[1] AS BIGINT) > $after
 ORDER BY 1;
 
 -- note_rejections --
--- A repetition that was named at once comes the same way, under a code of its own.
+-- A repetition that was named at once, and a variant that an exposure contradicts, come the same way, each
+-- under a code of its own.
 INSERT INTO ledger VALUES (
   $experiment_id, $type,
-  CASE WHEN $code = 'duplicate' THEN 'duplicate' ELSE 'rejected' END,
-  CASE WHEN $code = 'duplicate' THEN '' ELSE $code END,
+  CASE WHEN $code IN ('duplicate', 'variant_mismatch') THEN $code ELSE 'rejected' END,
+  CASE WHEN $code IN ('duplicate', 'variant_mismatch') THEN '' ELSE $code END,
   $count, $samples
 );
 

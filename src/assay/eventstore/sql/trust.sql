@@ -53,6 +53,12 @@ SELECT
   ),
   (SELECT count(*) FROM events WHERE experiment_id IS NULL OR experiment_id = $experiment_id);
 
+-- conflicts --
+-- Exposures are no events: what contradicts the record stands in the ledger alone.
+SELECT CAST(coalesce(sum(count), 0) AS BIGINT)
+FROM ledger
+WHERE experiment_id = $experiment_id AND reason = 'variant_mismatch';
+
 -- overlaps --
 SELECT o.experiment_id, count(*)
 FROM assignments AS a

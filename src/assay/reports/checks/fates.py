@@ -24,11 +24,28 @@ _REVERSED = 0.2
 _FEWEST = 10
 
 
-def one_variant(fates: Sequence[Fate]) -> Finding:
-    """Whether callers believe of units what is on record."""
+def one_variant(fates: Sequence[Fate], conflicts: int) -> Finding:
+    """Whether callers believe of units what is on record; `conflicts` are exposures that say something else.
+
+    Those are a warning at most: one is counted each time that an SDK reports it, so they are no share of
+    units.
+    """
     claims, wrong = sum(each.claims for each in fates), sum(each.mismatched for each in fates)
     units = sum(each.mismatched_units for each in fates)
-    inputs = {"claims": claims, "mismatched_events": wrong, "mismatched_units": units}
+    inputs = {
+        "claims": claims,
+        "mismatched_events": wrong,
+        "mismatched_units": units,
+        "mismatched_exposures": conflicts,
+    }
+    if conflicts and not wrong:
+        return Finding(
+            Health.WARNING,
+            f"{conflicts:,} exposures name another variant than the unit has on record: those units have "
+            "seen two variants (was the split changed under an SDK without sticky buckets?). They are "
+            "counted for the variant on record.",
+            inputs,
+        )
     if not wrong:
         return Finding(Health.OK, "No unit is known under two variants.", inputs)
     broken = wrong >= _FEWEST and wrong / claims > MOST_SEVERAL

@@ -59,12 +59,13 @@ ORDER BY 2, 3
 ON CONFLICT DO NOTHING;
 
 -- note_rejections --
--- A repetition that was named at once comes the same way, under a code of its own.
+-- A repetition that was named at once, and a variant that an exposure contradicts, come the same way, each
+-- under a code of its own.
 INSERT INTO ledger
 SELECT
   $experiment_id, $type,
-  CASE WHEN code = 'duplicate' THEN 'duplicate' ELSE 'rejected' END,
-  CASE WHEN code = 'duplicate' THEN '' ELSE code END,
+  CASE WHEN code IN ('duplicate', 'variant_mismatch') THEN code ELSE 'rejected' END,
+  CASE WHEN code IN ('duplicate', 'variant_mismatch') THEN '' ELSE code END,
   $count, CAST($samples AS TEXT[])
 FROM (SELECT CAST($code AS TEXT) AS code) AS said;
 
