@@ -1,4 +1,4 @@
-"""Commands that need no server and no data directory: analyze a file, plan an experiment, try a design."""
+"""Commands that need no server: analyze a file, plan an experiment, try a design on units from anywhere."""
 
 import json
 import sys
@@ -299,8 +299,18 @@ def simulate(
     file: Annotated[
         str | None, typer.Argument(help="File of real units to deal to the arms anew; none draws units.")
     ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Id or key of a stored experiment whose units are dealt anew.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="With --experiment: data directory.", show_default="./assay-data"),
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="With a file: column of the unit.")] = None,
-    metric: Annotated[_Many, typer.Option(help="With a file: column of a mean. Repeatable.")] = None,
+    metric: Annotated[
+        _Many,
+        typer.Option(help="With a file: column of a mean; with --experiment: key of a metric. Repeatable."),
+    ] = None,
     conversion: Annotated[_Many, typer.Option(help="With a file: column of yes/no. Repeatable.")] = None,
     where: _Where = None,
     baseline: Annotated[float | None, typer.Option(help="No file: share of units that convert.")] = None,
@@ -323,6 +333,9 @@ def simulate(
 ) -> None:
     """Try a design thousands of times: false alarms without an effect, power with one, by rule.
 
+    On drawn units, on those of a file, or on those of a stored experiment, by every metric that it declares;
+    one that looks back is there adjusted for the time before, too.
+
     Every rule sees the same experiments: one look at the end, peeking with the fixed test, group-sequential,
     always-valid, and a chance to win. Exit code 0, or 1 with a sentence.
     """
@@ -343,9 +356,16 @@ def simulate(
         ("greater" if lift > 0.0 else "less") if one_sided else "two-sided",
         seed,
     )
-    if file is not None:
-        if baseline is not None or mean is not None:
-            raise Invalid("With a file its units are used; leave out --baseline and --mean.")
+    if (file is not None or experiment is not None) and (baseline is not None or mean is not None):
+        raise Invalid("With a file or an experiment its units are used; leave out --baseline and --mean.")
+    if experiment is not None:
+        if file is not None or unit is not None or conversion or where is not None:
+            raise Invalid(
+                "With --experiment its own units and metrics are used; leave out the file, --unit, "
+                "--conversion and --where."
+            )
+        populations = _stored(experiment, metric or [], data)
+    elif file is not None:
         wanted = asked.metrics_of(means=metric or [], conversions=conversion or [])
         request = asked.Request(file, asked.needed("--unit", unit, "a file"), None, wanted, where=where)
         populations = simulation.populations(request)
@@ -391,3 +411,20 @@ def verify(
         print(f"{len(found.mismatches)} of {found.compared} values differ.")
         raise typer.Exit(1)
     print(f"All {found.compared} values are what the report's own statistics give.")
+
+
+def _stored(experiment: str, metrics: list[str], data: Path | None) -> dict[str, Any]:
+    """The units of a stored experiment, from whoever owns the stores or by opening them."""
+    from assay import settings
+    from assay.offline.simulate import stored
+    from assay.stores.commands import run
+
+    found = settings.load(data_dir=data)
+    if found.postgres is None and not found.data.is_dir():
+        raise Invalid(f"There is no data directory at {found.data}; name it with --data.")
+    messages: list[dict[str, Any]] = []
+    run(found, {"do": "units", "experiment": experiment, "metrics": ",".join(metrics)}, messages.append)
+    populations, lacking = stored(messages)
+    for sentence in lacking:
+        print(sentence, file=sys.stderr)
+    return dict(populations)

@@ -123,3 +123,27 @@ def test_command__prints_the_document(tmp_path: Path) -> None:
         1,
         "assay: Give a file, or --baseline for a rate, or --mean with --sd.\n",
     )
+
+
+def test_stored_experiment__is_dealt_anew(tmp_path: Path) -> None:
+    made = run("demo", "--users", "1000", "--no-serve", "--data", "data", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    stored_at = ("--experiment", "demo-checkout", "--data", "data", "--looks", "5", "--runs", "100", "--json")
+    found = [run("simulate", *stored_at, *more, cwd=tmp_path) for more in ((), ("--seed", "2"))]
+    signup, revenue = json.loads(found[0].stdout)["metrics"]
+    assert (signup["name"], revenue["name"]) == ("signup", "revenue")
+    assert (signup["units"], signup["real_units"], signup["runs"]) == (1000, True, 100)
+    assert 0.05 < signup["mean"] < 0.2
+    rates = {each["rule"]: each["false_positive_rate"] for each in signup["rules"]}
+    assert rates["peeking"] >= rates["fixed"]
+    assert near(rates["fixed"], 0.05, 100)
+    assert json.loads(found[1].stdout)["metrics"][0]["rules"] != signup["rules"]
+    for wrong, sentence in (
+        (("--experiment", "nowhere", "--data", "data"), "nowhere"),
+        (("--experiment", "demo-checkout", "--data", "other"), "There is no data directory at other"),
+        (("--experiment", "demo-checkout", "--baseline", "0.1"), "leave out --baseline"),
+        (("x.csv", "--experiment", "demo-checkout"), "leave out the file"),
+    ):
+        refused = run("simulate", *wrong, cwd=tmp_path)
+        assert refused.returncode == 1
+        assert sentence in refused.stderr

@@ -6,7 +6,7 @@ their own, so that the numbers do not depend on how many processes share the wor
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -112,6 +112,30 @@ def populations(request: Request) -> dict[str, Population]:
         name: Population(float(values.mean()), values=values, units=len(values))
         for name, values in found.items()
     }
+
+
+def stored(values: Iterable[dict[str, Any]]) -> tuple[dict[str, Population], list[str]]:
+    """The units of a stored experiment by metric, and sentences on metrics that have none to deal.
+
+    `values` are messages: a metric's name, with a sentence or None, then lists of its values.
+    """
+    found: dict[str, list[float]] = {}
+    lacking: list[str] = []
+    name = ""
+    for message in values:
+        if "metric" in message:
+            name = message["metric"]
+            if message["sentence"] is not None:
+                lacking.append(message["sentence"])
+        else:
+            found.setdefault(name, []).extend(message["values"])
+    if not found:
+        raise Invalid(" ".join(lacking) or "The experiment has no metric to simulate.")
+    arrays = {name: np.array(numbers, dtype=np.float64) for name, numbers in found.items()}
+    return {
+        name: Population(float(values.mean()), values=values, units=len(values))
+        for name, values in arrays.items()
+    }, lacking
 
 
 def imagined(baseline: float | None, mean: float | None, sd: float | None, units: int) -> Population:

@@ -15,6 +15,7 @@ from assay.hotpath.app import microseconds
 from assay.importing import ImportRequest, ImportTarget, run_import
 from assay.reports.build import build
 from assay.reports.picture import read_spec
+from assay.reports.populations import populations
 from assay.reports.question import ask
 from assay.reports.views.canonical import canonical
 from assay.settings import Settings
@@ -22,6 +23,8 @@ from assay.stores.base import Stores, utc_now
 from assay.stores.choice import stores_for
 
 _COMMAND = Actor("command")
+#: Numbers in one message.
+_VALUES = 10_000
 
 
 def run(settings: Settings, request: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
@@ -64,6 +67,15 @@ def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, An
                 spec = read_spec(read, reference)
             report = build(stores.store, spec, ask({"metrics": metrics}, now), now)
             say({"report": canonical(report)})
+        case {"do": "units", "experiment": str(reference), "metrics": str(metrics)}:
+            stores.flush()
+            with stores.database.reading() as read:
+                spec = read_spec(read, reference)
+            report = build(stores.store, spec, ask({"metrics": metrics} if metrics else {}, now), now)
+            for units in populations(report, stores.store):
+                say({"metric": units.name, "sentence": units.sentence})
+                for start in range(0, len(units.values), _VALUES):
+                    say({"values": units.values[start : start + _VALUES].tolist()})
         case {"do": "create_key", "name": str(name), "role": str(role)}:
             with stores.database.writing(_COMMAND, now) as tx:
                 row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))
