@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from assay.catalog import segments, users
+from assay.catalog.checks import parse
+from assay.catalog.tables import Assignment
 from assay.errors import NotFound, Unavailable
 from assay.events.timestamps import micros
 from assay.eventstore.base import EventStore
@@ -83,6 +86,53 @@ def test_nothing_new__is_the_same_snapshot(kept: Kept) -> None:
     assert kept.get().kept("bytes", lambda: b"1") == kept.get().kept("bytes", lambda: b"2") == b"1"
     assert (kept.counted, kept.computed) == ((4, 0, 1), [kept.id])
     assert kept.snapshots.get(kept.key, replace(ASKED, counts=True), kept.catalog.now) is not first
+
+
+def test_what_is_known_of_users__is_as_new_as_events_are(kept: Kept) -> None:
+    def described(*people: str, country: str) -> None:
+        with kept.catalog.write() as tx:
+            for user_id in people:
+                users.put(tx, user_id, users.parse_user({"country": country}))
+
+    def found(question: Question) -> Snapshot:
+        return kept.snapshots.get(kept.key, question, kept.catalog.now)
+
+    with kept.catalog.write() as tx:
+        tx.add_all(
+            Assignment(
+                experiment_id=kept.id,
+                unit_id=f"u{n}",
+                variant_id=kept.arms[n % 2],
+                phase=1,
+                assigned_at=kept.at,
+            )
+            for n in range(40)
+        )
+        rules = {"name": "german", "rules": {"country": "de"}}
+        german = segments.create(tx, parse(segments.SegmentInput, rules)).id
+    described(*(f"u{n}" for n in range(30)), country="de")
+    described(*(f"u{n}" for n in range(30, 38)), country="fr")
+    kept.buy("u1", "u2", "u31", "u39")
+    by, of = Question(dimensions=("country",)), Question(segment=str(german))
+    told = found(by).report.dimensions[0]
+    assert [(each.value, each.total) for each in told.groups] == [("de", 30), ("fr", 8), (None, 2)]
+    tallies = told.metrics[0].tallies
+    assert [
+        sum(tally.converters for phases in each.values() for tally in phases.values())
+        for each in tallies.values()
+    ] == [2, 1, 1]
+    assert (found(of).report.total_units, converters(found(of))) == (30, 2)
+    assert found(by) is found(by)
+    assert found(of) is found(of)
+    described("u31", country="de")
+    assert [each.total for each in found(by).report.dimensions[0].groups] == [31, 7, 2]
+    assert (found(of).report.total_units, converters(found(of))) == (31, 3)
+    points = kept.snapshots.trend(found(of), found(of).report.primary.metric, "day").points
+    assert [arm.units for arm in points[-1].arms] == [15, 16]
+    kept.store.erase("u31")
+    with kept.catalog.write() as tx:
+        users.erase(tx, "u31")
+    assert converters(found(of)) == 2
 
 
 def test_what_is_acknowledged__is_seen_at_once(kept: Kept) -> None:

@@ -23,6 +23,8 @@ from assay.reports.views.judgement import (
 from assay.reports.views.results import sample_ratio
 from assay.stats import Effect, Lift, Reason
 
+#: Characters of a parameter that are shown.
+_LONGEST = 500
 _SUMS_ALONE = (
     "A series this long holds sums alone, without intervals and comparisons; ask for longer steps, a shorter "
     "window or the cumulative series to have them."
@@ -126,6 +128,8 @@ def _statement(each: Statement) -> Document:
 
 
 def _shown(value: object) -> object:
+    if isinstance(value, str) and len(value) > _LONGEST:  # as the ids of a million units
+        return f"{value[:_LONGEST]}… ({len(value):,} characters)"
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, (list, tuple)):
