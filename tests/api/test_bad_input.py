@@ -133,6 +133,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"condition": {"age": {"$gtt": 1}}}, "condition.age.$gtt"),
     ({"condition": {"$or": {"a": 1}}}, "condition.$or"),
     ({"condition": {"a": {"$regex": "("}}}, "condition.a.$regex"),
+    ({"condition": {"a": {"$notInGroup": "vip"}}}, "condition.a.$notInGroup"),
     ({"condition": {"a": "x" * 70_000}}, "condition"),
     ({"layer": "checkout"}, "layer"),
     ({"layer": 7}, "layer"),

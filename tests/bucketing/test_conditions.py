@@ -205,6 +205,12 @@ def test_operators__the_less_usual_uses__by_value(
     assert holds(document, attributes) is expected
 
 
+@pytest.mark.parametrize("operator", ["$inGroup", "$notInGroup"])
+def test_group__where_there_are_none__refused_with_its_path(operator: str) -> None:
+    with pytest.raises(Invalid, match=r"^rules\.\$or\[0\]\.plan\.\$\w+: finds no saved groups here"):
+        compile_condition({"$or": [{"plan": {operator: "vip"}}]}, "rules", groups=None)
+
+
 def test_group__attribute_that_is_a_list__any_element_counts() -> None:
     groups = {"vip": ["ann", 7]}
     inside = compile_condition({"ids": {"$inGroup": "vip"}}, groups=groups)

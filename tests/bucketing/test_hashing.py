@@ -1,7 +1,9 @@
 """The hash against independent oracles, and what an experiment needs of it: uniform, independent, stable."""
 
+import json
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from assay.bucketing.hashing import (
     in_namespace,
     namespace_slot,
 )
+
+VECTORS = Path(__file__).parents[1] / "vectors"
 
 # Any text a caller can send, lone surrogates included.
 texts = st.text(st.characters(exclude_categories=()), max_size=40)
@@ -63,6 +67,15 @@ def test_hash__version_that_does_not_exist__none(version: int) -> None:
 def test_hash__emoji_and_umlauts__keep_their_places_for_ever() -> None:
     found = [hash_unit("checkout", each) for each in ("user-1", "Zoë", "用户", "👩‍💻")]
     assert found == [0.7893, 0.4951, 0.7413, 0.2988]
+
+
+def test_hash__emoji_and_half_surrogate_pairs__agree_with_the_javascript_sdk() -> None:
+    vectors = json.loads((VECTORS / "growthbook-javascript.json").read_text(encoding="utf-8"))["hash"]
+    assert len(vectors) == 160
+    assert sum(any(0xD800 <= ord(each) <= 0xDFFF for each in unit_id) for _, unit_id, *_ in vectors) > 40
+    for seed, unit_id, version, bucket in vectors:
+        assert hash_unit(seed, unit_id, version) == bucket, (seed, unit_id, version)
+        assert version == 1 or hash_many(seed, [unit_id]).tolist() == [bucket]
 
 
 @given(texts, st.lists(texts, max_size=30))
@@ -143,6 +156,14 @@ def test_hash__consecutive_ids__uniform(prefix: str) -> None:
     counts = np.histogram(hash_many("pricing", [f"{prefix}{at}" for at in range(100_000)]), 100, (0, 1))[0]
     statistic = float(((counts - 1_000) ** 2 / 1_000).sum())
     assert statistic < 161.3  # chi-square with 99 degrees of freedom is larger once in 10,000 times
+
+
+def test_hash__a_million_users__all_10_000_places_alike() -> None:
+    places = np.rint(hash_many("pricing", [f"user-{at}" for at in range(1_000_000)]) * 10_000).astype(int)
+    counts = np.bincount(places, minlength=10_000)
+    statistic = float(((counts - 100) ** 2 / 100).sum())
+    assert len(counts) == 10_000
+    assert 9_478 < statistic < 10_535  # chi-square with 9,999 degrees of freedom: beyond once in 5,000 times
 
 
 def test_hash__two_seeds__say_nothing_about_each_other() -> None:

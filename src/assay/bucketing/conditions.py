@@ -29,20 +29,20 @@ _NO_GROUPS: Groups = {}
 
 
 def compile_condition(
-    document: Mapping[str, Any], path: str = "condition", groups: Groups = _NO_GROUPS
+    document: Mapping[str, Any], path: str = "condition", groups: Groups | None = _NO_GROUPS
 ) -> Condition:
     """Compile a condition document into a function of a user's attributes.
 
     An empty document holds for everybody. `groups` are the named lists that `$inGroup` may mention; an
-    unknown name is an empty list. Raises `Invalid` naming the place below `path`
-    (`condition.$or[1].age.$gt`), the value, and what would be right. The result is total: JSON attributes of
-    any shape give True or False.
+    unknown name is an empty list, as in SDKs; with None any mention is refused. Raises `Invalid` naming the
+    place below `path` (`condition.$or[1].age.$gt`), the value, and what would be right. The result is total:
+    JSON attributes of any shape give True or False.
     """
     return _Compiler(groups).document(document, path, 0)
 
 
 class _Compiler:
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups | None) -> None:
         self._groups = groups
         self._parts = 0
         self._patterns = 0
@@ -144,6 +144,8 @@ class _Compiler:
     def _in_group(self, given: Any, path: str, _depth: int) -> Check:
         if not isinstance(given, str):
             _refuse(path, "must be the name of a group", given)
+        if self._groups is None:
+            _refuse(path, "finds no saved groups here: attach a segment, or list the values with $in", given)
         return _member_of(list(self._groups.get(given, ())), path)
 
     def _not_in_group(self, given: Any, path: str, depth: int) -> Check:

@@ -126,7 +126,8 @@ def checked_rule(rule: dict[str, Any] | None, path: str) -> dict[str, Any] | Non
     """A targeting rule that compiles; one that demands nothing is no rule. Raises `Invalid` below `path`."""
     if not rule:
         return None
-    compile_condition(rule, path)
+    # Nobody is in a group that does not exist, and everybody outside it: never what the author meant.
+    compile_condition(rule, path, groups=None)
     return rule
 
 

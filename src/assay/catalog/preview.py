@@ -64,7 +64,9 @@ def preview(tx: ReadTx, given: PreviewInput, clock: Callable[[], float]) -> Prev
         except NotFound as error:
             raise Invalid.field(f"segments[{at}]", error.detail, code="unknown_segment") from error
     path = "condition" if given.rules is None else "rules"
-    return _counted(tx, compile_condition(rule, path) if rule else None, attached, given.sample, clock)
+    return _counted(
+        tx, compile_condition(rule, path, groups=None) if rule else None, attached, given.sample, clock
+    )
 
 
 def audience(tx: ReadTx, experiment: Experiment, sample: int, clock: Callable[[], float]) -> Preview:
