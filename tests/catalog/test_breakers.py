@@ -6,6 +6,7 @@ import pytest
 
 from assay.catalog import breakers, lifecycle
 from assay.catalog.editing import find
+from assay.dashboard.lifecycle import possible
 from assay.errors import Conflict, Invalid
 from catalog.conftest import Catalog
 
@@ -92,6 +93,8 @@ def test_a_stop__by_a_breaker_can_be_taken_back_and_no_other(catalog: Catalog) -
     document = catalog.document(experiment)
     assert (document["status"], document["ended_at"]) == ("stopped", "2026-11-21T12:00:00.000000Z")
     assert document["layer"]["slots"] == []  # type: ignore[index]
+    with catalog.read() as read:
+        assert possible(find(read, experiment)) == ["resume", "archive"]
     with catalog.write() as tx:
         lifecycle.resume(tx, find(tx, experiment))
     document = catalog.document(experiment)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from starlette.responses import Response
 
 from assay.bucketing.ruleset import Status
-from assay.catalog import experiments, lifecycle
+from assay.catalog import breakers, experiments, lifecycle
 from assay.catalog.database import WriteTx
 from assay.catalog.editing import expect_version, find
 from assay.catalog.tables import Experiment
@@ -27,7 +27,8 @@ class Step(NamedTuple):
 
 def possible(experiment: Experiment) -> list[str]:
     """The steps that the state of an experiment allows, the likeliest first."""
-    return list(_BY_STATE[Status(experiment.status)])
+    again = ("resume",) if breakers.has_stopped(experiment) else ()
+    return [*again, *_BY_STATE[Status(experiment.status)]]
 
 
 def step(visit: Visit) -> Response:
@@ -112,8 +113,14 @@ def _pausing(_experiment: Experiment) -> list[str]:
     ]
 
 
-def _resuming(_experiment: Experiment) -> list[str]:
-    return ["New users come in again, by the same split as before."]
+def _resuming(experiment: Experiment) -> list[str]:
+    said = ["New users come in again, by the same split as before."]
+    if breakers.is_tripped(experiment):
+        said += [
+            f"The circuit breaker has tripped: {(experiment.breaker_state or {})['reason']}",
+            "It watches again from now on, and counts users alone who come after.",
+        ]
+    return said
 
 
 def _stopping(experiment: Experiment) -> list[str]:
