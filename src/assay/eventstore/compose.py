@@ -35,16 +35,18 @@ def units_narrowed(scope: Scope, bound: Bound, since: str = "a.assigned_at") -> 
         excluded = bound.bind(sorted(scope.excluded_units))
         parts.append(f"a.unit_id NOT IN (SELECT unnest(CAST({excluded} AS VARCHAR[])))")
     if scope.only is not None:
-        parts.append(f"a.unit_id IN (SELECT {listed(scope.only, bound)})")
+        parts.append(bound.dialect.among("a.unit_id", _array(scope.only, bound)))
     return _and(parts)
 
 
 def listed(units: UnitList, bound: Bound) -> str:
     """The ids of a list, one to a row."""
-    text, separator = (
-        f"CAST({bound.bind_once(value)} AS VARCHAR)" for value in (units.text, units.separator)
-    )
-    return f"unnest(string_to_array({text}, {separator}))"
+    return f"unnest({_array(units, bound)})"
+
+
+def _array(units: UnitList, bound: Bound) -> str:
+    text, separator = bound.bind_once(units.text), bound.bind_once(units.separator)
+    return f"string_to_array(CAST({text} AS VARCHAR), CAST({separator} AS VARCHAR))"
 
 
 def events_narrowed(

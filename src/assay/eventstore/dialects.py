@@ -62,6 +62,9 @@ class Dialect(Protocol):
     def spelt(self, wanted: str, bound: "Bound") -> str:
         """A text as `member` spells it."""
 
+    def among(self, column: str, array: str) -> str:
+        """Whether a text is in an array of perhaps a million, which is not walked for each."""
+
 
 @dataclass
 class Bound:
@@ -207,6 +210,11 @@ class Duckdb:
         """See `Dialect`."""
         return f"CAST(to_json(CAST({bound.bind(wanted)} AS VARCHAR)) AS VARCHAR)"
 
+    @staticmethod
+    def among(column: str, array: str) -> str:
+        """See `Dialect`."""
+        return f"{column} IN (SELECT unnest({array}))"
+
 
 class Postgres:
     """Times are BIGINT, µs since the epoch; JSON is read by functions of our own, which never fail."""
@@ -281,6 +289,12 @@ class Postgres:
         """See `Dialect`."""
         # As a subquery it is found once, not for each event.
         return f"(SELECT CAST(to_json(CAST({bound.bind(wanted)} AS TEXT)) AS TEXT))"
+
+    @staticmethod
+    def among(column: str, array: str) -> str:
+        """See `Dialect`."""
+        # Of a subquery it would expect 200 rows, and look each of a million up in an index.
+        return f"{column} = ANY({array})"
 
 
 def _span(span: int) -> int:

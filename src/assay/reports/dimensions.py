@@ -233,6 +233,8 @@ def _sentences(spec: ExperimentSpec, distinct: int, groups: Iterable[Group]) -> 
             "Attributes are taken as they are stored now: one that the experiment itself can change makes "
             "groups that are not comparable."
         )
+    if spec.analysis.bandit is not None:
+        yield "The split followed what was learnt on the way: tests of its groups are approximate."
     if distinct >= MOST_DISTINCT:
         yield (
             f"There are {MOST_DISTINCT:,} different values or more: units with further ones are with the "
