@@ -52,6 +52,15 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
         yield url
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest first, so that the others fill the time beside them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slowest first, so that the others fill the time beside them; nightly ones only if they are named.
+
+    `pytest -m nightly tests/stats tests/reports -s` prints the tables of the long simulations.
+    """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    if "nightly" in (config.option.markexpr or ""):
+        return
+    out = [item for item in items if item.get_closest_marker("nightly")]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
