@@ -21,7 +21,7 @@ from assay.catalog.lifecycle import SCHEDULE
 from assay.reports.arms import NOTHING, value_of
 from assay.reports.picture import analysis_of
 from assay.reports.report import Bandit, BanditArm, Health, MetricReport, Report
-from assay.reports.spec import Direction, ExperimentSpec, VariantSpec
+from assay.reports.spec import Direction, ExperimentSpec, MetricType, VariantSpec
 from assay.stats import Mean, Moments, Reason, bandit_weights, period_posteriors
 
 #: Units that each variant needs before anything is learnt from it.
@@ -30,12 +30,13 @@ FEWEST_UNITS = 100
 
 def bandit_of(spec: ExperimentSpec, primary: MetricReport) -> Bandit | None:
     """What a bandit knows; None where the experiment is none."""
-    how, value = spec.analysis.bandit, value_of(primary.metric)
+    how = spec.analysis.bandit
     if how is None:
         return None
     arms = [each for each in spec.variants if each.is_on]
     if len(arms) < 2:
         return Bandit((), "A bandit needs two variants that are on.")
+    value = None if primary.metric.type is MetricType.QUANTILE else value_of(primary.metric)
     if not isinstance(value, Mean):
         return Bandit((), f"{primary.metric.name} is no mean over units, which a bandit learns from.")
     periods = _periods(spec, primary, arms)
