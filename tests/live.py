@@ -131,7 +131,7 @@ class Server:
             found = _URL.search(self.output())
             return found and found[0]
 
-        self.url = until(address, f"the server says where it listens, it said: {self.output()}")
+        self.url = until(address, f"the server says where it listens, it said: {self.output()}", 120)
 
         def ready() -> bool:
             try:
@@ -139,7 +139,7 @@ class Server:
             except httpx2.TransportError:
                 return False
 
-        until(ready, "the server is ready")
+        until(ready, "the server is ready", 120)
         return self
 
     def stop(self, seconds: float = 30) -> int:
