@@ -351,7 +351,7 @@ def test_a_unit_reported_with_another_variant_is_in_the_ledger_and_in_health(pla
 
     ledger, report = play(journey)
     assert ledger["totals"]["variant_mismatch"] == 2
-    (check,) = [each for each in report["health"]["checks"] if each["name"] == "one_variant"]
+    (check,) = [each for each in report["health"] if each["check"] == "one_variant"]
     assert check["inputs"]["mismatched_exposures"] == 2
     assert "2 exposures name another variant" in check["sentence"]
 

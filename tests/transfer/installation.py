@@ -291,3 +291,5 @@ def swell(data: Path, *, assignments: int, events: int) -> None:
         store.execute(_MANY_EVENTS, {"last": last_event, "units": assignments, "count": events})
         position = {"events": last_event + events, "assignments": last + assignments}
         store.execute("UPDATE position SET events = $events, assignments = $assignments", position)
+        # What the store keeps of its events knows nothing of these; without it, it is made anew.
+        store.execute("UPDATE rollups SET form = 0")

@@ -377,7 +377,7 @@ def percentiles(
     for at, column in enumerate(live):
         value = plan.pulled_text(column, raw[plan.feature(column)], bound)
         values.append(f"CASE WHEN {raw[_active(column)]} > 0 THEN {value} END AS x{at}")
-        numbers += [f"percentile_disc({level:.17g}) WITHIN GROUP (ORDER BY x{at})" for level in levels]
+        numbers += [f"percentile_disc({level!r}) WITHIN GROUP (ORDER BY x{at})" for level in levels]
     text = filled(
         engine.statement("columns", "percentiles"),
         key=of.keyed(),
