@@ -13,6 +13,7 @@ id key name description hypothesis owner tags status created_at start_at end_at 
 started_at ended_at traffic_allocation variants segments condition layer unit metrics primary_metric
 guardrail_metrics target_sample_size significance_level power minimum_detectable_effect analysis winner
 decision phase version activation_event preregistration_hash
+private prerequisites holdout holdouts ramp ramp_state circuit_breaker circuit_breaker_state bandit_state
 """
 CANONICAL = set(WORDS.split())
 VARIANT = {

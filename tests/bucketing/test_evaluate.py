@@ -279,12 +279,14 @@ def test_evaluate_serve_explain__anything__an_answer_that_hangs_together(
 
 
 def test_explain__new_unit__a_receipt_of_every_step() -> None:
+    us, grown = {"country": "US"}, {"age": {"$gte": 18}}
     compiled = experiment(
         segments=[
-            Segment(1, "us", compile_condition({"country": "US"})),
+            Segment(1, "us", compile_condition(us), rule=us),
             Segment(2, "friends", None, Members(["user-1"])),
         ],
-        condition=compile_condition({"age": {"$gte": 18}}),
+        condition=compile_condition(grown),
+        rule=grown,
         layer=Layer.of("page", [(0, 10_000)]),
         coverage=1.0,
         phase=2,
@@ -318,10 +320,24 @@ def test_explain__new_unit__a_receipt_of_every_step() -> None:
             "inside": True,
         },
         "segments": [
-            {"id": 1, "name": "us", "member": False, "rule": False, "matched": False},
-            {"id": 2, "name": "friends", "member": True, "rule": False, "matched": True},
+            {
+                "id": 1,
+                "name": "us",
+                "member": False,
+                "rule": False,
+                "clause": {"path": "rules.country", "wanted": "US", "found": "DE", "holds": False},
+                "matched": False,
+            },
+            {"id": 2, "name": "friends", "member": True, "rule": False, "clause": None, "matched": True},
         ],
         "condition": True,
+        "condition_clause": {
+            "path": "condition.age",
+            "wanted": {"$gte": 18},
+            "found": 30,
+            "holds": True,
+        },
+        "attributes_used": {"age": 30, "country": "DE"},
         "prerequisites": [],
         "holdouts": [],
         "assigned_variant_id": None,
