@@ -125,6 +125,11 @@ def test_many_users_and_random_experiments__same_variant_value_and_reason_as_the
         for number in range(200)
     ]
     assert client.wait_until_ready(20)
+    unknown = client.evaluate("no-such-experiment", "nobody", expose=False).reason
+    until(
+        lambda: client.evaluate(keys[-1], "nobody", expose=False).reason != unknown,
+        "the last experiment is known",
+    )
     with shared_server.client() as admin:
         answer = admin.post("/api/v1/assignments", json={"units": users, "experiments": keys})
         assert answer.status_code == 200, answer.text
