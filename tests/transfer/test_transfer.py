@@ -260,6 +260,7 @@ def test_two_events_with_one_id_of_ours__both_stay(data: Path, postgres_url: str
             "INSERT INTO events SELECT * REPLACE (seq + 1000000 AS seq) FROM events "
             "WHERE NOT keyed AND user_id = 'u8'"
         )
+        events.execute("UPDATE rollups SET form = 0")  # what is kept of the events knows nothing of these
         [(count,)] = events.execute("SELECT count(*) FROM events").fetchall()
         kept = events.execute(
             "SELECT CAST(event_id AS VARCHAR) FROM events WHERE seq < 1000000 AND user_id = 'u8'"
