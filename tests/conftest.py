@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from live import Server
-from postgresql import Postgres
+# The contracts are no test modules by name, but their assertions should explain themselves all the same: before
+# any folder imports one.
+pytest.register_assert_rewrite("contracts")
+
+from live import Server  # noqa: E402 - after what is to be rewritten
+from postgresql import Postgres  # noqa: E402
 
 # On the build machine the same examples every time; while working, new ones on every run.
 settings.register_profile("dev", deadline=None, max_examples=50)

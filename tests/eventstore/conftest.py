@@ -8,20 +8,8 @@ import pytest
 
 from assay.eventstore import importing
 from assay.eventstore.base import EventStore
-
-# The contracts are no test modules by name, but their assertions should explain themselves all the same.
-pytest.register_assert_rewrite(
-    "contracts.event_store",
-    "contracts.columns",
-    "contracts.reversals",
-    "contracts.rollups",
-    "contracts.questions",
-    "contracts.listing",
-    "contracts.imports",
-)
-
-from contracts.columns import model  # noqa: E402, F401 - to be rewritten first; a fixture
-from contracts.event_store import Feed  # noqa: E402 - it is to be rewritten first
+from contracts.columns import model  # noqa: F401 - a fixture
+from contracts.event_store import Feed
 
 
 @pytest.fixture

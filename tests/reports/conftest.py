@@ -12,10 +12,6 @@ __all__ = ["house", "house_with", "world"]
 if TYPE_CHECKING:
     from reports.world import World
 
-# Before anything imports it, so that the assertions of a contract that is shared with other rooms explain
-# themselves whatever is run first.
-pytest.register_assert_rewrite("contracts.event_store")
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator["World"]:
