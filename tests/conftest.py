@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The contracts are no test modules by name, but their assertions should explain themselves all the same: before
-# any folder imports one.
+# The contracts are no test modules by name, but their assertions should explain themselves all the same. It is
+# before any folder imports one.
 pytest.register_assert_rewrite("contracts")
 
 from live import Server  # noqa: E402 - after what is to be rewritten
