@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The contracts are no test modules by name, but their assertions should explain themselves all the same. It is
+# The contracts are no test modules by name, but their assertions should explain themselves, too: this comes
 # before any folder imports one.
 pytest.register_assert_rewrite("contracts")
 
