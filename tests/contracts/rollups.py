@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from assay.eventstore.base import EventImport, EventStore, FileFormat, Measure, Scope
-from assay.eventstore.columns import Block, Column, Filter, Fold, Operator, Quantile, Source
+from assay.eventstore.columns import Block, Column, Filter, Fold, Operator, Quantile, Source, UnitList
 from contracts.event_store import DAY, HOUR, NOW, SCOPE, Feed, event
 
 PURCHASE = Source("purchase")
@@ -44,7 +44,10 @@ MEASURES = [
     Measure("all", ""),
     Measure("plan a", "view", equals=(("plan", "a"),)),
 ]
-GROUPS = [(f"u{number}", "odd" if number % 2 else "even") for number in range(30)]
+GROUPS = {
+    label: UnitList.of(f"u{number}" for number in range(30) if number % 2 == rest)
+    for rest, label in enumerate(("even", "odd"))
+}
 SCOPES = [
     SCOPE,
     Scope(1, ended_at=NOW + 2 * HOUR),
