@@ -60,7 +60,7 @@ class Watched:
             return
         if any(f"status of {status}" in message.text for status in self.expected):
             return
-        self.wrong.append(f"console: {message.text}")
+        self.wrong.append(f"console: {message.text} ({message.location['url']})")
 
     def _asked(self, url: str) -> None:
         if not url.startswith((self.origin, "data:", "blob:", "about:")):

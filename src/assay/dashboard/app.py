@@ -229,6 +229,8 @@ class Entrance:
                 await RedirectResponse(link("experiments"), 303)(scope, receive, send)
                 return
             await self._pages(scope, receive, send)
+        elif path == "/favicon.ico":  # browsers ask for it beside any document that names no icon, as JSON
+            await RedirectResponse(versioned("mark.svg"))(scope, receive, send)
         else:
             await self._api(scope, receive, send)
 
