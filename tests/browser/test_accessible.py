@@ -101,5 +101,7 @@ def test_without_scripts_everything_is_there(furnished: Server, reader: Callable
     assert "UTC" in page.locator(".facts time").first.inner_text()
     page.get_by_role("link", name="Show the charts").click()
     assert page.locator("svg.chart").count() >= 4
-    assert page.get_by_role("navigation", name="Main").count() == 1, "a piece asked for by itself is a whole page"
+    assert page.get_by_role("navigation", name="Main").count() == 1, (
+        "a piece asked for by itself is a whole page"
+    )
     assert page.goto("/favicon.ico").headers["content-type"].startswith("image/svg+xml")

@@ -199,7 +199,7 @@ def templates() -> Environment:
 
 
 def render(visit: Visit, template: str, *, status: int = 200, **context: Any) -> Response:
-    """A page, or the piece of one; a piece that is asked for by itself, as without scripts, gets a page around it."""
+    """A page, or the piece of one; a piece asked for by itself, as without scripts, gets a page around it."""
     if template.startswith("_") and not visit.partial:
         template, context = "piece.html", {**context, "piece": template}
     text = templates().get_template(template).render(visit=visit, now=visit.now, **context)
