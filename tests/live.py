@@ -17,7 +17,10 @@ import httpx2
 T = TypeVar("T")
 _URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
 #: Settings of the machine that runs the tests must not reach the servers under test.
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "SYSTEMROOT")
+_KEPT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT"),
+    *("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
 _pause = threading.Event().wait
 
 
