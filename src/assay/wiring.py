@@ -368,10 +368,8 @@ class Application:
 
     def _problem(self, experiment_id: int) -> str | None:
         """Why a ramp should not go on; the report is loaded when it is first needed, as all of control is."""
-        stores = self.stores
-        stores.flush()
         found: str | None = import_module("assay.reports.halting").problem(
-            stores.database, stores.store, experiment_id, utc_now()
+            self._kept(), experiment_id, utc_now()
         )
         return found
 

@@ -82,6 +82,50 @@ def test_a_segment__narrows_report_and_series(house: House) -> None:
 
 
 @pytest.mark.usefixtures("people")
+def test_a_segment__narrows_the_compatible_views(house: House) -> None:
+    assert house.ask("POST", "/api/v1/segments", {"name": "german", "rules": {"country": "de"}}).is_success
+    full, flat = answered(house, "results", segment="german"), answered(house, "stats", segment="german")
+    posted = house.ask("POST", f"{BASE}/results", {"segment": "german"}).json()
+    assert [arm["conversion_rate"] for arm in full["variants"]] == [5 / 49, 15 / 49]
+    assert (full["segment"], full["total_users_in_experiment"]) == ("german", 98)
+    assert [arm["sample_size"] for arm in flat["variants"]] == [49, 49]
+    assert [arm["total_users"] for arm in posted["variants"]] == [49, 49]
+    assert full["recommendation"] == flat["recommendation"] == posted["recommendation"]
+    assert "the whole experiment decides" in flat["recommendation"]
+    shown = answered(house, "results", segment="german", view="summary", group_by="day")
+    assert shown == {name: full[name] for name in shown}
+    assert answered(house, "stats")["segment"] is None
+    refused = house.ask("POST", f"{BASE}/results", {"segment": "french"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_segment")
+
+
+@pytest.mark.usefixtures("people")
+def test_a_segment__narrows_users_events_and_the_notebook(house: House) -> None:
+    rules = {"name": "german", "rules": {"country": "de"}}
+    assert house.ask("POST", "/api/v1/segments", rules).is_success
+    assert house.ask("POST", "/api/v1/segments", {"name": "none", "rules": {"country": "it"}}).is_success
+
+    def exported(rows: str, segment: str) -> list[dict[str, str]]:
+        answer = house.ask("GET", f"{BASE}/export?rows={rows}&segment={segment}")
+        assert answer.status_code == 200
+        return list(csv.DictReader(io.StringIO(answer.text)))
+
+    german = {f"{arm}-{number}" for arm in ("control", "blue") for number in range(1, 99, 2)}
+    assert {row["unit_id"] for row in exported("users", "german")} == german
+    found = [row["user_id"] for row in exported("events", "german")]
+    assert len(found) == 20
+    assert set(found) <= german
+    assert exported("users", "none") == exported("events", "none") == []
+    notebook = house.ask("GET", f"{BASE}/export?format=notebook&segment=german")
+    assert notebook.status_code == 200
+    assert "control-1," in notebook.text
+    assert "control-2," not in notebook.text
+    for rows in ("users", "events"):
+        refused = house.ask("GET", f"{BASE}/export?rows={rows}&segment=x")
+        assert (refused.status_code, refused.json()["code"]) == (422, "unknown_segment")
+
+
+@pytest.mark.usefixtures("people")
 def test_the_same_question__is_answered_from_what_is_kept(house: House) -> None:
     counted = house.parts.snapshots.counted
     for query in ({"dimension": "country"}, {"dimension": "seat"}):

@@ -16,6 +16,7 @@ from assay.events.timestamps import micros
 from assay.eventstore.base import EventStore
 from assay.eventstore.duckdb import DuckdbStore
 from assay.eventstore.postgres import PostgresStore
+from assay.reports.halting import problem
 from assay.reports.question import Question
 from assay.reports.snapshots import Snapshot, Snapshots
 from catalog.conftest import HALVES, Catalog, catalog, lasting_url, opened, url
@@ -299,3 +300,17 @@ def test_trends__are_kept_with_their_report(kept: Kept) -> None:
     rows = kept.snapshots.activity(snapshot, metric, "day")
     assert sum(row.events for row in rows) == 2
     assert kept.snapshots.activity(snapshot, metric, "day") is rows
+
+
+def test_a_ramp__asks_the_report_that_is_kept(kept: Kept) -> None:
+    assert problem(kept.snapshots, kept.id, kept.catalog.now) is None
+    assert (kept.computed, kept.get().report.spec.id) == ([kept.id], kept.id)
+    kept.feed.assign(
+        *((f"lost{n}", kept.arms[0]) for n in range(200)), experiment=kept.id, phase=1, at=kept.at
+    )
+    said = problem(kept.snapshots, kept.id, kept.catalog.now)
+    assert said is not None
+    assert said.startswith("The variants do not hold the shares")
+    assert kept.computed == [kept.id, kept.id]
+    with pytest.raises(NotFound):
+        problem(kept.snapshots, 999, kept.catalog.now)

@@ -18,6 +18,7 @@ from assay.errors import Invalid
 from assay.events.timestamps import micros
 from assay.eventstore.base import EventFilter
 from assay.reports import export
+from assay.reports.audience import read_audience
 from assay.reports.notebook import MEDIA, notebook
 from assay.reports.picture import read_spec
 from assay.reports.question import GRAINS, Question, ask, known_only
@@ -108,8 +109,10 @@ class _Query(NamedTuple):
 
 
 _REPORT = _Query((*_WINDOW, "start", "end", "metrics", "segment", "dimension", "sql", *_FRESH))
-_RESULTS = _Query((*_WINDOW, *_CONVERSION, "variant_id", "group_by", "aggregation", "view", *_FRESH))
-_STATS = _Query((*_WINDOW, *_CONVERSION, *_FRESH))
+_RESULTS = _Query(
+    (*_WINDOW, *_CONVERSION, "variant_id", "segment", "group_by", "aggregation", "view", *_FRESH)
+)
+_STATS = _Query((*_WINDOW, *_CONVERSION, "segment", *_FRESH))
 _TIMESERIES = _Query(
     (*_WINDOW, "start", "end", "metric", "segment", "by", "group_by", "aggregation", "cumulative", *_FRESH)
 )
@@ -147,6 +150,7 @@ class ConversionInput(Input):
     significance_threshold: _Share | None = Field(
         None, description="By default the experiment's significance level."
     )
+    segment: Name | None = Field(None, description="Look at the members of this segment only: id or name.")
 
 
 @router.get("/experiments/{experiment}/report", openapi_extra=_REPORT.documented)
@@ -251,8 +255,6 @@ def _expect_use(kind: str, given: _Document) -> None:
         raise Invalid.field("dimension", "is needed for rows=dimensions: name an attribute of users")
     if kind != "dimensions" and given.get("dimension"):
         raise Invalid.field("dimension", "is for rows=dimensions; rows of other kinds hold no attributes")
-    if kind in ("users", "events") and given.get("segment"):
-        raise Invalid.field("segment", f"narrows statistics and dimensions only, not rows={kind}")
 
 
 async def _answered(
@@ -304,6 +306,7 @@ def _rows(call: Call, experiment: str, question: Question, kind: str, fresh: _Fr
     if kind == "events":
         with call.parts.database.reading() as tx:
             spec = read_spec(tx, experiment)
+            members = read_audience(tx, spec, question).members
         which = EventFilter(
             experiment_id=spec.id,
             unit=spec.unit,
@@ -311,7 +314,7 @@ def _rows(call: Call, experiment: str, question: Question, kind: str, fresh: _Fr
             start=None if question.start is None else micros(question.start),
             end=None if question.end is None else micros(question.end),
         )
-        return _Rows(spec.key, export.EVENTS, export.events(call.parts.store, which))
+        return _Rows(spec.key, export.EVENTS, export.events(call.parts.store, which, members))
     report = _snapshot(call, experiment, question, fresh).report
     if kind == "statistics":
         return _Rows(report.spec.key, export.STATISTICS, export.sufficient_statistics(report))
@@ -325,4 +328,5 @@ def _notebook(call: Call, experiment: str, question: Question) -> tuple[str, byt
     """The experiment's key and the notebook."""
     with call.parts.database.reading() as tx:
         spec = read_spec(tx, experiment)
-    return spec.key, notebook(call.parts.store, spec, question, call.now)
+        audience = read_audience(tx, spec, question)
+    return spec.key, notebook(call.parts.store, spec, question, call.now, audience)

@@ -138,6 +138,11 @@ class UnitList:
                 return cls(text, separator, len(known))
         raise AssertionError("an id is finite, so some separator is not in it")
 
+    @property
+    def ids(self) -> list[str]:
+        """The ids in their order."""
+        return self.text.split(self.separator) if self.units else []
+
 
 class Beside(NamedTuple):
     """Groups units by their variant in another experiment: its id as text, None where they have none."""

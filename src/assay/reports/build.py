@@ -27,7 +27,8 @@ from assay.stats import Phase, SampleRatio, sample_ratio
 ANY_EVENT = MetricSpec("any_event", "any event", MetricType.CONVERSION, None, role=Role.AD_HOC)
 
 
-_EVERYBODY = Audience()
+#: What a question must know of users that asks for none of them apart.
+EVERYBODY = Audience()
 
 
 def build(
@@ -35,7 +36,7 @@ def build(
     spec: ExperimentSpec,
     question: Question,
     now: datetime,
-    audience: Audience = _EVERYBODY,
+    audience: Audience = EVERYBODY,
 ) -> Report:
     """Answer the question as of one moment: one scan for all metrics, others only where asked for.
 

@@ -18,6 +18,7 @@ import msgspec
 
 from assay.events.timestamps import iso
 from assay.eventstore.base import Cursor, EventFilter, EventStore
+from assay.eventstore.columns import UnitList
 from assay.reports.arms import BEFORE_AMOUNT, BEFORE_RATIO, BEFORE_SHARE, COLUMNS, Sample, Tally
 from assay.reports.report import MetricReport, Report
 from assay.reports.units import UnitTable
@@ -250,12 +251,15 @@ def users(report: Report, table: UnitTable, store: EventStore) -> Iterator[Row]:
         }
 
 
-def events(store: EventStore, which: EventFilter) -> Iterator[Row]:
-    """Events as they were sent, newest first."""
+def events(store: EventStore, which: EventFilter, members: UnitList | None = None) -> Iterator[Row]:
+    """Events as they were sent, newest first; those of `members` alone, where there are some."""
+    among = None if members is None else frozenset(members.ids)
     after: Cursor | None = None
     while True:
         found, after = store.events(which, _PAGE, after)
         for event in found:
+            if among is not None and event.user_id not in among:
+                continue
             yield {
                 "event_id": event.event_id,
                 "user_id": event.user_id,

@@ -2,24 +2,19 @@
 
 from datetime import datetime
 
-from assay.catalog.database import Database
-from assay.eventstore.base import EventStore
-from assay.reports.build import build
-from assay.reports.picture import read_spec
-from assay.reports.question import ask
+from assay.reports.question import Question
 from assay.reports.report import Health, Report
+from assay.reports.snapshots import Snapshots
 from assay.reports.spec import Role
 
 
-def problem(database: Database, store: EventStore, experiment_id: int, now: datetime) -> str | None:
+def problem(snapshots: Snapshots, experiment_id: int, now: datetime) -> str | None:
     """Why its ramp should halt, in a sentence; None where the report of this moment has nothing against it.
 
-    That is a health check that failed, or a guardrail that a variant makes significantly worse. Raises what
-    reading raises.
+    That is a health check that failed, or a guardrail that a variant makes significantly worse. The report is
+    the one that everybody else is shown. Raises `NotFound` and `Unavailable`.
     """
-    with database.reading() as tx:
-        spec = read_spec(tx, experiment_id)
-    return objection(build(store, spec, ask({}, now), now))
+    return objection(snapshots.get(experiment_id, Question(), now).report)
 
 
 def objection(report: Report) -> str | None:

@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 from assay.errors import Conflict
 from assay.eventstore.base import EventStore
 from assay.reports.arms import SHARES, value_of
-from assay.reports.build import build
+from assay.reports.audience import Audience
+from assay.reports.build import EVERYBODY, build
 from assay.reports.export import Row, user_columns, users, written
 from assay.reports.judging import planned_units
 from assay.reports.question import Question
@@ -57,14 +58,22 @@ _CELL: Final = "# %%"
 _MARKDOWN: Final = "# %% [markdown]"
 
 
-def notebook(store: EventStore, spec: ExperimentSpec, question: Question, now: datetime) -> bytes:
+def notebook(
+    store: EventStore,
+    spec: ExperimentSpec,
+    question: Question,
+    now: datetime,
+    audience: Audience = EVERYBODY,
+) -> bytes:
     """The notebook in nbformat 4.5; its report and the rows in it are of one moment.
+
+    `audience` is what the question must know of users.
 
     It is about the first metric that the question names, else about the primary one. Raises `Conflict` for a
     quantile, which is not made of one number for each unit, and `Unavailable`.
     """
     with store.one_moment():
-        report = build(store, spec, question, now)
+        report = build(store, spec, question, now, audience)
         of = report.metrics[0] if question.metrics else report.primary
         if of.metric.type is MetricType.QUANTILE:
             raise Conflict(
@@ -104,19 +113,20 @@ def document(report: Report, of: MetricReport, table: UnitTable, rows: str | Non
 
 
 def _about(report: Report, of: MetricReport) -> str:
+    part = "" if report.question.segment is None else f", segment `{report.question.segment}` alone,"
     return (
         f"# {report.spec.name}: {of.metric.name}\n\n"
         f"> {report.decision.sentence}\n\n"
-        f"The report on `{report.spec.key}` of {iso(report.computed_at)}, made again from one row for each "
-        "unit with numpy and scipy alone: every treatment's effect, interval and p-value on "
-        f"`{of.metric.key}` by the method `{report.spec.analysis.method}`. The last cell stops where the "
-        "rows say anything else than the report, to nine digits."
+        f"The report on `{report.spec.key}`{part} of {iso(report.computed_at)}, made again from one row "
+        "for each unit with numpy and scipy alone: every treatment's effect, interval and p-value on "
+        f"`{of.metric.key}` by the method `{report.judged_as.analysis.method}`. The last cell stops where "
+        "the rows say anything else than the report, to nine digits."
     )
 
 
 def _said(report: Report, of: MetricReport) -> Row:
     """What the rows are held against, and what the plan says."""
-    spec = report.spec
+    spec = report.judged_as
     value = value_of(of.metric)
     phases = sorted({phase for by_phase in of.tallies.values() for phase in by_phase})
     return {
@@ -139,7 +149,7 @@ def _said(report: Report, of: MetricReport) -> Row:
 
 
 def _compared(report: Report, of: MetricReport, each: Comparison) -> Row:
-    judged, spec = each.judged, report.spec
+    judged, spec = each.judged, report.judged_as
     if judged is None:
         raise ValueError("the comparisons of a report are judged")
     before = spec.looks[-1].verdict(of.metric.key, each.treatment.id) if spec.looks else None
@@ -176,6 +186,8 @@ def _fetched(report: Report, of: MetricReport) -> str:
     asked = {"rows": "users", "metrics": of.metric.key, "end": report.end.isoformat()}
     if report.question.start is not None:
         asked["start"] = report.question.start.isoformat()
+    if report.question.segment is not None:
+        asked["segment"] = report.question.segment
     address = f"/api/v1/experiments/{report.spec.key}/export?{urlencode(asked)}"
     return _FETCHED.format(address=repr(address), file=repr(f"{report.spec.key}-users.csv"))
 

@@ -67,7 +67,7 @@ class UnitTable:
             if tally.cap is not None
         }
         return cls(
-            scope_of(report.spec, report.question),
+            scope_of(report.spec, report.question, report.members),
             tuple(each.metric for each in chosen),
             caps,
             micros(report.end),

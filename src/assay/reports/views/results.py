@@ -72,6 +72,7 @@ def summary(report: Report) -> Document:
         "conversion_event_type": report.conversion.metric.event_type,
         "conversion_source": str(report.conversion_source),
         "total_users_in_experiment": report.total_units,
+        "segment": report.question.segment,
         "global_conversion_rate": converters / report.total_units if report.total_units else 0.0,
         "variant_stats": {
             labels[arm.variant.id]: {
