@@ -24,7 +24,7 @@ _KEPT = (
 _pause = threading.Event().wait
 
 
-def until(look: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
+def until(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
     """What `look` finds, asked again until it finds something; fails naming `what` when time is up."""
     deadline = time.monotonic() + seconds
     while True:
@@ -145,7 +145,7 @@ class Server:
         until(ready, "the server is ready", 120)
         return self
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = 60) -> int:
         """Ask the process to end and give back its exit code, 0 where it is the signal's own."""
         assert self.process is not None
         self.process.terminate()
@@ -155,7 +155,7 @@ class Server:
     def kill(self) -> None:
         """Take the process away at once, as a power cut takes it."""
         self._strike()
-        self._ended(10)
+        self._ended(60)
 
     def _strike(self) -> None:
         assert self.process is not None
@@ -170,7 +170,7 @@ class Server:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._strike()
-            self.process.wait(10)
+            self.process.wait(60)
             raise AssertionError(f"the server did not end within {seconds:g} s:\n{self.output()}") from None
         finally:
             self.process = None

@@ -1,5 +1,6 @@
 """A real PostgreSQL for tests: started on a free port, stopped, killed or frozen; with new databases."""
 
+import atexit
 import contextlib
 import os
 import pwd
@@ -32,6 +33,9 @@ _PROGRAMS = POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]
 _USER = "pgserver"
 _SETTINGS = {"shared_buffers": "128MB", "max_connections": "200", "fsync": "on", "timezone": "UTC"}
 
+#: What `initdb` made in this process, as long as that lives.
+_FRESH: list[Path] = []
+
 
 class Postgres:
     """One server on loopback, with a directory of its own. `settings` are those of postgresql.conf.
@@ -59,7 +63,18 @@ class Postgres:
             source = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "--checkpoint=fast")
             self.program("pg_basebackup", "--write-recovery-conf", "-D", str(self.files), *source)
             return
-        self.program("initdb", "-A", "trust", "-E", "utf8", "-U", "postgres", "-N", "-D", str(self.files))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Files as `initdb` makes them, which it does once a process; later servers get a copy."""
+        if not _FRESH:
+            self.program("initdb", "-A", "trust", "-E", "utf8", "-U", "postgres", "-N", "-D", str(self.files))
+            kept = Path(tempfile.mkdtemp(prefix="assay-initdb-"))
+            atexit.register(shutil.rmtree, kept, ignore_errors=True)
+            _copy(self.files, kept / "files")
+            _FRESH.append(kept)
+        else:
+            _copy(_FRESH[0] / "files", self.files)
 
     def program(self, name: str, *arguments: str) -> str:
         """Run one of PostgreSQL's own programs to its end; what it printed."""
@@ -139,7 +154,7 @@ class Postgres:
         for pid in (process.pid, *children):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
-        process.wait(30)
+        process.wait(120)
         # One that dies a little later still holds the memory they share; no new server starts beside it.
         until(lambda: not any(map(_lives, children)), "its processes are gone")
 
@@ -186,6 +201,11 @@ class Postgres:
         self.close()
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Copy a directory with owners and permissions."""
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=120)
+
+
 def _children(parent: int) -> list[int]:
     path = Path(f"/proc/{parent}/task/{parent}/children")
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []
@@ -200,7 +220,9 @@ def _lives(pid: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port below those that systems give away by themselves: a server that is away finds it free again."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):  # somebody has it
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -66,7 +66,7 @@ class Proxy:
         if self._thread.is_alive():
             self._call(self._end)
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+            self._thread.join(60)
         self._loop.close()
 
     def drop(self, *, refuse: bool = False) -> int:
@@ -149,7 +149,7 @@ class Proxy:
         self._loop.run_forever()
 
     def _call(self, do: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return asyncio.run_coroutine_threadsafe(do(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(do(), self._loop).result(60)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
