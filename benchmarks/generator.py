@@ -22,7 +22,7 @@ from benchmarks.seen import Loss, Report
 from benchmarks.traffic import Step, Traffic
 from benchmarks.wire import Answer, Connection, Lost, connect
 
-_NO_WRITE = frozenset({"queue_full", "shutting_down"})
+_NO_WRITE = frozenset({"overloaded", "queue_full", "shutting_down"})
 """Refusals that promise that nothing was stored."""
 _MAYBE = frozenset({"store_in_doubt", "database_in_doubt"})
 """Refusals that say that it may be stored."""

@@ -24,6 +24,9 @@ from assay.workers import Workers, listening
 #: Seconds in which answers still go out with `Connection: close` before idle connections are closed: who is
 #: using a connection gets to hear of it in an answer, not by a reset.
 _FAREWELL = 1.0
+#: How many times over the listening socket is watched. The event loop accepts one connection of each in a
+#: turn; in the long turns of a busy server a crowd of new clients would wait for minutes to be heard.
+_DOORS = 32
 #: New objects after which a search for cycles among them begins; ten such searches make one among older ones.
 _YOUNG_OBJECTS = 50_000
 #: How long a thread may keep the interpreter while another waits for it.
@@ -153,7 +156,7 @@ def _run(
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
     # The event loop waits a millisecond for the writer, the drain and reports to let go, not five.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server.run(sockets=[listener])
+    server.run(sockets=[listener, *(listener.dup() for _ in range(_DOORS - 1))])
     return 0 if server.started else 1
 
 

@@ -20,7 +20,7 @@ K = TypeVar("K", bound=Hashable)
 MAX_SERIES = 1000
 OTHER = "other"
 #: Gauges of which each worker has a part. Of the others, which show what all see, the largest stands for all.
-ADDED_GAUGES = frozenset({"assay_waiting_rows", "assay_cache_entries"})
+ADDED_GAUGES = frozenset({"assay_waiting_requests", "assay_waiting_rows", "assay_cache_entries"})
 
 
 class Counts(Generic[K]):

@@ -253,7 +253,7 @@ class Application:
         )
         streams = Streams(features, control, closing=lambda: self.draining, clock=microseconds)
         telemetry.watch("assay_sdk_streams", "Open streams of SDKs.", lambda: streams.open)
-        return HotPath(
+        hot = HotPath(
             routes,
             streams,
             stores.published,
@@ -264,6 +264,11 @@ class Application:
             answered=telemetry.answered,
             age=lambda: time.monotonic() - self._seen_catalog,
         )
+        waiting = "Requests waiting for a commit or a look-up."
+        telemetry.watch("assay_waiting_requests", waiting, lambda: hot.admission.waiting)
+        overloaded = "Whether requests are refused because more are sent than can be answered soon."
+        telemetry.watch("assay_overloaded", overloaded, lambda: hot.admission.overloaded)
+        return hot
 
     def _kept(self) -> "Snapshots":
         """The reports this process keeps, made when the first is asked for, with all that takes to import."""

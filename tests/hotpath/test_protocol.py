@@ -15,7 +15,8 @@ import pytest
 import uvicorn
 import uvloop
 
-from assay.hotpath.app import MOST_WAITING, split
+from assay.hotpath.admission import MOST_WAITING
+from assay.hotpath.app import split
 from assay.hotpath.http import Head, Response, new_request_id
 from assay.hotpath.protocol import (
     BODY_RATE,
@@ -633,17 +634,20 @@ def test_with_too_many_waiting_new_work_is_refused_and_the_known_is_served(tmp_p
         assert hot is not None
         wire = await prepared(server)
         await wire.ask(get("/experiments/1/assignment/ada"))
-        hot.waiting += MOST_WAITING
+        hot.admission.waiting += MOST_WAITING
         answers = [
             await wire.ask(get("/experiments/1/assignment/ada")),
+            await wire.ask(get("/experiments/1/assignment/bea")),
             await wire.ask(post("/events", {"user_id": "ada", "type": "t"})),
             await wire.ask(get("/health")),
         ]
-        hot.waiting -= MOST_WAITING
+        hot.admission.waiting -= MOST_WAITING
         answers.append(await wire.ask(post("/events", {"user_id": "ada", "type": "t"})))
         return answers
 
-    known, refused, health, accepted = run(tmp_path, journey)
-    assert [known[0], refused[0], health[0], accepted[0]] == [200, 503, 200, 201]
-    assert b"\r\nretry-after: 1\r\n" in refused[1]
-    assert json.loads(refused[2])["code"] == "overloaded"
+    known, unknown, refused, health, accepted = run(tmp_path, journey)
+    assert [known[0], health[0], accepted[0]] == [200, 200, 201]
+    for status, head, body in (unknown, refused):
+        assert status == 503
+        assert b"\r\nretry-after: 1\r\n" in head
+        assert json.loads(body)["code"] == "overloaded"

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from assay.errors import AssayError, Unavailable
+from assay.hotpath.admission import Admission
 from assay.hotpath.http import (
     Application,
     Handler,
@@ -34,10 +35,6 @@ from assay.published import Key, Published, Right
 
 _log = structlog.get_logger("assay.hotpath")
 
-#: Requests of one process that may wait at a time. A commit takes whatever has gathered, so more waiting
-#: means longer waiting: at 10,000 answers a second this many wait 0.4 s, and clients begin to give up.
-MOST_WAITING: Final = 4096
-
 #: Authorization headers remembered, and how long one may be: it can be spelt in many ways.
 _MOST_KNOWN: Final = 4096
 _LONGEST_KNOWN: Final = 512
@@ -51,7 +48,7 @@ _OVERLOADED = Unavailable(
     retry_after=1,
 )
 
-Quick = Callable[[list[bytes], int], Response | Waiting | None]
+Quick = Callable[[list[bytes], int, Callable[[], bool]], Response | Waiting | None]
 
 
 class Route(NamedTuple):
@@ -59,8 +56,9 @@ class Route(NamedTuple):
 
     `path` has its variable parts in braces. `right` None: no key is asked for. `prefixes` are those
     under which the route exists. `bodies` (any one of them) and `summary` document it. `quick`, where there
-    is one, is tried first where the address has no query and the key no scope: from the raw path parts and
-    the time it gives the answer, or None to leave it to `handler`. `refuse` makes the answer of an error.
+    is one, is tried first where the address has no query and the key no scope: from the raw path parts, the
+    time and a function that says whether nothing may wait now, it gives the answer, or None to leave it to
+    `handler`. `refuse` makes the answer of an error.
     """
 
     method: str
@@ -105,7 +103,7 @@ class HotPath:
 
     Attributes:
         max_body: the most bytes a body may have.
-        waiting: requests that wait for something; whoever awaits an `Outcome` counts it here meanwhile.
+        admission: of requests that wait; whoever awaits an `Outcome` is counted there meanwhile.
         age: what answers say in `x-assay-age`, the seconds since the catalog was seen; empty while fresh.
     """
 
@@ -123,7 +121,7 @@ class HotPath:
         age: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.max_body = max_body
-        self.waiting = 0
+        self.admission = Admission()
         self.age = b""
         self._measure_age = age
         self._looked = 0
@@ -201,7 +199,7 @@ class HotPath:
                 self._authorise(head.authorization, target.right, self._clock())
         except AssayError as error:
             return target.refuse(error)
-        return target.overloaded if self.waiting >= MOST_WAITING and target.right is not None else None
+        return target.overloaded if target.right is not None and self.admission.full() else None
 
     def begin(self, target: Target, parts: list[bytes], query: bytes, head: Head, body: bytes) -> Outcome:
         """The answer, or what it waits for. Raises nothing."""
@@ -212,10 +210,10 @@ class HotPath:
             right = target.right
             key = None if right is None else self._authorise(head.authorization, right, now)
             if target.quick is not None and not query and (key is None or key.scope is None):
-                outcome: Outcome | None = target.quick(parts, now)
+                outcome: Outcome | None = target.quick(parts, now, self.admission.full)
                 if outcome is not None:
                     return outcome
-            if self.waiting >= MOST_WAITING and right is not None:
+            if right is not None and self.admission.full():
                 return target.overloaded
             params = [path_text(parts[position]) for position in target.params]
             return target.handler(Request(params, query, head, body, key, now, self.max_body))
@@ -273,11 +271,11 @@ class HotPath:
             outcome = self.begin(target, parts, query, head, body)
             if type(outcome) is Response:
                 return outcome
-            self.waiting += 1
+            self.admission.enter()
             try:
                 return outcome.finish(await outcome.future) if type(outcome) is Waiting else await outcome  # type: ignore[misc]
             finally:
-                self.waiting -= 1
+                self.admission.leave()
         except Exception as error:  # noqa: BLE001 - becomes an answer
             return self.failed(error, target)
 

@@ -89,7 +89,7 @@ class AssignmentRoutes:
         self._by_reference: dict[bytes, Serving] = {}
         self._ruleset: object = None
 
-    def quick(self, parts: list[bytes], now: int) -> Response | Waiting | None:
+    def quick(self, parts: list[bytes], now: int, full: Callable[[], bool]) -> Response | Waiting | None:
         """The answer of `get`, from the last parts of the path, where memory decides; else None.
 
         An id that is percent-encoded, or an experiment with overrides, attributes or another unit, goes the
@@ -118,7 +118,7 @@ class AssignmentRoutes:
         experiment = serving.experiment
         if experiment.needs_attributes or experiment.requires or not 0 < len(user_id) <= self.max_name:
             return None
-        if not assigner.assignments.complete:
+        if not assigner.assignments.complete or full():
             return None
         return self._given(
             serving, user_id, user_id, assigner.resolve(serving, user_id, user_id, NONE_KNOWN, now, None)

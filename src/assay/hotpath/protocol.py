@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import re
 import resource
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
@@ -53,6 +54,9 @@ FAREWELL_SECONDS: Final = 10
 #: Heads remembered, and how long one may be; a client sends the same one again and again.
 _MOST_KNOWN: Final = 1024
 _LONGEST_KNOWN: Final = 2048
+#: Refusals a second that a process gives at most, each costing a sixth of an answer: a connection that was
+#: refused something is read on so late that all of them together ask no more often.
+MOST_REFUSALS: Final = 20_000
 #: File descriptors that are not for connections: databases, segments, pipes.
 _RESERVED: Final = 256
 _MOST_CONNECTIONS: Final = 50_000
@@ -158,6 +162,8 @@ class Front:
         self._beginnings: dict[tuple[int, bytes], bytes] = {}
         self._defaults: object = None
         self._sweeping = False
+        #: Connections that were refused something, and when they are read on.
+        self._resting: deque[tuple[float, HotProtocol]] = deque()
 
     def protocol(
         self,
@@ -187,6 +193,23 @@ class Front:
             found = b"%s%scontent-type: %s\r\ncontent-length: " % (STATUS_LINE[status], lines, kind)
             self._beginnings[status, kind] = found
         return found
+
+    def rest(self, connection: "HotProtocol") -> None:
+        """Read on from this connection a little later.
+
+        A client that repeats at once what was refused would have the server do nothing but refuse.
+        """
+        loop, seconds = connection.loop, len(connection.connections) / MOST_REFUSALS
+        self._resting.append((loop.time() + seconds, connection))
+        if len(self._resting) == 1:
+            loop.call_later(seconds, self._rested, loop)
+
+    def _rested(self, loop: asyncio.AbstractEventLoop) -> None:
+        now, resting = loop.time() + 0.001, self._resting
+        while resting and resting[0][0] <= now:
+            resting.popleft()[1].go_on()
+        if resting:
+            loop.call_later(resting[0][0] - now, self._rested, loop)
 
     def watch(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
         """Look after these connections once a second, as long as there are any."""
@@ -350,7 +373,7 @@ class HotProtocol(HttpToolsProtocol):
                 break
             elif turns == TURN:
                 self._scheduled = True
-                self.loop.call_soon(self._go_on)
+                self.loop.call_soon(self.go_on)
             else:
                 turns += 1
                 if not self._take():
@@ -369,9 +392,12 @@ class HotProtocol(HttpToolsProtocol):
         elif self.flow.read_paused and not self._busy:
             self.flow.resume_reading()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Take up what has come meanwhile: others had their turn."""
         self._scheduled = False
         self._work()
+        if self._last and not (self._busy or self._reading or self._held or self._over):
+            self.transport.close()  # it was told to in the meantime
 
     def _take(self) -> bool:
         """Take up the request that begins where we are; False when its head is not all there yet."""
@@ -596,7 +622,7 @@ class HotProtocol(HttpToolsProtocol):
         self.flow.resume_reading()  # also where it did not want the rest of the body, which is passed over
         if (self._held or self._ended) and not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon(self._go_on)
+            self.loop.call_soon(self.go_on)
 
     # From requests to answers.
 
@@ -606,9 +632,12 @@ class HotProtocol(HttpToolsProtocol):
         outcome = hot.begin(target, parts, query, head, body)
         if type(outcome) is Response:
             self._answer(hot, target, head, outcome)
+            if outcome is target.overloaded and not self._over:
+                self._scheduled = True
+                self._front.rest(self)
             return
         self._busy = True
-        hot.waiting += 1
+        hot.admission.enter()
         if type(outcome) is Waiting:
             outcome.future.add_done_callback(partial(self._settled, hot, target, head, outcome.finish))
         else:
@@ -625,7 +654,7 @@ class HotProtocol(HttpToolsProtocol):
         finish: Callable[[Any], Response] | None,
         future: "asyncio.Future[Any]",
     ) -> None:
-        hot.waiting -= 1
+        hot.admission.leave()
         self._busy = False
         try:
             result = future.result()
