@@ -21,6 +21,7 @@ def test_create_read_edit_delete(house: House) -> None:
     segment = made(house, name="US", description="d", rules={"country_code": "US"})
     assert segment == {
         "id": 1,
+        "key": "us",
         "name": "US",
         "description": "d",
         "rules": {"country_code": "US"},
@@ -244,3 +245,77 @@ def test_a_long_list_in_json_goes_the_same_way(house: House) -> None:
     assert house.ask("DELETE", f"/segments/{segment}").status_code == 204
     counts = house.counts()
     assert (counts["segment_members"], counts["spare_lists"], counts["list_digests"]) == (0, 0, 0)
+
+
+VIP = {"id": {"$inGroup": "vip"}}
+
+
+def test_a_segment_has_a_key_that_stays(house: House) -> None:
+    assert [made(house, name=each)["key"] for each in ("Our VIPs", "Our VIPs", "7")] == [
+        "our-vips",
+        "our-vips-2",
+        "segment-7",
+    ]
+    assert made(house, name="x", key="vip")["key"] == "vip"
+    assert house.ask("GET", "/segments/vip").json()["id"] == 4
+    taken = house.ask("POST", "/segments", {"name": "y", "key": "vip"})
+    assert (taken.status_code, taken.json()["code"], taken.json()["errors"][0]["path"]) == (
+        409,
+        "key_taken",
+        "key",
+    )
+    bad = house.ask("POST", "/segments", {"name": "y", "key": "a b"})
+    assert (bad.status_code, bad.json()["errors"][0]["path"]) == (422, "key")
+    assert house.ask("PATCH", "/segments/vip", {"key": "vip", "name": "z"}).json()["name"] == "z"
+    other = house.ask("PATCH", "/segments/vip", {"key": "w"})
+    assert (other.status_code, other.json()["errors"][0]["path"]) == (422, "key")
+    assert house.ask("GET", "/segments?q=our-vips-2").json()["total"] == 1
+
+
+def test_a_condition_names_lists_that_are_there(house: House) -> None:
+    unknown = house.ask("POST", "/experiments", {"name": "e", "condition": {"$or": [{"a": 1}, VIP]}})
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_group")
+    (error,) = unknown.json()["errors"]
+    assert error["path"] == "condition.$or[1].id.$inGroup"
+    assert error["message"].startswith('names "vip", and there is no segment with that key: make one')
+    made(house, name="vip", rules={"plan": "gold"})
+    ruled = house.ask("POST", "/segments", {"name": "other", "rules": VIP})
+    assert (ruled.status_code, ruled.json()["code"]) == (422, "not_a_list")
+    assert ruled.json()["errors"][0]["path"] == "rules.id.$inGroup"
+    assert house.ask("PATCH", "/segments/vip", {"rules": None}).status_code == 200
+    own = house.ask("PATCH", "/segments/vip", {"rules": VIP})
+    assert (own.status_code, own.json()["code"]) == (409, "segment_in_use")
+    made(house, name="other", rules=VIP)
+    assert house.ask("POST", "/experiments", {"name": "e", "condition": VIP}).status_code == 201
+    preview = house.ask("POST", "/segments/preview", {"condition": {"id": {"$inGroup": "nobody"}}})
+    assert (preview.status_code, preview.json()["errors"][0]["path"]) == (422, "condition.id.$inGroup")
+
+
+def test_a_list_that_is_named_stays_a_list(house: House) -> None:
+    made(house, name="vip")
+    made(house, name="other", rules=VIP)
+    house.ask("POST", "/experiments", {"name": "e", "condition": VIP, "status": "draft"})
+    deleted = house.ask("DELETE", "/segments/vip")
+    assert (deleted.status_code, deleted.json()["code"]) == (409, "segment_in_use")
+    assert (
+        "as vip, by the condition of experiment e, segment 2: change that first" in deleted.json()["detail"]
+    )
+    assert house.ask("PATCH", "/segments/vip", {"rules": {"a": 1}}).status_code == 409
+    assert house.ask("GET", "/segments/vip").json()["rules"] is None
+    assert house.ask("PATCH", "/api/v1/experiments/e", {"condition": None}).status_code == 200
+    assert house.ask("DELETE", "/segments/other").status_code == 204
+    assert house.ask("DELETE", "/segments/vip").status_code == 204
+
+
+def test_a_preview_counts_with_the_lists_that_a_rule_names(house: House) -> None:
+    segment = made(house, name="vip")["id"]
+    for user in ("ann", "bob", "cyd"):
+        house.ask("POST", "/users", {"id": user, "account": "acme" if user == "bob" else "other"})
+    house.ask("POST", f"/segments/{segment}/users", {"user_ids": ["cyd", "acme"]})
+    rule = {"$or": [VIP, {"account": {"$inGroup": "vip"}}]}
+    found = house.ask("POST", "/segments/preview", {"condition": rule}).json()
+    assert (found["matched"], found["sample"]) == (2, ["bob", "cyd"])
+    ruled = made(house, name="others", rules={"$not": rule})["id"]
+    assert house.ask("POST", "/segments/preview", {"segments": [ruled]}).json()["sample"] == ["ann"]
+    house.ask("POST", "/experiments", {"name": "e", "condition": rule})
+    assert house.ask("GET", "/api/v1/experiments/e/audience").json()["matched"] == 2

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.bucketing.conditions import MAX_DEPTH, MAX_PARTS, MAX_PATTERNS, compile_condition
+from assay.bucketing.ruleset import Members
 from assay.errors import Invalid
 
 json_values = st.recursive(
@@ -205,10 +206,14 @@ def test_operators__the_less_usual_uses__by_value(
     assert holds(document, attributes) is expected
 
 
-@pytest.mark.parametrize("operator", ["$inGroup", "$notInGroup"])
-def test_group__where_there_are_none__refused_with_its_path(operator: str) -> None:
-    with pytest.raises(Invalid, match=r"^rules\.\$or\[0\]\.plan\.\$\w+: finds no saved groups here"):
-        compile_condition({"$or": [{"plan": {operator: "vip"}}]}, "rules", groups=None)
+@pytest.mark.parametrize("count", [2, Members.SMALL + 2])
+def test_group__list_of_a_segment__has_texts_alone(count: int) -> None:
+    groups = {"vip": Members(["ann", "7", *map(str, range(100, 98 + count))])}
+    inside = compile_condition({"ids": {"$inGroup": "vip"}}, groups=groups)
+    outside = compile_condition({"ids": {"$notInGroup": "vip"}}, groups=groups)
+    asked: list[Any] = ["ann", "7", ["x", "ann"], 7, True, None, ["x"], {}, [["ann"], {}]]
+    assert [inside({"ids": each}) for each in asked] == [True, True, True, *[False] * 6]
+    assert [outside({"ids": each}) for each in asked] == [False, False, False, *[True] * 6]
 
 
 def test_group__attribute_that_is_a_list__any_element_counts() -> None:

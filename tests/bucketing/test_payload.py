@@ -16,7 +16,7 @@ from assay.bucketing.conditions import compile_condition
 from assay.bucketing.evaluate import Reason, decide
 from assay.bucketing.features import Caller, Features, Miss, Source
 from assay.bucketing.payload import MOST_IDS, feature_of
-from assay.bucketing.ruleset import Experiment, Layer, Members, Requirement, Segment, Status, Variant
+from assay.bucketing.ruleset import Experiment, Layer, Members, Requirement, Segment, Status, Variant, lists
 
 #: Users of the long comparison; the SDK takes seven minutes for 100,000 of them.
 USERS = int(os.environ.get("ASSAY_SDK_USERS", "5000"))
@@ -181,6 +181,77 @@ def test_payload__list_too_long_to_send__named_as_remote() -> None:
     assert payload_of([long, forced, experiment(3)]).remote == {
         "test-1": "segment 3 lists 10001 users; at most 10000 are sent",
         "test-2": "10001 overrides; at most 10000 are sent",
+    }
+
+
+def naming_lists(rule: dict[str, Any], **given: Any) -> Experiment:
+    """An experiment whose condition names the list `friends-of-bob`, of segment 7."""
+    groups = {"friends-of-bob": segment(7, None, ["ada", "acme-1"])}
+    return experiment(
+        rule=rule, condition=compile_condition(rule, groups=lists(groups)), groups=groups, **given
+    )
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"user_id": {"$inGroup": "friends-of-bob"}},
+        {"id": {"$notInGroup": "friends-of-bob"}},
+        {"account": {"$inGroup": "friends-of-bob"}, "$not": {"id": {"$inGroup": "friends-of-bob"}}},
+        {"$or": [{"accounts": {"$inGroup": "friends-of-bob"}}, {"id": {"$in": ["cyd"]}}]},
+        {"accounts": {"$elemMatch": {"$inGroup": "friends-of-bob"}}},
+        {"account": {"$not": {"$notInGroup": "friends-of-bob"}}},
+    ],
+)
+def test_payload__lists_that_conditions_name__the_sdk_gives_what_the_server_gives(
+    rule: dict[str, Any],
+) -> None:
+    compiled = naming_lists(rule)
+    payload = payload_of([compiled])
+    assert payload.groups == {"segment-7": ["acme-1", "ada"]}
+    assert "friends" not in json.dumps(payload)
+    ours = Features({"features": payload.features, "savedGroups": payload.groups})
+    seen = set()
+    for user in ("ada", "bob", "cyd"):
+        for account in ("acme-1", "acme-2", 1, None):
+            known = {"account": account, "accounts": ["x", account]}
+            value = sdk([compiled], id=user, **known).get_feature_value("test-1", None)
+            assert value == server_value(compiled, user, user, known), (user, account)
+            assert value == ours.evaluate("test-1", Caller({"id": user, **known})).value
+            seen.add(str(value))
+    assert "None" in seen
+    assert len(seen) > 1
+
+
+def test_payload__list_of_a_segments_rule__is_sent_with_it() -> None:
+    rule = {"id": {"$notInGroup": "staff"}, "country": "DE"}
+    groups = {"staff": segment(9, None, ["ada"])}
+    compiled = experiment(
+        segments=[Segment(8, "s", compile_condition(rule, groups=lists(groups)), None, rule, groups=groups)]
+    )
+    assert payload_of([compiled]).groups == {"segment-9": ["ada"]}
+    assert rule_of(compiled)["condition"] == {"id": {"$notInGroup": "segment-9"}, "country": "DE"}
+    for user in ("ada", "bob"):
+        value = sdk([compiled], id=user, country="DE").get_feature_value("test-1", None)
+        assert value == server_value(compiled, user, user, {"country": "DE"})
+        assert (value is None) is (user == "ada")
+
+
+def test_payload__list_that_may_not_be_sent__the_server_evaluates_what_names_it() -> None:
+    rule = {"id": {"$inGroup": "vip"}}
+    long = segment(7, None, [str(number) for number in range(MOST_IDS + 1)])
+    hidden = Segment(8, "s", None, Members(["ada"]), private=True)
+    experiments = [
+        experiment(1, rule=rule, groups={"vip": long}),
+        experiment(2, rule=rule, groups={"vip": hidden}),
+        experiment(3, segments=[Segment(9, "s", None, None, rule, groups={"vip": hidden})]),
+    ]
+    payload = payload_of(experiments)
+    assert (payload.features, payload.groups) == ({}, {})
+    assert payload.remote == {
+        "test-1": "segment 7 lists 10001 users; at most 10000 are sent",
+        "test-2": "segment 8 is private",
+        "test-3": "segment 8 is private",
     }
 
 

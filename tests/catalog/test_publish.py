@@ -2,7 +2,8 @@
 
 import pytest
 
-from assay.bucketing.ruleset import Layer, Status
+from assay.bucketing.evaluate import Reason, evaluate
+from assay.bucketing.ruleset import Layer, Members, Status
 from assay.catalog import keys, overrides, segments
 from assay.catalog.checks import parse
 from assay.catalog.editing import find
@@ -74,6 +75,41 @@ def test_segments_that_nobody_uses_are_not_published(catalog: Catalog) -> None:
     assert ("u19999" in members, "u20000" in members) == (True, False)
     catalog.edit(experiment, segments=[])
     assert catalog.compiled(experiment).segments == ()
+
+
+def test_a_list_that_a_condition_names_is_published_with_it(catalog: Catalog) -> None:
+    def add(*user_ids: str) -> None:
+        with catalog.write() as tx:
+            segments.add_members(tx, segments.find(tx, "vip"), user_ids)
+
+    with catalog.write() as tx:
+        segments.create(tx, parse(segments.SegmentInput, {"name": "vip"}))
+        rules = {"id": {"$notInGroup": "vip"}}
+        others = segments.create(tx, parse(segments.SegmentInput, {"name": "others", "rules": rules}))
+    catalog.running(name="plain")
+    catalog.running(name="named", condition={"id": {"$inGroup": "vip"}})
+    catalog.running(name="ruled", segments=[others.id])
+    catalog.running(name="below", prerequisites=[{"experiment": "named"}])
+    keys = ("plain", "named", "ruled", "below")
+
+    def inside(user: str) -> tuple[bool, bool]:
+        named, ruled = (evaluate(catalog.compiled(each), user, user, {}) for each in ("named", "ruled"))
+        assert catalog.compiled("below").requires[0].parent is catalog.compiled("named")
+        return named.reason is Reason.ASSIGNED, ruled.reason is Reason.ASSIGNED
+
+    assert inside("ann") == (False, True)
+    before = [catalog.compiled(each) for each in keys]
+    add("ann")
+    assert (inside("ann"), inside("bob")) == ((True, False), (False, True))
+    after = [catalog.compiled(each) for each in keys]
+    assert [old is new for old, new in zip(before, after, strict=True)] == [True, False, False, False]
+    catalog.edit("plain", description="d")
+    assert [catalog.compiled(each) for each in keys[1:]] == after[1:]
+    assert all(catalog.compiled(each) is after[at] for at, each in enumerate(keys) if at)
+    add(*(f"u{number}" for number in range(Members.SMALL)))
+    assert (inside("ann"), inside("u9999"), inside("bob")) == ((True, False), (True, False), (False, True))
+    catalog.edit("named", condition={"country": "DE"})
+    assert dict(catalog.compiled("named").groups) == {}
 
 
 def test_an_override_reaches_the_ruleset(catalog: Catalog) -> None:

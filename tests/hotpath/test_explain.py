@@ -137,6 +137,28 @@ def test_what_is_not_known_any_more_is_said(play: Play) -> None:
     assert note.startswith("The list of segment 1 was changed in bulk at 2")
 
 
+def test_a_list_that_a_condition_names_is_explained_as_it_was(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[dict[str, Any]]:
+        await told(client, "POST", "/segments", json={"name": "vip"})
+        for user in ("ann", "cyd"):
+            await told(client, "POST", "/segments/assign-user", json={"segment_id": 1, "user_id": user})
+        await running(client, key="price", condition={"id": {"$inGroup": "vip"}})
+        moment = await now()
+        await client.delete("/segments/1/users/ann")
+        await told(client, "POST", "/segments/assign-user", json={"segment_id": 1, "user_id": "bob"})
+        return [
+            await explained(client, user, at)
+            for user, at in (("ann", None), ("bob", None), ("ann", moment), ("bob", moment), ("cyd", moment))
+        ]
+
+    found = play(journey)
+    assert [each["condition"] for each in found] == [False, True, True, False, True]
+    assert [each["condition_clause"]["holds"] for each in found] == [False, True, True, False, True]
+    assert found[0]["condition_clause"]["wanted"] == {"$inGroup": "vip"}
+    assert found[0]["reason"] == "not_in_segment"
+    assert not any(each["notes"] for each in found)
+
+
 @pytest.mark.parametrize("name", ["since", "country"])
 def test_another_parameter_is_refused(play: Play, name: str) -> None:
     async def journey(client: httpx2.AsyncClient) -> tuple[int, str]:

@@ -513,3 +513,33 @@ def test_what_is_private_is_evaluated_by_the_server_alone(play: Play) -> None:
     assert payload["assay"]["remote_only"] == {"rule": "it is private", "part": "segment 1 is private"}
     assert set(evaluated) == {"rule", "part", "open"}
     assert None not in evaluated.values()
+
+
+def test_a_list_that_a_condition_names_is_sent_and_followed(play: Play) -> None:
+    async def journey(client: httpx2.AsyncClient) -> list[Any]:
+        secret = await scoped(client)
+        await told(client, "POST", "/segments", json={"name": "Big spenders"})
+        await running(client, key="named", condition={"id": {"$inGroup": "big-spenders"}})
+        seen: list[Any] = []
+        for members in (["ann"], ["bob"], [f"u{number}" for number in range(10_001)]):
+            path = "/segments/big-spenders/users"
+            await told(client, "POST", path, json={"user_ids": members, "replace": True})
+            payload = (await client.get(f"/api/features/{secret}")).json()
+            asked = [
+                (await client.post(f"/api/eval/{secret}", json={"attributes": {"id": user}})).json()
+                for user in (members[-1], "zoe")
+            ]
+            inside = [each["features"]["named"]["defaultValue"] is not None for each in asked]
+            remote = payload["assay"]["remote_only"]
+            seen.append((payload["savedGroups"], "named" in payload["features"], remote, inside))
+        return seen
+
+    first, second, long = play(journey)
+    assert first == ({"segment-1": ["ann"]}, True, {}, [True, False])
+    assert second == ({"segment-1": ["bob"]}, True, {}, [True, False])
+    assert long == (
+        {},
+        False,
+        {"named": "segment 1 lists 10001 users; at most 10000 are sent"},
+        [True, False],
+    )

@@ -8,7 +8,7 @@ different types are not equal, and what is absent, null or boolean is neither ab
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NoReturn
 
 from assay.bucketing.patterns import PatternError, compile_pattern
@@ -16,7 +16,8 @@ from assay.errors import Invalid
 
 Condition = Callable[[Mapping[str, Any]], bool]
 Check = Callable[[Any], bool]
-Groups = Mapping[str, Iterable[Any]]
+#: Values by the name of their list; of one that is too long to go through, whether it has a text.
+Groups = Mapping[str, Iterable[Any] | Container[str]]
 
 #: Bounds on one document, so that compiling and evaluating it stay cheap and within the stack.
 MAX_DEPTH = 20
@@ -29,20 +30,20 @@ _NO_GROUPS: Groups = {}
 
 
 def compile_condition(
-    document: Mapping[str, Any], path: str = "condition", groups: Groups | None = _NO_GROUPS
+    document: Mapping[str, Any], path: str = "condition", groups: Groups = _NO_GROUPS
 ) -> Condition:
     """Compile a condition document into a function of a user's attributes.
 
     An empty document holds for everybody. `groups` are the named lists that `$inGroup` may mention; an
-    unknown name is an empty list, as in SDKs; with None any mention is refused. Raises `Invalid` naming the
-    place below `path` (`condition.$or[1].age.$gt`), the value, and what would be right. The result is total:
-    JSON attributes of any shape give True or False.
+    unknown name is an empty list, as in SDKs. Raises `Invalid` naming the place below `path`
+    (`condition.$or[1].age.$gt`), the value, and what would be right. The result is total: JSON attributes of
+    any shape give True or False.
     """
     return _Compiler(groups).document(document, path, 0)
 
 
 class _Compiler:
-    def __init__(self, groups: Groups | None) -> None:
+    def __init__(self, groups: Groups) -> None:
         self._groups = groups
         self._parts = 0
         self._patterns = 0
@@ -59,7 +60,7 @@ class _Compiler:
             return self._logic(name, value, path, depth)
         if name in _OPERATORS or name in self._nested:
             _refuse(path, "is an operator and belongs below the name of an attribute", value)
-        if name.startswith("$") and not _is_operators(value):
+        if name.startswith("$") and not is_operators(value):
             # An attribute may be called so, but a mistyped `$or` would hold for nobody.
             _refuse(path, f"is not known; here may stand {', '.join(_LOGIC)} and names of attributes", value)
         check = self.value(value, path, depth)
@@ -83,7 +84,7 @@ class _Compiler:
     def value(self, given: Any, path: str, depth: int) -> Check:
         """What one value must be: as an object of operators says, or equal to `given`."""
         self._count(path, depth)
-        if _is_operators(given):
+        if is_operators(given):
             return _every(
                 [self._operator(name, each, f"{path}.{name}", depth) for name, each in given.items()]
             )
@@ -118,7 +119,7 @@ class _Compiler:
     def _element(self, given: Any, path: str, depth: int) -> Check:
         if not isinstance(given, Mapping):
             _refuse(path, "must be an object", given)
-        if _is_operators(given) and not given.keys() <= {"$and", "$or", "$nor"}:
+        if is_operators(given) and not given.keys() <= {"$and", "$or", "$nor"}:
             check = self.value(given, path, depth + 1)
             return lambda found: isinstance(found, list) and any(map(check, found))
         inner = self.document(given, path, depth + 1)
@@ -144,9 +145,12 @@ class _Compiler:
     def _in_group(self, given: Any, path: str, _depth: int) -> Check:
         if not isinstance(given, str):
             _refuse(path, "must be the name of a group", given)
-        if self._groups is None:
-            _refuse(path, "finds no saved groups here: attach a segment, or list the values with $in", given)
-        return _member_of(list(self._groups.get(given, ())), path)
+        listed = self._groups.get(given, ())
+        if isinstance(listed, Iterable):
+            return _member_of(list(listed), path)
+        return lambda found: (
+            any(each in listed for each in found) if isinstance(found, list) else found in listed
+        )
 
     def _not_in_group(self, given: Any, path: str, depth: int) -> Check:
         return _not(self._in_group(given, path, depth))
@@ -170,7 +174,8 @@ class _Compiler:
     }
 
 
-def _is_operators(given: Any) -> bool:
+def is_operators(given: Any) -> bool:
+    """Whether what is said of a value is an object of operators, and not a value to be equal to."""
     return isinstance(given, Mapping) and bool(given) and all(name.startswith("$") for name in given)
 
 

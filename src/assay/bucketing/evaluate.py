@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from assay.bucketing.clauses import attributes_read, deciding
 from assay.bucketing.conditions import reach
 from assay.bucketing.hashing import SLOTS, choose, place
-from assay.bucketing.ruleset import Experiment, Requirement, Status, Variant
+from assay.bucketing.ruleset import Experiment, Requirement, Segment, Status, Variant, lists
 
 
 class Reason(StrEnum):
@@ -237,7 +237,7 @@ class Explanation(NamedTuple):
                     "name": name,
                     "member": member,
                     "rule": rule,
-                    "clause": self._clause(each.rule, "rules"),
+                    "clause": self._clause(each, "rules"),
                     "matched": member or rule,
                 }
                 for each, (number, name, member, rule) in zip(experiment.segments, self.segments, strict=True)
@@ -245,7 +245,7 @@ class Explanation(NamedTuple):
             "condition": self.condition,
             "prerequisites": [each for each in self.required if not each["holdout"]],
             "holdouts": [each for each in self.required if each["holdout"]],
-            "condition_clause": self._clause(experiment.rule, "condition"),
+            "condition_clause": self._clause(experiment, "condition"),
             "attributes_used": self._used(),
             "assigned_variant_id": self.recorded,
             "assigned": variant is not None,
@@ -254,9 +254,11 @@ class Explanation(NamedTuple):
             "reason": str(self.decision.reason),
         }
 
-    def _clause(self, rule: Mapping[str, Any] | None, path: str) -> dict[str, Any] | None:
+    def _clause(self, ruled: Experiment | Segment, path: str) -> dict[str, Any] | None:
         """The part of a rule that decided; None where there is no rule."""
-        return deciding(rule, self.attributes, path).as_document() if rule else None
+        if not ruled.rule:
+            return None
+        return deciding(ruled.rule, self.attributes, path, lists(ruled.groups)).as_document()
 
     def _used(self) -> dict[str, Any]:
         """What conditions looked at, with null for what is not known."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from assay.bucketing.clauses import naming
 from assay.bucketing.hashing import bucket_ranges
 from assay.bucketing.ruleset import Experiment, Segment, Status, Variant, effective_weights
 
@@ -131,7 +132,8 @@ def _withheld(experiment: Experiment) -> str | None:
             return f"experiment {each.parent.id}, which it requires: {why}"
     if len(experiment.overrides) > MOST_IDS:
         return f"{len(experiment.overrides)} overrides; at most {MOST_IDS} are sent"
-    for segment in experiment.segments:
+    own = experiment.segments
+    for segment in (*own, *experiment.groups.values(), *(g for each in own for g in each.groups.values())):
         if segment.private:
             return f"segment {segment.id} is private"
         if segment.members is not None and segment.members.listed is None:
@@ -192,7 +194,7 @@ def _rule(experiment: Experiment, value: Value, groups: Groups) -> Definition:
 
 def _condition(experiment: Experiment, groups: Groups) -> Definition | None:
     """What must hold: any of the segments, and the experiment's own condition."""
-    own = _by_id(experiment.rule) if experiment.rule else None
+    own = _sent(experiment.rule, experiment.groups, groups) if experiment.rule else None
     if not experiment.segments:
         return own
     ways = [way for segment in experiment.segments for way in _ways(segment, groups)]
@@ -207,13 +209,24 @@ def _ways(segment: Segment, groups: Groups) -> list[Definition]:
     """The conditions any of which puts a user into this segment."""
     ways: list[Definition] = []
     if segment.members is not None and segment.members.listed is not None:
-        group = f"segment-{segment.id}"
-        if group not in groups:
-            groups[group] = sorted(segment.members.listed)
-        ways.append({"id": {"$inGroup": group}})
+        ways.append({"id": {"$inGroup": _group(segment, groups)}})
     if segment.rule:
-        ways.append(_by_id(segment.rule))
+        ways.append(_sent(segment.rule, segment.groups, groups))
     return ways
+
+
+def _group(segment: Segment, groups: Groups) -> str:
+    """What a segment's list is called: not by its key, which people made of what they call the segment."""
+    name = f"segment-{segment.id}"
+    if name not in groups:
+        groups[name] = sorted(segment.members.listed or ()) if segment.members is not None else []
+    return name
+
+
+def _sent(rule: Mapping[str, Any], named: Mapping[str, Segment], groups: Groups) -> Definition:
+    """A condition as SDKs are given it; the lists that it names are put into `groups`."""
+    # Ids begin at 1: a list that is not there is called what nothing is called, and nobody is on it.
+    return _by_id(naming(rule, lambda key, _: _group(named[key], groups) if key in named else "segment-0"))
 
 
 def _by_id(document: Mapping[str, Any]) -> Definition:

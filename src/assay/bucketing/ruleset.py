@@ -4,16 +4,18 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from assay.bucketing.conditions import Condition
+from assay.bucketing.conditions import Condition, Groups
 from assay.bucketing.hashing import SLOTS, Ranges, choose, cumulated, edges, place
 
 _NO_OVERRIDES: Mapping[str, int] = MappingProxyType({})
+_NO_GROUPS: Mapping[str, "Segment"] = MappingProxyType({})
 
 # How far above 1 shares may add up and still be taken as they are; SDKs are as generous.
 _SLACK = 0.01
@@ -82,6 +84,13 @@ class Members:
         place = bisect_left(self._digests, digest)
         return place < self._size and self._digests[place] == digest
 
+    def changed(self, without: AbstractSet[str], beside: AbstractSet[str]) -> "Members":
+        """The same without some ids, and with others."""
+        if self._ids is not None:
+            return Members((self._ids - without) | beside)
+        gone, fresh = set(map(_digest, without)), set(map(_digest, beside))
+        return Members.of_digests(array("Q", sorted((set(self._digests) - gone) | fresh)).tobytes())
+
     @property
     def listed(self) -> frozenset[str] | None:
         """The ids themselves, None for a set of which only digests are kept."""
@@ -104,7 +113,8 @@ def digests(ids: Iterable[str]) -> bytes:
 class Segment:
     """A named part of the population, by rule, by list, or both.
 
-    `rule` is what `condition` was made from; what is `private` is evaluated by the server alone.
+    `rule` is what `condition` was made from, and `groups` are the segments, by key, whose lists it names;
+    what is `private` is evaluated by the server alone.
     """
 
     id: int
@@ -113,12 +123,18 @@ class Segment:
     members: Members | None = None
     rule: Mapping[str, Any] | None = None
     private: bool = False
+    groups: Mapping[str, "Segment"] = field(default_factory=lambda: _NO_GROUPS)
 
     def matches(self, user_id: str, attributes: Mapping[str, Any]) -> bool:
         """Whether the user belongs to it, by membership or by rule."""
         if self.members is not None and user_id in self.members:
             return True
         return self.condition is not None and self.condition(attributes)
+
+
+def lists(groups: Mapping[str, Segment]) -> Groups:
+    """What conditions are compiled with: the lists of these segments, by the key they are named by."""
+    return {key: each.members or () for key, each in groups.items()}
 
 
 class Layer(NamedTuple):
@@ -172,8 +188,8 @@ class Experiment:
     `ranges` holds one stretch of [0, 1) for each variant, empty for those that are off, and `edges` the same
     in one row. `phase` numbers the stretch of unchanged allocation, and `phase_starts` says when that of each
     number, from 1, began. Times are microseconds UTC. `overrides` maps a unit id to the index of a variant,
-    and `winner` is one. `rule` is what `condition` was made from. What is `private` is evaluated by the
-    server alone.
+    and `winner` is one. `rule` is what `condition` was made from, and `groups` are the segments, by key,
+    whose lists it names. What is `private` is evaluated by the server alone.
     """
 
     id: int
@@ -202,6 +218,7 @@ class Experiment:
     requires: tuple[Requirement, ...]
     private: bool
     phase_starts: tuple[int, ...] = ()
+    groups: Mapping[str, Segment] = field(default_factory=lambda: _NO_GROUPS)
 
     def phase_at(self, at: int) -> int:
         """The number of the phase in force at a time: 0 before the first, the last one after its end."""
@@ -221,6 +238,7 @@ class Experiment:
         coverage: float = 1.0,
         condition: Condition | None = None,
         rule: Mapping[str, Any] | None = None,
+        groups: Mapping[str, Segment] = _NO_GROUPS,
         private: bool = False,
         segments: Iterable[Segment] = (),
         layer: Layer | None = None,
@@ -267,6 +285,7 @@ class Experiment:
             needs_attributes=condition is not None or any(each.condition is not None for each in attached),
             by_variant_id=MappingProxyType({each.id: at for at, each in enumerate(arms)}),
             rule=rule,
+            groups=groups,
             requires=tuple(each for each in requires if each.holdout or status is not Status.STOPPED),
             private=private,
             phase_starts=tuple(phase_starts),

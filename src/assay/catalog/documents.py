@@ -217,9 +217,10 @@ class TemplateDocument(TypedDict):
 
 
 class SegmentDocument(TypedDict):
-    """A segment."""
+    """A segment; `key` is what conditions call its list."""
 
     id: int
+    key: str
     name: str
     description: str
     rules: dict[str, Any] | None
@@ -468,6 +469,7 @@ def segment(row: Segment, experiments: list[int]) -> SegmentDocument:
     """A segment and the ids of the experiments it is attached to."""
     return {
         "id": row.id,
+        "key": row.key,
         "name": row.name,
         "description": row.description,
         "rules": row.rules,

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from assay.bucketing.conditions import compile_condition
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents, phases, slots
 from assay.catalog.checks import shown, storable
@@ -120,15 +118,6 @@ def changing(tx: WriteTx, experiment: Experiment, action: str, reason: str | Non
 def admits(experiment: Experiment) -> bool:
     """Whether a variant is there that a new unit could get."""
     return any(each.enabled and each.allocation > 0 for each in experiment.variants if not each.removed)
-
-
-def checked_rule(rule: dict[str, Any] | None, path: str) -> dict[str, Any] | None:
-    """A targeting rule that compiles; one that demands nothing is no rule. Raises `Invalid` below `path`."""
-    if not rule:
-        return None
-    # Nobody is in a group that does not exist, and everybody outside it: never what the author meant.
-    compile_condition(rule, path, groups=None)
-    return rule
 
 
 def targeting_changed(tx: WriteTx, experiment: Experiment) -> None:

@@ -23,7 +23,8 @@ from assay.catalog import (
 )
 from assay.catalog.checks import expect_storable, shown
 from assay.catalog.database import ReadTx, WriteTx
-from assay.catalog.editing import LIVE, as_id, changing, checked_rule, expect_version, state_forbids, whole
+from assay.catalog.editing import LIVE, as_id, changing, expect_version, state_forbids, whole
+from assay.catalog.groups import checked_rule
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, ExperimentInput
 from assay.catalog.keying import free, slug
 from assay.catalog.tables import Experiment, Segment, Tag
@@ -117,7 +118,7 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         status=Status.DRAFT,
         unit=given.unit,
         coverage=given.traffic_allocation,
-        condition=checked_rule(given.condition, "condition"),
+        condition=checked_rule(tx, given.condition, "condition"),
         private=given.private,
         layer=None,
         layer_id=None,
@@ -294,7 +295,7 @@ def _refuse_read_only(experiment: Experiment, given: ExperimentEdit) -> None:
 def _edit_rules(tx: ReadTx, experiment: Experiment, given: ExperimentEdit) -> None:
     """Targeting, layer, analysis and metrics: what needs a look before it is stored."""
     if given.given("condition"):
-        experiment.condition = checked_rule(given.condition, "condition")
+        experiment.condition = checked_rule(tx, given.condition, "condition")
     if given.given("layer"):
         layers.place(tx, experiment, given.layer)
     if given.given("prerequisites"):

@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 from sqlalchemy import func, select
 
 from assay.bucketing import ruleset
-from assay.bucketing.conditions import Condition, compile_condition
+from assay.bucketing.conditions import Condition
 from assay.catalog import segments
 from assay.catalog.checks import Input, Rule, refuse
 from assay.catalog.database import ReadTx
+from assay.catalog.groups import checked_rule
 from assay.catalog.tables import Experiment, User
 from assay.errors import Invalid, NotFound
 
@@ -64,14 +65,13 @@ def preview(tx: ReadTx, given: PreviewInput, clock: Callable[[], float]) -> Prev
         except NotFound as error:
             raise Invalid.field(f"segments[{at}]", error.detail, code="unknown_segment") from error
     path = "condition" if given.rules is None else "rules"
-    return _counted(
-        tx, compile_condition(rule, path, groups=None) if rule else None, attached, given.sample, clock
-    )
+    condition = segments.condition_of(tx, checked_rule(tx, rule, path), path)
+    return _counted(tx, condition, attached, given.sample, clock)
 
 
 def audience(tx: ReadTx, experiment: Experiment, sample: int, clock: Callable[[], float]) -> Preview:
     """Count the users that an experiment's targeting lets in, whatever its state, traffic and layer."""
-    condition = compile_condition(experiment.condition) if experiment.condition else None
+    condition = segments.condition_of(tx, experiment.condition, "condition")
     attached = [segments.compiled(tx, each) for each in experiment.segments]
     return _counted(tx, condition, attached, sample, clock)
 

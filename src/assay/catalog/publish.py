@@ -10,19 +10,22 @@ from assay.bucketing.conditions import Condition, compile_condition
 from assay.catalog import keys, slots
 from assay.catalog.database import ReadTx, catalog_version
 from assay.catalog.editing import whole
+from assay.catalog.groups import Rules, listed
 from assay.catalog.keys import microseconds
 from assay.catalog.segments import members_of
 from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Prerequisite, Segment
 from assay.published import Key, KeyRing, Published
 
 _CHUNK = 500  # ids in one statement, well below any database's limit on parameters
+_SEGMENT_VERSIONS = select(Segment.id, Segment.version)
 
 
 class Publisher:
     """Compiles the catalog and swaps what `published` holds.
 
     What has not changed since the last time is taken over as it was compiled then, so a change costs what
-    changed: an experiment is known by its version and those of its segments, a list of members by its own.
+    changed: an experiment is known by its version and those of its segments and of the lists that its
+    condition names, a list of members by its own.
     `Database` calls `publish`, one call at a time.
     """
 
@@ -30,13 +33,18 @@ class Publisher:
         self._published = published
         self._environment_keys = tuple(environment_keys)
         self._experiments: dict[int, tuple[object, ruleset.Experiment]] = {}
-        self._segments: dict[int, tuple[int, ruleset.Segment]] = {}
+        self._segments: dict[int, tuple[object, ruleset.Segment]] = {}
+        #: Those whose lists conditions name, with nothing but the list.
+        self._lists: dict[int, tuple[int, ruleset.Segment]] = {}
         self._members: dict[int, tuple[int, ruleset.Members | None]] = {}
+        self._segment_versions: dict[int, int] = {}
 
     def publish(self, tx: ReadTx, now: datetime) -> None:
         """Compile what `tx` sees and put it in force."""
+        self._segment_versions = {row.id: row.version for row in tx.execute(_SEGMENT_VERSIONS)}
         segments = self._compile_segments(tx)
         experiments = self._compile_experiments(tx, segments)
+        self._let_go()
         ring = KeyRing([*self._environment_keys, *keys.in_force(tx)])
         self._published.ruleset = ruleset.Ruleset(experiments, catalog_version(tx), microseconds(now) or 0)
         self._published.keys = ring
@@ -46,20 +54,46 @@ class Publisher:
         rows = list(tx.scalars(select(Segment).where(Segment.id.in_(attached))))
         present = {row.id for row in rows}
         self._segments = {each: known for each, known in self._segments.items() if each in present}
-        self._members = {each: known for each, known in self._members.items() if each in present}
         for row in rows:
             known = self._segments.get(row.id)
-            if known is None or known[0] != row.version:
+            if known is None or known[0] != (row.version, self._named_by(known[1])):
+                groups = self._groups(tx, row.rules)
                 compiled = ruleset.Segment(
                     row.id,
                     row.name,
-                    _condition(row.rules, "rules"),
+                    _condition(row.rules, "rules", groups),
                     self._list_of(tx, row),
                     row.rules or None,
                     row.private,
+                    groups,
                 )
-                self._segments[row.id] = (row.version, compiled)
+                self._segments[row.id] = ((row.version, self._named_by(compiled)), compiled)
         return {each: compiled for each, (_, compiled) in self._segments.items()}
+
+    def _groups(self, tx: ReadTx, rule: Rules) -> dict[str, ruleset.Segment]:
+        """The segments whose lists a rule names, by key."""
+        found = {}
+        for row in listed(tx, [rule]):
+            known = self._lists.get(row.id)
+            if known is None or known[0] != row.version:
+                members = self._list_of(tx, row)
+                segment = ruleset.Segment(row.id, row.name, members=members, private=row.private)
+                known = self._lists[row.id] = (row.version, segment)
+            found[row.key] = known[1]
+        return found
+
+    def _named_by(self, ruled: ruleset.Segment | ruleset.Experiment) -> tuple[tuple[int, int | None], ...]:
+        """The lists that its rule names, with the versions that they have now."""
+        return tuple((each.id, self._segment_versions.get(each.id)) for each in ruled.groups.values())
+
+    def _let_go(self) -> None:
+        """Forget the lists that nobody uses any more."""
+        named = {group.id for _, each in self._segments.values() for group in each.groups.values()}
+        named |= {group.id for _, each in self._experiments.values() for group in each.groups.values()}
+        self._lists = {each: known for each, known in self._lists.items() if each in named}
+        self._members = {
+            each: known for each, known in self._members.items() if each in named or each in self._segments
+        }
 
     def _list_of(self, tx: ReadTx, row: Segment) -> ruleset.Members | None:
         known = self._members.get(row.id)
@@ -81,21 +115,27 @@ class Publisher:
         versions = {
             number: (
                 version,
-                tuple(sorted((each, self._segments[each][0]) for each in links.get(number, ()))),
+                tuple((each, self._segments[each][0]) for each in sorted(links.get(number, ()))),
             )
             for number, version in tx.execute(select(Experiment.id, Experiment.version))
         }
         above = {number: _above(number, parents) for number in versions}
-        # What is required is compiled first, and what requires it again whenever it changed.
-        marks = {
-            number: (mark, tuple((each, versions[each]) for each in above[number]))
-            for number, mark in sorted(versions.items(), key=lambda each: (len(above[each[0]]), each[0]))
+        known = self._experiments = {
+            each: before for each, before in self._experiments.items() if each in versions
         }
-        self._experiments = {each: known for each, known in self._experiments.items() if each in marks}
+
+        def mark(number: int) -> object:
+            """Everything that an experiment, once compiled, was made of."""
+            made_of = (number, *above[number])
+            return tuple((each, versions[each], self._named_by(known[each][1])) for each in made_of)
+
+        # What is required is compiled first, and what requires it again whenever it changed.
+        in_order = sorted(versions, key=lambda each: (len(above[each]), each))
+        fresh = {each for each in versions if each not in known}
         stale = [
             number
-            for number, mark in marks.items()
-            if number not in self._experiments or self._experiments[number][0] != mark
+            for number in in_order
+            if not fresh.isdisjoint((number, *above[number])) or known[number][0] != mark(number)
         ]
         for start in range(0, len(stale), _CHUNK):
             chunk = stale[start : start + _CHUNK]
@@ -108,11 +148,14 @@ class Publisher:
                     for each in rows[number].prerequisites
                     if each.parent_id in above[number]
                 ]
+                groups = self._groups(tx, rows[number].condition)
                 compiled = _compile(
-                    rows[number], segments, forced.get(number, {}), starts.get(number, ()), requires
+                    rows[number], segments, groups, forced.get(number, {}), starts.get(number, ()), requires
                 )
-                self._experiments[number] = (marks[number], compiled)
-        return [compiled for _, compiled in self._experiments.values()]
+                known[number] = (None, compiled)
+        for number in stale:
+            known[number] = (mark(number), known[number][1])
+        return [compiled for _, compiled in known.values()]
 
 
 def _overrides(tx: ReadTx, experiment_ids: Sequence[int]) -> dict[int, dict[str, int]]:
@@ -153,6 +196,7 @@ def _requirement(row: Prerequisite, parent: ruleset.Experiment) -> ruleset.Requi
 def _compile(
     row: Experiment,
     segments: dict[int, ruleset.Segment],
+    groups: Mapping[str, ruleset.Segment],
     forced: dict[str, int],
     phase_starts: Sequence[int],
     requires: Sequence[ruleset.Requirement],
@@ -179,8 +223,9 @@ def _compile(
         ],
         unit=row.unit,
         coverage=slots.coverage(row),
-        condition=_condition(row.condition, "condition"),
+        condition=_condition(row.condition, "condition", groups),
         rule=row.condition or None,
+        groups=groups,
         private=row.private,
         segments=[segments[each.id] for each in row.segments],
         requires=requires,
@@ -196,5 +241,5 @@ def _compile(
     )
 
 
-def _condition(rule: dict[str, object] | None, path: str) -> Condition | None:
-    return compile_condition(rule, path) if rule else None
+def _condition(rule: Rules, path: str, groups: Mapping[str, ruleset.Segment]) -> Condition | None:
+    return compile_condition(rule, path, ruleset.lists(groups)) if rule else None

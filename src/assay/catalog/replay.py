@@ -12,12 +12,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 
 from assay.bucketing import ruleset
+from assay.bucketing.clauses import groups_read
 from assay.bucketing.conditions import compile_condition
 from assay.bucketing.evaluate import Past
 from assay.catalog import documents, phases, slots
 from assay.catalog.database import Database, ReadTx
 from assay.catalog.editing import find
+from assay.catalog.groups import listed as named_lists
 from assay.catalog.keys import microseconds
+from assay.catalog.segments import members_of
 from assay.catalog.tables import AuditEntry, Experiment, Override, Segment, SegmentMember, User
 from assay.errors import NotFound
 
@@ -76,7 +79,8 @@ def _compiled(
     ]
     place = {each.key: number for number, each in enumerate(variants)}
     phase = max((each.number for each in phases.listed(tx, row.id) if each.started_at <= at), default=0)
-    condition, layer = document["condition"], document["layer"]
+    condition, layer = document["condition"] or None, document["layer"]
+    groups = _groups(tx, condition, at, notes)
     forced = _override(tx, row, unit_id, at)
     return ruleset.Experiment.compile(
         id=row.id,
@@ -86,8 +90,9 @@ def _compiled(
         variants=variants,
         unit=document["unit"],
         coverage=slots.coverage_in(layer, document["traffic_allocation"]),
-        condition=compile_condition(condition) if condition else None,
-        rule=condition or None,
+        condition=compile_condition(condition, groups=ruleset.lists(groups)) if condition else None,
+        rule=condition,
+        groups=groups,
         segments=[_segment(tx, each, user_id, at, notes) for each in document["segments"]],
         layer=ruleset.Layer.of(layer["key"], layer["slots"]) if layer else None,
         overrides={unit_id: place[forced]} if unit_id is not None and forced in place else {},
@@ -150,15 +155,50 @@ def _segment(
         if "rules" in entry.changes:
             rules = entry.changes["rules"]["from"]
         if entry.action in _IN_BULK:
-            notes.append(
-                f"The list of segment {number} was changed in bulk at {documents.iso(entry.at)}; what it "
-                "held before is not known, and what it holds since is shown."
-            )
+            notes.append(_bulk_note(number, entry.at))
         elif entry.user_id == user_id:
             listed = entry.action == "segment.remove_member"
-    condition = compile_condition(rules, "rules") if rules else None
+    groups = _groups(tx, rules, at, notes)
+    condition = compile_condition(rules, "rules", ruleset.lists(groups)) if rules else None
     members = ruleset.Members([user_id]) if listed else None
-    return ruleset.Segment(number, reference["name"], condition, members, rules or None)
+    return ruleset.Segment(number, reference["name"], condition, members, rules or None, groups=groups)
+
+
+def _groups(
+    tx: ReadTx, rule: Mapping[str, Any] | None, at: datetime, notes: list[str]
+) -> dict[str, ruleset.Segment]:
+    """The lists that a rule names, as they were."""
+    if not rule:
+        return {}
+    rows = {each.key: each for each in named_lists(tx, [dict(rule)])}
+    gone = dict.fromkeys(key for key, _ in groups_read(rule) if key not in rows)
+    notes.extend(f"Segment {key} was deleted since; its list is not known any more." for key in gone)
+    return {
+        key: ruleset.Segment(row.id, row.name, members=_members(tx, row, at, notes))
+        for key, row in rows.items()
+    }
+
+
+def _members(tx: ReadTx, row: Segment, at: datetime, notes: list[str]) -> ruleset.Members | None:
+    """A whole list as it was."""
+    gone: set[str] = set()
+    back: set[str] = set()
+    for entry in _later(tx, at, AuditEntry.noun == "segment", AuditEntry.noun_id == row.id):
+        if entry.action in _IN_BULK:
+            notes.append(_bulk_note(row.id, entry.at))
+        elif entry.user_id is not None:
+            left, joined = (back, gone) if entry.action == "segment.remove_member" else (gone, back)
+            left.add(entry.user_id)
+            joined.discard(entry.user_id)
+    members = members_of(tx, row)
+    return members if not gone and not back else (members or ruleset.Members(())).changed(gone, back)
+
+
+def _bulk_note(segment_id: int, at: datetime) -> str:
+    return (
+        f"The list of segment {segment_id} was changed in bulk at {documents.iso(at)}; what it held before "
+        "is not known, and what it holds since is shown."
+    )
 
 
 def _attributes(tx: ReadTx, user_id: str, at: datetime, notes: list[str]) -> dict[str, Any]:

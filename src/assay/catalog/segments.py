@@ -5,7 +5,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 from sqlalchemy import (
@@ -24,19 +24,30 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from assay.bucketing import ruleset
-from assay.bucketing.conditions import compile_condition
+from assay.bucketing.conditions import Condition, compile_condition
 from assay.bucketing.ruleset import Status
 from assay.catalog import documents
-from assay.catalog.checks import Input, Name, OuterId, Prose, Rule, expect_storable, shown, storable
+from assay.catalog.checks import (
+    Input,
+    KeyText,
+    Name,
+    OuterId,
+    Prose,
+    Rule,
+    expect_storable,
+    shown,
+    storable,
+)
 from assay.catalog.database import Database, ReadTx, WriteTx
 from assay.catalog.editing import (
     LIVE,
     as_id,
-    checked_rule,
     expect_version,
     targeting_changed,
     whole,
 )
+from assay.catalog.groups import Rules, checked_rule, expect_unnamed, listed
+from assay.catalog.keying import free, slug
 from assay.catalog.tables import (
     Experiment,
     ExperimentSegment,
@@ -45,7 +56,7 @@ from assay.catalog.tables import (
     SegmentMember,
     SpareList,
 )
-from assay.errors import Conflict, NotFound
+from assay.errors import Conflict, FieldError, Invalid, NotFound
 
 #: A spare list that has not grown for so long was abandoned; rows of it that go in one transaction.
 _ABANDONED: Final = timedelta(minutes=10)
@@ -57,6 +68,10 @@ class SegmentInput(Input):
     """A new segment."""
 
     name: Name
+    key: KeyText | None = Field(
+        default=None,
+        description="What conditions call its list ($inGroup); by default made from the name; never changes.",
+    )
     description: Prose = ""
     rules: Rule | None = Field(
         default=None,
@@ -72,6 +87,7 @@ class SegmentEdit(Input):
     """A change of a segment: only what is given changes."""
 
     name: Name = ""
+    key: Any = None
     description: Prose = ""
     rules: Rule | None = None
     private: bool = False
@@ -100,9 +116,13 @@ class AttachmentInput(Input):
 
 
 def find(tx: Session, reference: int | str) -> Segment:
-    """The segment with this id. Raises `NotFound`."""
+    """The segment with this id or key; all digits are an id. Raises `NotFound`."""
     number = as_id(reference)
-    row = tx.get(Segment, number) if number is not None else None
+    row = None
+    if number is not None:
+        row = tx.get(Segment, number)
+    elif storable(str(reference)):
+        row = tx.scalar(select(Segment).where(Segment.key == reference))
     if row is None:
         raise NotFound(f"There is no segment {shown(reference)}.", code="unknown_segment")
     return row
@@ -123,21 +143,30 @@ def document(tx: ReadTx, segment: Segment) -> documents.SegmentDocument:
 
 
 def page(tx: ReadTx, *, q: str | None = None, skip: int = 0, limit: int = 100) -> tuple[list[Segment], int]:
-    """The newest segments whose name contains `q`, and how many there are."""
+    """The newest segments whose name or key contains `q`, and how many there are."""
     expect_storable("q", q)
     rows = select(Segment)
     if q:
-        rows = rows.where(Segment.name.icontains(q, autoescape=True))
+        rows = rows.where(
+            Segment.name.icontains(q, autoescape=True) | Segment.key.icontains(q, autoescape=True)
+        )
     total = tx.scalar(select(func.count()).select_from(rows.subquery())) or 0
     return list(tx.scalars(rows.order_by(Segment.id.desc()).offset(skip).limit(limit))), total
 
 
 def create(tx: WriteTx, given: SegmentInput) -> Segment:
-    """A new segment, attached to nothing."""
+    """A new segment, attached to nothing. Raises `Conflict` for a key that is taken."""
+    if given.key is not None and tx.scalar(select(Segment.id).where(Segment.key == given.key)) is not None:
+        raise Conflict(
+            f"The segment key {given.key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
+        )
+    base = slug(given.name, "segment")
+    alike = tx.scalars(select(Segment.key).where(Segment.key.startswith(base, autoescape=True)))
     row = Segment(
+        key=given.key or free(base, set(alike).__contains__),
         name=given.name,
         description=given.description,
-        rules=checked_rule(given.rules, "rules"),
+        rules=checked_rule(tx, given.rules, "rules"),
         private=given.private,
         member_count=0,
         members_version=1,
@@ -158,13 +187,21 @@ def edit(
     expect_version(segment.version, expected)
     if given.version is not None:
         expect_version(segment.version, frozenset({given.version}))
+    if given.given("key") and given.key != segment.key:
+        raise Invalid.field(
+            "key",
+            f"is what conditions call its list and cannot be changed; it is {shown(segment.key)}, "
+            f"got {shown(given.key)}",
+        )
     before = _editable(segment)
     if given.given("name"):
         segment.name = given.name
     if given.given("description"):
         segment.description = given.description
     if given.given("rules"):
-        segment.rules = checked_rule(given.rules, "rules")
+        segment.rules = checked_rule(tx, given.rules, "rules")
+        if segment.rules:
+            expect_unnamed(tx, segment, "a list that is named can have no rule; make another segment for it.")
     if given.given("private"):
         segment.private = given.private
     changes = documents.difference(before, _editable(segment))
@@ -192,7 +229,8 @@ def remove(tx: WriteTx, segment: Segment) -> None:
 
 
 def expect_free(tx: ReadTx, segment: Segment) -> None:
-    """Raises `Conflict` where an experiment still to come or under way depends on the segment."""
+    """Raises `Conflict` where an experiment or another segment depends on the segment."""
+    expect_unnamed(tx, segment, "change that first, or nobody would be on it.")
     users = [each for each in _users(tx, segment) if each.status in LIVE or each.status == Status.DRAFT]
     if users:
         names = ", ".join(each.key for each in users[:5])
@@ -380,8 +418,16 @@ def members_of(tx: ReadTx, segment: Segment) -> ruleset.Members | None:
 
 def compiled(tx: ReadTx, segment: Segment) -> ruleset.Segment:
     """The segment as evaluation reads it, but for what it was made from."""
-    condition = compile_condition(segment.rules, "rules") if segment.rules else None
+    condition = condition_of(tx, segment.rules, "rules")
     return ruleset.Segment(segment.id, segment.name, condition, members_of(tx, segment))
+
+
+def condition_of(tx: ReadTx, rule: Rules, path: str) -> Condition | None:
+    """A rule that was accepted, compiled with the lists that it names; None where there is none."""
+    if not rule:
+        return None
+    groups = {each.key: members_of(tx, each) or () for each in listed(tx, [rule])}
+    return compile_condition(rule, path, groups)
 
 
 def _grown(
@@ -428,6 +474,7 @@ def _users(tx: ReadTx, segment: Segment) -> list[Experiment]:
 
 def _editable(segment: Segment) -> dict[str, object]:
     return {
+        "key": segment.key,
         "name": segment.name,
         "description": segment.description,
         "rules": segment.rules,

@@ -280,10 +280,11 @@ class Segment(Table):
     """
 
     __tablename__ = "segments"
-    __table_args__ = (_COUNTED,)
+    __table_args__ = (Index(None, "key", unique=True), _COUNTED)
 
     id: Mapped[int] = mapped_column(BigId, Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(Bytewise(200))
+    key: Mapped[str] = mapped_column(Bytewise(200), server_default="")
     description: Mapped[str] = mapped_column(Bytewise())
     rules: Mapped[dict[str, Any] | None] = mapped_column(Json)
     private: Mapped[bool] = mapped_column(Boolean, server_default=false())

@@ -23,6 +23,8 @@ OPERATORS: Final = (
     ("$ne", "is not"),
     ("$in", "is one of"),
     ("$nin", "is none of"),
+    ("$inGroup", "is on the list (key of a segment)"),
+    ("$notInGroup", "is not on the list (key of a segment)"),
     ("$gte", "is at least"),
     ("$gt", "is more than"),
     ("$lte", "is at most"),
@@ -36,7 +38,7 @@ OPERATORS: Final = (
 )
 _KNOWN, _LISTED, _BARE = {name for name, _ in OPERATORS}, {"$in", "$nin"}, {"exists", "missing"}
 #: Their values are text, whatever they look like.
-_TEXTUAL = {"$vgte", "$vlt", "$regex", "$notRegex"}
+_TEXTUAL = {"$vgte", "$vlt", "$regex", "$notRegex", "$inGroup", "$notInGroup"}
 _MOST = 100
 _BUTTON = re.compile(r"-g(\d+)(?:-(\d+))?")
 
