@@ -1,6 +1,8 @@
 """The effect over time: from one scan where that is enough, else from one for each point."""
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -8,8 +10,16 @@ from assay.reports import trend as trends
 from assay.reports.build import build
 from assay.reports.question import Question, ask
 from assay.reports.report import Point
-from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType
+from assay.reports.spec import (
+    AnalysisSpec,
+    ExperimentSpec,
+    LookSpec,
+    LookVerdict,
+    MetricSpec,
+    MetricType,
+)
 from assay.reports.views.canonical import timeseries
+from assay.stats import boundaries
 from contracts.event_store import DAY, HOUR, NOW
 from reports.world import PURCHASE, SPEC, TIME, World, phase
 
@@ -146,6 +156,92 @@ def test_window__leaves_out_what_ended_before_it(world: World, metric: MetricSpe
     three_days(world)
     question = replace(ask({"start": "2026-09-19"}, TIME), cumulative=cumulative)
     assert [point.start.day for point in points(world, SPEC, question, metric)] == [19, 21]
+
+
+PLANNED = replace(SPEC, target_sample_size=1000, analysis=AnalysisSpec("always_valid", correction="none"))
+
+
+@pytest.mark.parametrize("metric", [PURCHASE, REVENUE], ids=["share", "mean"])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("always_valid", "confidence_sequence"),
+        ("bandit", "confidence_sequence"),
+        ("group_sequential", "repeated_intervals"),
+        ("bayesian", "credible"),
+        ("fixed", "fixed_horizon"),
+    ],
+)
+def test_band__is_the_interval_of_the_method_as_it_was_then(
+    world: World, metric: MetricSpec, method: Any, kind: str
+) -> None:
+    three_days(world)
+    # An always-valid test says nothing before each arm has had 25 events.
+    world.events(10, 40, at=NOW - HOUR, prefix="d3-", a=1.0)
+    spec = replace(PLANNED, metrics=(metric,), analysis=replace(PLANNED.analysis, method=method))
+    report = world.answer(spec, Question())
+    trend = trends.trend(world.store, report, metric, "day")
+    for point in trend.points:
+        then = build(world.store, spec, Question(end=point.end), TIME).primary.comparisons[0].judged
+        judged = point.comparisons[0].judged
+        assert judged is not None
+        assert then is not None
+        assert judged.numbers.interval == (then.numbers.interval and pytest.approx(then.numbers.interval))
+        assert judged.numbers.chance_to_win == pytest.approx(then.numbers.chance_to_win)
+    document = timeseries(report, metric, trend)
+    assert (document["band"]["kind"], document["band"]["level"]) == (kind, 0.95)
+    shown, [now] = document["points"][-1]["comparisons"][0], report.primary.comparisons
+    assert now.judged is not None
+    assert now.judged.numbers.interval is not None
+    low, high = now.judged.numbers.interval
+    assert shown["interval"] == {"low": pytest.approx(low), "high": pytest.approx(high)}
+
+
+def test_band__goes_by_the_looks_that_were_made_until_then(world: World) -> None:
+    three_days(world)
+    verdict = LookVerdict("purchase", 11, 5.0, 4.0, True, 0.1, (0.01, 0.19), None)
+    looks = (
+        LookSpec(1, TIME - timedelta(days=1), 320, 0.32, ()),
+        LookSpec(2, TIME - timedelta(hours=1), 320, 0.32, (verdict,)),
+    )
+    spec = replace(
+        PLANNED, status="stopped", ended_at=TIME, looks=looks, analysis=AnalysisSpec("group_sequential")
+    )
+    report = world.answer(spec, Question())
+    limits, called = [], []
+    for point in trends.trend(world.store, report, PURCHASE, "day").points:
+        judged = point.comparisons[0].judged
+        assert judged is not None
+        limits.append(judged.numbers.limit)
+        called.append(judged.significant)
+    # By units: 200 and 320 of 1,000 while it ran; at its end all that is left may be spent.
+    assert called == [None, None, True]
+    assert limits == [
+        pytest.approx(boundaries((0.2,)).z[-1]),
+        pytest.approx(boundaries((0.32,)).z[-1]),
+        pytest.approx(boundaries((0.32,), final=True).z[-1]),
+    ]
+
+
+def test_band__of_stretches_by_themselves_or_of_a_segment_is_of_one_look(world: World) -> None:
+    three_days(world)
+    fixed = replace(PLANNED, analysis=replace(PLANNED.analysis, method="fixed"))
+    asked = Question(cumulative=False)
+    found = trends.trend(world.store, world.answer(PLANNED, asked), PURCHASE, "day")
+    assert found.points == trends.trend(world.store, world.answer(fixed, asked), PURCHASE, "day").points
+    assert found.band == "fixed_horizon"
+    segment = world.answer(PLANNED, Question(segment="german"))
+    assert trends.trend(world.store, segment, PURCHASE, "day").band == "fixed_horizon"
+
+
+def test_band__without_a_plan_is_none_and_says_what_to_set(world: World) -> None:
+    three_days(world)
+    spec = replace(PLANNED, target_sample_size=None, analysis=AnalysisSpec("group_sequential"))
+    report = world.answer(spec, Question())
+    document = timeseries(report, PURCHASE, trends.trend(world.store, report, PURCHASE, "day"))
+    assert document["points"][-1]["comparisons"][0]["interval"] is None
+    assert document["points"][-1]["comparisons"][0]["difference"] == pytest.approx(0.125)
+    assert "target_sample_size" in document["band"]["sentence"]
 
 
 def test_silent_metric__says_so(world: World) -> None:

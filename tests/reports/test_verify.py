@@ -11,6 +11,9 @@ import pytest
 from assay.errors import Invalid
 from assay.reports.spec import (
     AnalysisSpec,
+    BanditSpec,
+    BreakerSpec,
+    CapSpec,
     ExperimentSpec,
     LookSpec,
     LookVerdict,
@@ -152,6 +155,82 @@ def test_changed_number__is_named_with_what_it_should_be(
     [mismatch] = verify(said).mismatches
     assert mismatch.path.endswith(str(path[-1]))
     assert mismatch.computed == pytest.approx(true, rel=1e-9)
+
+
+#: A bandit, an activation event, caps, a metric whose window must be over, and a breaker.
+BANDIT = replace(
+    spec_of("bandit"),
+    metrics=(PURCHASE, METRICS[-2]),
+    analysis=AnalysisSpec("bandit", bandit=BanditSpec(timedelta(hours=2), 0.1, "thompson", 0.99, 0.01, TIME)),
+)
+CAPPED = replace(
+    SPECS["fixed"],
+    metrics=(
+        PURCHASE,
+        MetricSpec("spent", "spent", MetricType.REVENUE, "purchase", cap=CapSpec(0.9, is_quantile=True)),
+        MetricSpec("soon", "soon", MetricType.COUNT, "purchase", closes=9 * DAY, complete_only=True),
+        MetricSpec("worth", "worth", MetricType.SUM, "purchase", prop="price"),
+    ),
+)
+TRIPPED = replace(
+    SPECS["fixed"],
+    status="stopped",
+    ended_at=TIME - timedelta(hours=1),
+    breaker=BreakerSpec("stop", 0.01, 0, TIME - timedelta(hours=1), "Visits fell."),
+)
+ACTIVATED = replace(
+    SPECS["fixed"],
+    metrics=(PURCHASE, replace(METRICS[1], role=Role.GUARDRAIL, margin=MarginSpec(0.1, True))),
+    activation=SourceSpec("visit"),
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "factor"),
+    [
+        (BANDIT, ("bandit", "variants", 0, "mean"), 1.01),
+        (BANDIT, ("bandit", "variants", 1, "standard_error"), 1.01),
+        (BANDIT, ("bandit", "variants", 1, "best_probability"), 0.9),
+        (BANDIT, ("bandit", "variants", 0, "expected_loss"), 1.01),
+        (BANDIT, ("bandit", "variants", 0, "next_share"), 1.01),
+        (CAPPED, ("metrics", 1, "comparisons", 0, "standard_error"), 1.01),
+        (CAPPED, ("total_units",), 2),
+        (CAPPED, ("units", "10"), 2),
+        (CAPPED, ("metrics", 3, "notes", 0, "code"), "unreadable_values"),
+        (CAPPED, ("health", "enough_power", "inputs", "detectable_effect"), 0.5),
+        (CAPPED, ("health", "enough_units", "inputs", "fewest_units"), 2),
+        (CAPPED, ("health", "planned_sample", "inputs", "units"), 2),
+        (CAPPED, ("health", "planned_sample", "health"), "ok"),
+        (CAPPED, ("health", "steady_split", "inputs", "strata"), 2),
+        (CAPPED, ("health", "enough_days", "inputs", "days"), 2.0),
+        (TRIPPED, ("decision", "verdict"), "ship"),
+        (TRIPPED, ("decision", "at_stop", 0, "method"), "conditional_mean"),
+        (ACTIVATED, ("metrics", 1, "comparisons", 0, "margin", "statistic"), 1.1),
+        (SPECS["between looks"], ("next_look", "units"), 2),
+        (SPECS["between looks"], ("metrics", 1, "comparisons", 0, "limit"), 1.1),
+        (SPECS["bayesian"], ("metrics", 0, "comparisons", 0, "loss_if_kept"), 1.1),
+        (SPECS["fixed"], ("metrics", 4, "quantiles", "overall", 0, "standard_error"), 1.1),
+    ],
+)
+def test_every_part__is_computed_again_and_a_change_in_it_is_found(
+    world: World, spec: ExperimentSpec, path: tuple[str | int, ...], factor: float | str
+) -> None:
+    filled(world)
+    for arm in (10, 11):  # a bandit learns nothing from fewer than 100 units an arm
+        world.units(arm, 50, phase=2, at=NOW - 2 * DAY, prefix="more-")
+        world.events(arm, 3 * arm, prefix="more-", v=3.0, a=3.0)
+    said = document(world, spec)
+    sound = verify(said)
+    assert (sound.mismatches, sound.left_out) == ((), ())
+    place: Any = said
+    for step in path[:-1]:
+        named = [each for each in place if each["check"] == step] if place is said["health"] else ()
+        place = named[0] if named else place[step]
+    true = place[path[-1]]
+    place[path[-1]] = factor if isinstance(factor, str) else true * factor
+    [mismatch] = verify(said).mismatches
+    assert mismatch.path.endswith(str(path[-1]))
+    assert mismatch.computed == (true if isinstance(true, str) else pytest.approx(true, rel=1e-9))
 
 
 @pytest.mark.parametrize("rubbish", [{}, {"metrics": []}, {"metrics": "many"}])

@@ -20,7 +20,7 @@ from assay.dashboard.experiments import running_for, worst
 from assay.dashboard.lifecycle import STEPS, possible
 from assay.dashboard.meaning import is_share
 from assay.dashboard.pages import Visit, go, link, render
-from assay.dashboard.scorecard import card, lift_text, outcome, value_text
+from assay.dashboard.scorecard import card, value_text, verdict
 from assay.dashboard.snippets import calls
 from assay.dashboard.workings import numbers_of
 from assay.errors import Invalid, NotFound
@@ -30,7 +30,7 @@ from assay.reports import export, notebook
 from assay.reports.build import scope_of
 from assay.reports.picture import read_spec
 from assay.reports.question import Grain, Question, ask
-from assay.reports.report import AtStop, Comparison, MetricReport, Point, Report
+from assay.reports.report import AtStop, MetricReport, Point, Report, Trend
 from assay.reports.snapshots import Snapshot
 from assay.reports.units import UnitTable
 from assay.reports.wording import spread
@@ -167,7 +167,7 @@ def trend_piece(visit: Visit) -> Response:
         visit,
         "_trend.html",
         plots=[
-            *_effects(report, of, found.points),
+            *_effects(report, of, found),
             _values(report, of, found.points),
             *_activity(report, of, activity, grain),
         ],
@@ -330,30 +330,37 @@ def _looks(report: Report) -> list[Made]:
     ]
 
 
-def _effects(report: Report, of: MetricReport, points: Sequence[Point]) -> Iterator[Plot]:
-    """The lift of each treatment as it stood over time."""
+def _effects(report: Report, of: MetricReport, trend: Trend) -> Iterator[Plot]:
+    """The lift of each treatment as it stood over time, with the band of the experiment's method."""
     for treatment in [each.treatment for each in of.comparisons]:
         marks, rows = [], []
-        for point in points:
+        for point in trend.points:
             each = next((found for found in point.comparisons if found.treatment.id == treatment.id), None)
             if each is None:
                 continue
-            day, said = _moment(point.end), outcome(each, of.metric.direction)[0]
-            lift, around = lift_text(each), wording.lift_range(each.effect.lift.interval)
-            marks.append(charts.Moment(point.end, _estimate(each), f"{day}\nLift {lift}\n{around}"))
-            rows.append(
-                (wording.time_tag(point.end), lift, around, wording.p_value(each.effect.p_value), said)
-            )
+            numbers = numbers_of(each)
+            ends = numbers.lift_interval
+            lift = wording.percent(numbers.lift, spread(ends), signed=True)
+            around = wording.lift_range(ends)
+            shown = charts.Estimate(numbers.lift, ends.low if ends else None, ends.high if ends else None)
+            marks.append(charts.Moment(point.end, shown, f"{_moment(point.end)}\nLift {lift}\n{around}"))
+            evidence = wording.p_value(numbers.p_value)
+            if numbers.chance_to_win is not None:
+                evidence = f"wins with {wording.chance(numbers.chance_to_win)}"
+            rows.append((wording.time_tag(point.end), lift, around, evidence, verdict(of.metric, each)[0]))
         control = of.comparisons[0].control.name
         title = f"Lift of {treatment.name} over {control}"
         level = f"{100 * (1 - report.alpha):g} %"
-        about = f"{of.metric.name} so far at the end of each stretch; the band is the {level} interval."
+        about = (
+            f"{of.metric.name} so far at the end of each stretch, at {level}, not adjusted for the time "
+            f"before. {trend.band.sentence}"
+        )
         yield _plot(
             title,
             about,
             partial(charts.over_time, marks, wording.lift_tick, title),
             (),
-            ("Until", "Lift", "Interval", "p", "Outcome"),
+            ("Until", "Lift", "Interval", "Evidence", "Outcome"),
             rows,
         )
 
@@ -443,12 +450,6 @@ def _plot(
 
 def _legend(series: Sequence[charts.Line]) -> list[tuple[str, Markup]]:
     return [(line.name, charts.key_mark(place)) for place, line in enumerate(series)]
-
-
-def _estimate(each: Comparison) -> charts.Estimate:
-    lift = each.effect.lift
-    ends = lift.interval
-    return charts.Estimate(lift.value, ends.low if ends else None, ends.high if ends else None)
 
 
 def _moment(at: datetime) -> str:

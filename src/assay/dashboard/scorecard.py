@@ -136,13 +136,7 @@ def value_text(metric: MetricSpec, arm: ArmSummary) -> str:
     return wording.percent(arm.value, around) if is_share(metric) else wording.number(arm.value, around)
 
 
-def lift_text(each: Comparison) -> str:
-    """The lift, as exact as its interval; an absolute difference where there is no lift."""
-    lift = each.effect.lift
-    return wording.percent(lift.value, spread(lift.interval) or lift.standard_error, signed=True)
-
-
-def outcome(each: Comparison, direction: Direction) -> tuple[str, str]:
+def _outcome(each: Comparison, direction: Direction) -> tuple[str, str]:
     """What the plain test of a comparison says, in a word, and the tone of it."""
     if each.effect.p_value is None:
         return "No test yet", "quiet"
@@ -151,11 +145,11 @@ def outcome(each: Comparison, direction: Direction) -> tuple[str, str]:
     return ("Better", "good") if each.improves(direction) else ("Worse", "bad")
 
 
-def _verdict(metric: MetricSpec, each: Comparison) -> tuple[str, str]:
+def verdict(metric: MetricSpec, each: Comparison) -> tuple[str, str]:
     """What the experiment's own method says, in a word, and the tone of it."""
     judged = each.judged
     if judged is None:
-        return outcome(each, metric.direction)
+        return _outcome(each, metric.direction)
     look, numbers = judged.look, judged.numbers
     gap = look.estimate if look is not None and look.crossed and look.estimate is not None else None
     gap = numbers.difference or 0.0 if gap is None else gap
@@ -252,7 +246,7 @@ def _gap(found: Verdict, *, share: bool) -> str:
 
 def _row(report: Report, of: MetricReport, each: Comparison, span: charts.Span) -> Row:
     metric, found, judged = of.metric, numbers_of(each), each.judged
-    said, tone = _verdict(metric, each)
+    said, tone = verdict(metric, each)
     evidence, evidence_note = _evidence(each)
     control, treatment = of.arm(each.control.id), of.arm(each.treatment.id)
     share = is_share(metric)

@@ -283,17 +283,57 @@ class Point:
     comparisons: tuple[Comparison, ...]
 
 
+class BandKind(StrEnum):
+    """What the intervals of a series promise together; `sentence` says it for a person."""
+
+    FIXED_HORIZON = "fixed_horizon"
+    CONFIDENCE_SEQUENCE = "confidence_sequence"
+    REPEATED_INTERVALS = "repeated_intervals"
+    CREDIBLE = "credible"
+    NONE = "none"
+
+    @property
+    def sentence(self) -> str:
+        """What may be read from the band."""
+        return _BANDS[self]
+
+
+_BANDS = {
+    BandKind.FIXED_HORIZON: (
+        "Each interval holds for its own time alone, as if that were the only look: a band that leaves zero "
+        "on the way is no verdict."
+    ),
+    BandKind.CONFIDENCE_SEQUENCE: (
+        "A confidence sequence: all of its intervals hold together, however often somebody looks."
+    ),
+    BandKind.REPEATED_INTERVALS: (
+        "Repeated intervals, each as wide as a look at its time would have made it: they hold together at "
+        "the looks that were made, and not at every point between."
+    ),
+    BandKind.CREDIBLE: (
+        "Credible intervals, each by the data up to its time: what to believe then, and no error rate for "
+        "looking often."
+    ),
+    BandKind.NONE: (
+        "There is no band: a group-sequential test without a planned number of units has no limits. Set "
+        "target_sample_size."
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Trend:
     """The points of a series, of how many stretches in which anything happened.
 
     There are fewer points than stretches where a cumulative series was thinned; `compared` is false where the
-    points hold sums alone, without intervals and comparisons.
+    points hold sums alone, without intervals and comparisons. `band` says what the intervals promise: they
+    are those of the experiment's method, not adjusted for the time before and not corrected for the family.
     """
 
     points: tuple[Point, ...]
     stretches: int
     compared: bool = True
+    band: BandKind = BandKind.FIXED_HORIZON
 
 
 Kind = Literal["value", "other", "none"]

@@ -23,9 +23,10 @@ from assay.reports.arms import (
 from assay.reports.build import scope_of
 from assay.reports.columns import ask_columns, ask_quantiles, is_plain
 from assay.reports.compare import report_metric
+from assay.reports.judging import information, judged_reports
 from assay.reports.question import Grain
-from assay.reports.report import Point, Report, Trend
-from assay.reports.spec import MetricSpec, MetricType
+from assay.reports.report import BandKind, Point, Report, Trend
+from assay.reports.spec import ExperimentSpec, MetricSpec, MetricType
 from assay.stats import ArmInterval, Mean, Moments
 
 #: Points of a series for which the store must be asked one by one.
@@ -35,38 +36,85 @@ MOST_POINTS = 62
 def trend(store: EventStore, report: Report, metric: MetricSpec, grain: Grain) -> Trend:
     """The comparisons by one metric as they stood at the end of each stretch in which anything happened.
 
-    Cumulative, each point is the report as it would have been read then. Otherwise it counts the events of
-    its own stretch alone, over the units assigned so far. A share under an unchanged split comes out of one
-    scan; anything else takes one for each point. Where those would be too many, a cumulative series is
-    thinned to evenly spaced points; any other keeps all of them, which then hold sums without intervals.
+    Cumulative, each point is the report as it would have been read then, with the interval that the
+    experiment's method had at that time. Otherwise it counts the events of its own stretch alone, over the
+    units assigned so far, each at a fixed horizon. A share under an unchanged split comes out of one scan;
+    anything else takes one for each point. Where those would be too many, a cumulative series is thinned to
+    evenly spaced points; any other keeps all of them, which then hold sums without intervals. A
+    group-sequential band is thinned, too, since each of its points has a limit to be integrated.
     """
     spec, question = report.spec, report.question
     rows = store.series(scope_of(spec, question, report.members), measure_of(metric), Bucket(grain))
     starts = [start for start in sorted({row.bucket for row in rows}) if not _before(start, report, grain)]
     steady = len({spec.weights(phase.number) for phase in spec.phases}) <= 1
-    plain = is_plain(metric, before=False)
+    plain, band = is_plain(metric, before=False), _band(report)
     if plain and metric.type is MetricType.CONVERSION and steady:
         counted = _counted(rows, cumulative=question.cumulative)
-        found: dict[int, _Answer] = {start: (counted[start], None) for start in starts}
+        shown = _thinned(starts, MOST_POINTS) if band is BandKind.REPEATED_INTERVALS else starts
+        found: dict[int, _Answer] = {start: (counted[start], None) for start in shown}
     elif plain and len(starts) > MOST_POINTS and not question.cumulative:
         return Trend(tuple(_sums(report, metric, grain, rows)), len(starts), compared=False)
     else:
         shown = _thinned(starts, MOST_POINTS)
         found = {start: _asked(store, report, metric, start, grain) for start in shown}
-    points = tuple(_point(report, metric, start, grain, each) for start, each in found.items())
-    return Trend(points, len(starts))
+    assigned = _assigned(rows)
+    points = tuple(
+        _point(report, metric, start, grain, each, assigned[start]) for start, each in found.items()
+    )
+    return Trend(points, len(starts), band=band)
 
 
 _Answer = tuple[ByVariant, Quantiles | None]
 
 
-def _point(report: Report, metric: MetricSpec, start: int, grain: Grain, answer: _Answer) -> Point:
+def _band(report: Report) -> BandKind:
+    """What the intervals of the series promise together."""
+    spec = report.judged_as
+    if spec.analysis.method == "bayesian":
+        return BandKind.CREDIBLE
+    if not report.question.cumulative or spec.analysis.method == "fixed":
+        return BandKind.FIXED_HORIZON
+    if spec.analysis.method != "group_sequential":
+        return BandKind.CONFIDENCE_SEQUENCE
+    planned = information(spec, 1, report.end) is not None
+    return BandKind.REPEATED_INTERVALS if planned else BandKind.NONE
+
+
+def _assigned(rows: Iterable[SeriesPoint]) -> dict[int, int]:
+    """Units of all variants up to the end of each stretch."""
+    latest: dict[int, int] = {}
+    found: dict[int, int] = {}
+    for row in rows:
+        latest[row.variant_id] = row.assigned
+        found[row.bucket] = sum(latest.values())
+    return found
+
+
+def _point(
+    report: Report, metric: MetricSpec, start: int, grain: Grain, answer: _Answer, units: int
+) -> Point:
     by_variant, quantiles = answer
-    found = report_metric(
-        report.spec, metric, by_variant, report.variants, alpha=report.alpha, quantiles=quantiles
-    )
     begin = EPOCH + timedelta(microseconds=start)
-    return Point(begin, last_moment(begin, grain, report.end), found.arms, found.comparisons)
+    end = last_moment(begin, grain, report.end)
+    spec = _as_of(report, end)
+    found = report_metric(spec, metric, by_variant, report.variants, alpha=report.alpha, quantiles=quantiles)
+    judged = judged_reports(spec, {metric: found}, metric, units=units, now=end, alpha=report.alpha)[metric]
+    return Point(begin, end, judged.arms, judged.comparisons)
+
+
+def _as_of(report: Report, end: datetime) -> ExperimentSpec:
+    """The experiment as it judged at that time: by the looks made until then, each metric by itself."""
+    spec = report.judged_as
+    analysis = replace(spec.analysis, correction="none")
+    if not report.question.cumulative and analysis.method != "bayesian":
+        analysis = replace(analysis, method="fixed")
+    over = spec.ended_at is not None and end >= spec.ended_at
+    return replace(
+        spec,
+        status=spec.status if over else "running",
+        looks=tuple(look for look in spec.looks if look.at <= end),
+        analysis=analysis,
+    )
 
 
 def _before(start: int, report: Report, grain: Grain) -> bool:

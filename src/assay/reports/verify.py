@@ -1,30 +1,38 @@
 """Is a report what its own statistics say? Reads the canonical document back and computes it anew.
 
 Every number of the document that follows from sufficient statistics in it (units, means, covariances, sample
-quantiles) is computed again by the code that made it and compared. What follows from events (the statistics
-themselves, health) needs the store.
+quantiles) is computed again by the code that made it and compared: units, arms, comparisons, the sample
+ratio, the decision with its outlook and what is corrected at a stop, a bandit's probabilities, groups of
+users, and the checks of health that rest on these. What follows from events (the statistics themselves, the
+other checks) needs the store; what was decided before (plan, looks, a breaker that tripped) is taken as it
+stands.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, cast
 
 from assay.errors import Invalid
 from assay.eventstore.columns import BlockMoments
 from assay.eventstore.columns import QuantileArm as Found
 from assay.reports.arms import ByVariant, Quantiles, Sample, Tally
+from assay.reports.bandit import bandit_of
 from assay.reports.build import shown_and_missing
 from assay.reports.columns import sample_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
 from assay.reports.dimensions import Counted, grouped, weighed_by_groups
-from assay.reports.evidence import by_split
+from assay.reports.evidence import Evidence, by_split
+from assay.reports.health import CHECKS, examine
 from assay.reports.judging import judged_reports, next_look
 from assay.reports.question import Question
 from assay.reports.report import ByDimension, Check, ConversionSource, Health, Report
 from assay.reports.spec import (
     AnalysisSpec,
+    BanditSpec,
+    BreakerSpec,
+    CapSpec,
     Direction,
     ExperimentSpec,
     LookSpec,
@@ -46,8 +54,12 @@ TOLERANCE: Final = 1e-9
 _DUST: Final = 1e-12
 #: Words about numbers; and what only the store can tell.
 _NOT_COMPARED: Final = frozenset(
-    {"headline", "sentence", "cautions", "rules", "what_to_do", "waiting", "notes", "sql", "health"}
+    {"headline", "sentence", "cautions", "rules", "what_to_do", "waiting", "sql"}
 )
+#: Parts that are read, not computed: what the report is about, and what was decided before it.
+_GIVEN: Final = ("experiment", "plan", "looks", "breaker", "window", "complete", "segment")
+#: What checks may rest on that is in the document.
+_KNOWN: Final = frozenset({"spec", "metrics", "units", "begin", "end"})
 
 
 class Mismatch(NamedTuple):
@@ -107,7 +119,7 @@ def _pairs(
 def _label(one: object, place: int) -> object:
     """What a person calls a member of a list."""
     if isinstance(one, Mapping):
-        for name in ("key", "treatment", "variant_name"):
+        for name in ("key", "treatment", "variant_name", "variant_key", "check"):
             if name in one:
                 return one[name]
     return place
@@ -132,9 +144,9 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
     begin = _time_or_none(document["experiment"]["began_at"])
     narrowed = bool(document["window"]["start"]) or document["window"]["narrowed"]
     specs = {each["key"]: _metric(each) for each in document["metrics"]}
-    units = {int(variant): int(count) for variant, count in document["units"].items()}
+    tallies = {specs[each["key"]]: _tallies(each["statistics"], _cap(each)) for each in document["metrics"]}
+    units = _units(document, tallies)
     shown, missing = shown_and_missing(spec, Question(), units)
-    tallies = {specs[each["key"]]: _tallies(each["statistics"]) for each in document["metrics"]}
     quantiles = {specs[each["key"]]: _quantiles(each) for each in document["metrics"]}
     whole = {
         metric: report_metric(spec, metric, found, shown, alpha=alpha, quantiles=quantiles[metric])
@@ -146,13 +158,14 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
     segment = document["segment"]
     judged_as = spec if segment is None else spec.looked_at_once
     whole = judged_reports(judged_as, whole, primary, units=sum(units.values()), now=end, alpha=alpha)
-    ratio = _ratio(spec, document, tallies, left_out)
-    checks = tuple(
-        Check(each["check"], Health(each["health"]), each["sentence"], each["inputs"])
-        for each in document["health"]
-    )
+    ratio = _ratio(spec, units, tallies, left_out)
     due = next_look(spec)
     judged = tuple(whole.values())
+    declared = tuple(
+        of for metric, of in whole.items() if metric.role is not Role.AD_HOC or metric == primary
+    )
+    checks = _checks(document, Evidence(spec, units, declared, begin, end))
+    learnt = bandit_of(spec, whole[primary])
     facts = Facts(
         spec,
         whole[primary],
@@ -166,6 +179,7 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
         end,
         due,
         segment=segment,
+        bandit=learnt,
     )
     if not document["complete"]:
         _leave_corrected(document, left_out)
@@ -194,15 +208,43 @@ def _rebuilt(document: Mapping[str, Any]) -> tuple[Document, dict[str, str]]:
         missing=missing,
         begin=begin,
         next_look=due,
+        bandit=learnt,
         dimensions=dimensions,
     )
     again = canonical(report)
-    # What it is about is read, not computed.
-    for name in ("experiment", "plan", "window", "complete", "segment"):
-        again[name] = document[name]
+    for name in _GIVEN:
+        again[name] = document.get(name)
     for told, made in zip(document["metrics"], again["metrics"], strict=True):
         made["definition"] = told["definition"]
     return again, left_out
+
+
+def _units(document: Mapping[str, Any], tallies: Mapping[MetricSpec, ByVariant]) -> dict[int, int]:
+    """Units by variant, from a metric that leaves none out; as the document says, where there is none."""
+    for metric, found in tallies.items():
+        if not metric.complete_only:
+            known = {int(variant): 0 for variant in document["units"]}
+            return known | {
+                variant: sum(tally.units for tally in by_phase.values())
+                for variant, by_phase in found.items()
+            }
+    return {int(variant): int(count) for variant, count in document["units"].items()}
+
+
+def _checks(document: Mapping[str, Any], evidence: Evidence) -> tuple[Check, ...]:
+    """The checks of the document; those that rest on its own numbers are made again."""
+    again: dict[str, Check] = {}
+    if document["complete"]:
+        again = {
+            each.name: each
+            for each in examine(evidence, [check for check in CHECKS if _KNOWN.issuperset(check.needs)])
+        }
+    return tuple(
+        again.get(
+            each["check"], Check(each["check"], Health(each["health"]), each["sentence"], each["inputs"])
+        )
+        for each in document["health"]
+    )
 
 
 def _dimension(
@@ -241,8 +283,8 @@ def _dimension(
 def _leave_corrected(document: Mapping[str, Any], left_out: dict[str, str]) -> None:
     """A report of some metrics lacks the rest of the family, and perhaps what decides."""
     sentence = "The report holds some of the experiment's metrics: what rests on all of them was left out."
-    left_out["decision"] = sentence
-    left_out["primary_metric"] = sentence
+    for name in ("decision", "primary_metric", "bandit"):
+        left_out[name] = sentence
     for metric in document["metrics"]:
         for place, each in enumerate(metric["comparisons"]):
             label = _label(each, place)
@@ -254,14 +296,14 @@ def _leave_corrected(document: Mapping[str, Any], left_out: dict[str, str]) -> N
 
 def _ratio(
     spec: ExperimentSpec,
-    document: Mapping[str, Any],
+    units: Mapping[int, int],
     tallies: Mapping[MetricSpec, ByVariant],
     left_out: dict[str, str],
 ) -> SampleRatio | None:
     """The sample ratio from a metric that counts every unit."""
     if len(spec.variants) < 2:
         return None
-    total = sum(int(count) for count in document["units"].values())
+    total = sum(units.values())
     for found in tallies.values():
         rows = [(arm, phase, one.units) for arm, of in found.items() for phase, one in of.items()]
         if sum(count for _, _, count in rows) == total:
@@ -319,9 +361,11 @@ def _spec(document: Mapping[str, Any]) -> ExperimentSpec:
             plan["spending"],
             plan["spending_power"],
             plan["planned_units"],
+            _bandit(document["bandit"]),
         ),
         hypothesis=plan["hypothesis"],
         plan_hash=plan["hash"],
+        breaker=_breaker(document.get("breaker")),
         looks=tuple(
             LookSpec(
                 each["number"],
@@ -333,6 +377,26 @@ def _spec(document: Mapping[str, Any]) -> ExperimentSpec:
             for each in document["looks"]
         ),
     )
+
+
+def _bandit(said: Mapping[str, Any] | None) -> BanditSpec | None:
+    if said is None:
+        return None
+    return BanditSpec(
+        timedelta(seconds=said["reweight_every_seconds"]),
+        said["floor"],
+        said["sampling"],
+        said["ship_probability"],
+        said["ship_loss"],
+        _time_or_none(said["next_at"]),
+    )
+
+
+def _breaker(said: Mapping[str, Any] | None) -> BreakerSpec | None:
+    if said is None:
+        return None
+    at = _time_or_none(said["tripped_at"])
+    return BreakerSpec(said["action"], said["false_trip_rate"], said["since_phase"], at, said["reason"])
 
 
 def _look(said: Mapping[str, Any]) -> LookVerdict:
@@ -351,7 +415,7 @@ def _look(said: Mapping[str, Any]) -> LookVerdict:
 
 def _metric(said: Mapping[str, Any]) -> MetricSpec:
     how = said["definition"]
-    margin, look = how["margin"], how["lookback"]
+    margin, look, window = how["margin"], how["lookback"], how["window"]
     return MetricSpec(
         key=said["key"],
         name=said["name"],
@@ -363,18 +427,27 @@ def _metric(said: Mapping[str, Any]) -> MetricSpec:
         quantile=how["quantile"],
         by_event=how["of_events"],
         zeros=how["zeros"],
+        opens=round(window["from"] * 1e6),
+        closes=None if window["to"] is None else round(window["to"] * 1e6),
+        complete_only=how["complete_only"],
         lookback=None if look is None else round(look * 1e6),
         margin=None if margin is None else MarginSpec(margin["size"], margin["relative"]),
         registered=said["registered"],
     )
 
 
-def _tallies(rows: Sequence[Mapping[str, Any]]) -> ByVariant:
+def _cap(said: Mapping[str, Any]) -> CapSpec | None:
+    """Where amounts were pulled in to: a quantile of the amounts themselves, so read and not computed."""
+    found = said["capped_at"]
+    return None if found is None else CapSpec(found["high"], found["low"])
+
+
+def _tallies(rows: Sequence[Mapping[str, Any]], cap: CapSpec | None = None) -> ByVariant:
     found: dict[int, dict[int, Tally]] = {}
     for row in rows:
         moments = _moments(row["units"], row["columns"], row["means"], row["covariance"])
         found.setdefault(row["variant_id"], {})[row["phase"]] = Tally(
-            row["converters"], row["events"], row["total"], moments, row["unreadable"]
+            row["converters"], row["events"], row["total"], moments, row["unreadable"], cap
         )
     return found
 

@@ -132,6 +132,19 @@ def boundaries(
     check_alpha(alpha)
     if any(b < a for a, b in pairwise(fractions)) or any(t <= 0.0 for t in fractions):
         raise ValueError(f"information fractions must be positive and must not decrease: {list(fractions)}")
+    return _boundaries(tuple(fractions), alpha, sides, spending, power, final)
+
+
+@lru_cache(maxsize=256)
+def _boundaries(
+    fractions: tuple[float, ...],
+    alpha: float,
+    sides: Literal[1, 2],
+    spending: Spending,
+    power: float,
+    final: bool,
+) -> Boundaries:
+    # All comparisons of a report share their looks, and some dozens of looks take a tenth of a second.
     side = alpha / sides
     walk = _Walk(0.0, both=sides == 2)
     limits: list[float | None] = []
@@ -150,7 +163,7 @@ def boundaries(
         limits.append(limit)
         spent.append(used * sides)
         last = t
-    return Boundaries(tuple(fractions), tuple(limits), tuple(spent), alpha, sides, spending)
+    return Boundaries(fractions, tuple(limits), tuple(spent), alpha, sides, spending)
 
 
 def _limit(walk: _Walk, time: float, error: float) -> float:

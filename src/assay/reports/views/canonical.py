@@ -11,6 +11,7 @@ from assay.reports.views.common import Document, ends, iso, iso_or_none
 from assay.reports.views.dimensions import dimensions_document
 from assay.reports.views.judgement import (
     bandit_document,
+    breaker_document,
     decision_document,
     judged_document,
     looks_document,
@@ -54,6 +55,7 @@ def canonical(report: Report) -> Document:
         "looks": looks_document(report.spec),
         "next_look": next_look_document(report),
         "bandit": bandit_document(report),
+        "breaker": breaker_document(report.spec),
         "health": [
             {
                 "check": check.name,
@@ -151,12 +153,24 @@ def timeseries(report: Report, metric: MetricSpec, trend: Trend) -> Document:
         "cumulative": report.question.cumulative,
         "segment": report.question.segment,
         "significance_level": report.alpha,
+        "band": {
+            "kind": str(trend.band),
+            "method": report.spec.analysis.method,
+            "level": 1.0 - report.alpha,
+            "sentence": trend.band.sentence,
+        }
+        if trend.compared
+        else None,
         "points": [
             {
                 "bucket": iso(point.start),
                 "until": iso(point.end),
                 "variants": [arm_document(arm) for arm in point.arms],
-                "comparisons": [comparison_document(found) for found in point.comparisons],
+                "comparisons": [
+                    judged_document(found, found.judged, report.judged_as, None)
+                    for found in point.comparisons
+                    if found.judged is not None
+                ],
             }
             for point in trend.points
         ],

@@ -201,6 +201,20 @@ def bandit_document(report: Report) -> Document | None:
     }
 
 
+def breaker_document(spec: ExperimentSpec) -> Document | None:
+    """The circuit breaker, and when and why it tripped, where nobody has resumed the experiment since."""
+    breaker = spec.breaker
+    if breaker is None:
+        return None
+    return {
+        "action": breaker.action,
+        "false_trip_rate": breaker.rate,
+        "since_phase": breaker.since_phase,
+        "tripped_at": iso_or_none(breaker.tripped_at),
+        "reason": breaker.reason,
+    }
+
+
 def plan_document(spec: ExperimentSpec) -> Document:
     """The plan that the report follows, the hash of the frozen one, and what was done otherwise since."""
     analysis = spec.analysis
