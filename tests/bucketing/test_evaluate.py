@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.bucketing.conditions import compile_condition
-from assay.bucketing.evaluate import Decision, Reason, evaluate, explain, serve
-from assay.bucketing.ruleset import Experiment, Layer, Members, Segment, Status, Variant
+from assay.bucketing.evaluate import Decision, Reason, evaluate, explain, required, serve
+from assay.bucketing.ruleset import Experiment, Layer, Members, Requirement, Segment, Status, Variant
 
 CONTROL = Variant(10, "control", "Control", 0.5, is_control=True, config={"color": "grey"})
 RED = Variant(11, "red", "Red", 0.5, config={"color": "red"})
@@ -356,3 +356,28 @@ def test_explain__record_and_no_unit__what_decided_instead() -> None:
     assert (nobody["reason"], nobody["assigned"], nobody["variant_id"]) == ("no_unit", False, None)
     assert nobody["hash"] == {"version": 2, "seed": "checkout", "input": None, "bucket": None}
     assert nobody["attributes"] == {"id": "user-1", "user_id": "user-1", "account_id": None}
+
+
+def test_explain__experiments_that_many_require__each_is_told_of_once() -> None:
+    layers: list[list[Experiment]] = [[]]
+    for level in range(5):
+        parents = [Requirement(each, frozenset(), holdout=False) for each in layers[-1]]
+        layers.append(
+            [experiment(id=level * 10 + at + 1, key=f"e{level}-{at}", requires=parents) for at in range(8)]
+        )
+    top = layers[-1][0]
+    assert required(top) == {level * 10 + at + 1 for level in range(4) for at in range(8)}
+    told = explain(top, "user-1", "user-1", {}).as_document()["prerequisites"]
+    found: list[dict[str, Any]] = []
+    while told:
+        found += told
+        told = [below for each in told for below in each["prerequisites"]]
+    # Of 4,680 paths, one for each pair of experiments of which one requires the other.
+    assert len(found) == 8 + 3 * 64
+    first = [each["experiment_key"] for each in found if not each["repeated"]]
+    assert len(first) == len(set(first)) == 32
+    assert all(each["met"] and each["variant"] for each in found)
+    assert all(
+        bool(each["prerequisites"]) is not (each["repeated"] or each["experiment_key"][:2] == "e0")
+        for each in found
+    )

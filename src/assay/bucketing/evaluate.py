@@ -136,27 +136,54 @@ def decide(
 
     `records` has the ids of the variants on record, by the experiment's id, also for those required.
     """
-    if not unit_id:
-        return _NO_UNIT
-    recorded = records.get(experiment.id)
-    decision = serve(experiment, unit_id, recorded)
-    if decision is None:
-        decision = evaluate(experiment, unit_id, user_id, attributes)
-    if not experiment.requires or not provisional(decision, recorded):
-        return decision
-    served: dict[int, int | None] = {}
-    for each in experiment.requires:
-        variant = decide(each.parent, unit_id, user_id, attributes, records).variant
-        served[each.parent.id] = variant.id if variant else None
-    refused = unmet(experiment, served)
-    return decision if refused is None else Decision(None, refused, decision.bucket)
+    return _Unit(unit_id, user_id, attributes, records).decided(experiment)
+
+
+class _Unit:
+    """One unit, which every experiment decides of once, however many others require it."""
+
+    def __init__(
+        self,
+        unit_id: str | None,
+        user_id: str | None,
+        attributes: Mapping[str, Any],
+        records: Mapping[int, int],
+    ) -> None:
+        self.unit_id, self.user_id, self.attributes, self.records = unit_id, user_id, attributes, records
+        self._decided: dict[int, Decision] = {}
+
+    def decided(self, experiment: Experiment) -> Decision:
+        """What `decide` says."""
+        if not self.unit_id:
+            return _NO_UNIT
+        known = self._decided.get(experiment.id)
+        if known is None:
+            known = self._decided[experiment.id] = self._decide(experiment, self.unit_id)
+        return known
+
+    def _decide(self, experiment: Experiment, unit_id: str) -> Decision:
+        recorded = self.records.get(experiment.id)
+        decision = serve(experiment, unit_id, recorded)
+        if decision is None:
+            decision = evaluate(experiment, unit_id, self.user_id, self.attributes)
+        if not experiment.requires or not provisional(decision, recorded):
+            return decision
+        served: dict[int, int | None] = {}
+        for each in experiment.requires:
+            variant = self.decided(each.parent).variant
+            served[each.parent.id] = variant.id if variant else None
+        refused = unmet(experiment, served)
+        return decision if refused is None else Decision(None, refused, decision.bucket)
 
 
 def required(experiment: Experiment) -> set[int]:
     """The ids of all experiments that this one requires, directly or not."""
     found: set[int] = set()
-    for each in experiment.requires:
-        found |= {each.parent.id, *required(each.parent)}
+    waiting = [experiment]
+    while waiting:
+        parents = [each.parent for each in waiting.pop().requires]
+        waiting += [each for each in parents if each.id not in found]
+        found.update(each.id for each in parents)
     return found
 
 
@@ -180,7 +207,8 @@ class Explanation(NamedTuple):
     `attributes` are what conditions saw. `bucket` and `slot` are the unit's place in the experiment and its
     slot of the layer, None without a unit or a layer. `segments` says of each: id, name, whether the user is
     in its list of members, whether its rule holds. `condition` says whether the experiment's own holds, None
-    without one. `required` says of each experiment required what it serves, and what it requires itself.
+    without one. `required` says of each experiment required what it serves, and what it requires itself:
+    where it is `repeated`, at its first place.
     """
 
     experiment: Experiment
@@ -281,7 +309,8 @@ def explain(
     unit_id = unit_id or None
     seen = _seen(experiment, unit_id, user_id, attributes)
     member = _member_id(experiment, unit_id, user_id)
-    decision = decide(experiment, unit_id, user_id, attributes, records)
+    unit = _Unit(unit_id, user_id, attributes, records)
+    decision = unit.decided(experiment)
     layer = experiment.layer
     return Explanation(
         experiment=experiment,
@@ -301,24 +330,23 @@ def explain(
             for each in experiment.segments
         ),
         condition=None if experiment.condition is None else experiment.condition(seen),
-        required=_required(experiment, unit_id, user_id, attributes, records),
+        required=_required(experiment, unit, set()),
         decision=decision,
     )
 
 
-def _required(
-    experiment: Experiment,
-    unit_id: str | None,
-    user_id: str | None,
-    attributes: Mapping[str, Any],
-    records: Mapping[int, int],
-) -> tuple[dict[str, Any], ...]:
-    """What each experiment required serves the unit and why, with what that one requires, to the end."""
+def _required(experiment: Experiment, unit: _Unit, told: set[int]) -> tuple[dict[str, Any], ...]:
+    """What each experiment required serves the unit and why, with what that one requires, to the end.
+
+    What one requires is told where it first stands: `told` are those of which it was.
+    """
 
     def one(each: Requirement) -> dict[str, Any]:
         parent = each.parent
-        decision = decide(parent, unit_id, user_id, attributes, records)
+        decision = unit.decided(parent)
         variant = decision.variant
+        repeated = parent.id in told
+        told.add(parent.id)
         return {
             "experiment_id": parent.id,
             "experiment_key": parent.key,
@@ -326,10 +354,11 @@ def _required(
             "variants": [arm.key for arm in parent.variants if arm.id in each.variants],
             "variant": variant.key if variant else None,
             "reason": str(decision.reason),
-            "bucket": None if unit_id is None else place(parent.seed, unit_id),
-            "assigned_variant_id": records.get(parent.id),
+            "bucket": None if unit.unit_id is None else place(parent.seed, unit.unit_id),
+            "assigned_variant_id": unit.records.get(parent.id),
             "met": each.met(variant.id if variant else None),
-            "prerequisites": list(_required(parent, unit_id, user_id, attributes, records)),
+            "repeated": repeated,
+            "prerequisites": [] if repeated else list(_required(parent, unit, told)),
         }
 
     return tuple(one(each) for each in experiment.requires)

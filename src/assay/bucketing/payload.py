@@ -62,7 +62,7 @@ def feature_of(experiment: Experiment) -> Feature | None:
         return Feature(None, {}, "it is private") if served else None
     if not _serves(experiment):
         return None
-    why = _withheld(experiment)
+    why = _withheld(experiment, set())
     if why is not None:
         return Feature(None, {}, why)
     groups: Groups = {}
@@ -122,12 +122,14 @@ def _key(variant: Variant) -> str:
     return variant.key
 
 
-def _withheld(experiment: Experiment) -> str | None:
-    """Why the rules cannot be sent: something is private or too long."""
+def _withheld(experiment: Experiment, sendable: set[int]) -> str | None:
+    """Why the rules cannot be sent: something is private or too long. Those that can be join `sendable`."""
     for each in experiment.requires:
+        if each.parent.id in sendable:
+            continue
         if each.parent.private:
             return f"experiment {each.parent.id}, which it requires, is private"
-        why = _withheld(each.parent)
+        why = _withheld(each.parent, sendable)
         if why is not None:
             return f"experiment {each.parent.id}, which it requires: {why}"
     if len(experiment.overrides) > MOST_IDS:
@@ -138,6 +140,7 @@ def _withheld(experiment: Experiment) -> str | None:
             return f"segment {segment.id} is private"
         if segment.members is not None and segment.members.listed is None:
             return f"segment {segment.id} lists {len(segment.members)} users; at most {MOST_IDS} are sent"
+    sendable.add(experiment.id)
     return None
 
 

@@ -40,7 +40,7 @@ def replay(database: Database, experiment_id: int, user_id: str, unit_id: str | 
             )
         notes: list[str] = []
         attributes = _attributes(tx, user_id, at, notes)
-        experiment = _compiled(tx, row, user_id, unit_id, at, notes)
+        experiment = _compiled(tx, row, user_id, unit_id, at, notes, {})
         return Past(experiment, attributes, _version(tx, at), tuple(notes))
 
 
@@ -61,9 +61,17 @@ def _document(tx: ReadTx, row: Experiment, at: datetime) -> dict[str, Any]:
 
 
 def _compiled(
-    tx: ReadTx, row: Experiment, user_id: str, unit_id: str | None, at: datetime, notes: list[str]
+    tx: ReadTx,
+    row: Experiment,
+    user_id: str,
+    unit_id: str | None,
+    at: datetime,
+    notes: list[str],
+    made: dict[int, ruleset.Experiment],
 ) -> ruleset.Experiment:
-    """The experiment as it was, with those that it required."""
+    """The experiment as it was, with those that it required; `made` are those that several require."""
+    if row.id in made:
+        return made[row.id]
     document = _document(tx, row, at)
     variants = [
         ruleset.Variant(
@@ -82,7 +90,7 @@ def _compiled(
     condition, layer = document["condition"] or None, document["layer"]
     groups = _groups(tx, condition, at, notes)
     forced = _override(tx, row, unit_id, at)
-    return ruleset.Experiment.compile(
+    made[row.id] = ruleset.Experiment.compile(
         id=row.id,
         key=document["key"],
         name=document["name"],
@@ -97,10 +105,11 @@ def _compiled(
         layer=ruleset.Layer.of(layer["key"], layer["slots"]) if layer else None,
         overrides={unit_id: place[forced]} if unit_id is not None and forced in place else {},
         winner=place.get(document["winner"]) if document["winner"] else None,
-        requires=_required(tx, row, document, user_id, unit_id, at, notes),
+        requires=_required(tx, row, document, user_id, unit_id, at, notes, made),
         phase=phase,
         started_at=microseconds(row.started_at),
     )
+    return made[row.id]
 
 
 def _required(
@@ -111,6 +120,7 @@ def _required(
     unit_id: str | None,
     at: datetime,
     notes: list[str],
+    made: dict[int, ruleset.Experiment],
 ) -> Iterator[ruleset.Requirement]:
     """What the experiment required of others, as they were. What a holdout must serve is settled for good."""
     wanted = [
@@ -120,7 +130,7 @@ def _required(
     wanted += [(key, held.get(key, []), True) for key in document.get("holdouts") or ()]
     for reference, keys, holdout in wanted:
         try:
-            parent = _compiled(tx, find(tx, reference), user_id, unit_id, at, notes)
+            parent = _compiled(tx, find(tx, reference), user_id, unit_id, at, notes, made)
         except NotFound:
             notes.append(f"Experiment {reference}, which was required, is not there any more.")
             continue
