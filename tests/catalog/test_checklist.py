@@ -1,5 +1,6 @@
 """The checklist: warnings with their numbers, and nothing that stops anybody."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -135,6 +136,31 @@ def test_segments_that_hold_nobody(catalog: Catalog) -> None:
     alone = examined(catalog, catalog.create(**{**GOOD, "segments": [empty]}))["targeting"]
     assert (alone["ok"], alone["sentence"]) == (False, "Nobody is in beta: nobody can enter.")
     assert examined(catalog, catalog.create(**{**GOOD, "segments": [empty, ruled]}))["targeting"]["ok"]
+
+
+def test_a_list_that_nobody_is_on(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        segments.create(tx, parse(segments.SegmentInput, {"name": "staff"}))
+    experiment = catalog.create(**{**GOOD, "condition": {"id": {"$notInGroup": "staff"}}})
+    item = examined(catalog, experiment)["targeting"]
+    assert (item["ok"], item["inputs"]["empty_lists"]) == (False, ["staff"])
+    with catalog.write() as tx:
+        segments.add_members(tx, segments.find(tx, "staff"), ["ann"])
+    assert examined(catalog, experiment)["targeting"]["ok"]
+
+
+def test_a_step_whose_time_has_passed_opens_at_once(catalog: Catalog) -> None:
+    def at(hours: float) -> str:
+        return (catalog.now + timedelta(hours=hours)).isoformat()
+
+    def ramp(*steps: dict[str, Any]) -> checklist.Item:
+        shares = [{"traffic_allocation": 0.3 + number / 10, **step} for number, step in enumerate(steps)]
+        return examined(catalog, catalog.create(**{**GOOD, "ramp": shares}))["ramp"]
+
+    assert ramp({"after": "1d"}, {"at": at(25)})["ok"]
+    passed = ramp({"at": at(-1)}, {"after": "2h"}, {"at": at(1)}, {"at": at(3)})
+    assert (passed["ok"], passed["inputs"]["at_once"]) == (False, [0, 2])
+    assert "ramp[0] opens 30%, at 2" in passed["sentence"]
 
 
 def test_experiments_that_share_units(catalog: Catalog) -> None:

@@ -11,7 +11,9 @@ from sqlalchemy import select
 
 from assay.catalog import metrics, slots
 from assay.catalog.database import ReadTx
+from assay.catalog.durations import minutes
 from assay.catalog.editing import LIVE, whole
+from assay.catalog.groups import listed
 from assay.catalog.metrics import StoredMetric
 from assay.catalog.tables import Experiment, Segment
 from assay.errors import Unavailable
@@ -57,6 +59,7 @@ def examine(tx: ReadTx, experiment: Experiment, arrivals: Arrivals, now: datetim
         _targeting(tx, experiment),
         _layer(tx, experiment, now),
         _first_share(experiment),
+        *([_ramp(experiment, now)] if experiment.ramp else []),
     ]
 
 
@@ -229,16 +232,25 @@ def _targeting(tx: ReadTx, experiment: Experiment) -> Item:
     ids = [each.id for each in experiment.segments]
     rows = list(tx.scalars(select(Segment).where(Segment.id.in_(ids)))) if ids else []
     empty = [each.name for each in rows if not each.member_count and not each.rules]
+    named = [each.key for each in listed(tx, [experiment.condition]) if not each.member_count]
     inputs = {
         "traffic_allocation": experiment.coverage,
         "segments": ids,
         "empty_segments": empty,
+        "empty_lists": named,
         "condition": experiment.condition is not None,
     }
     if experiment.coverage == 0:
         return _warning("targeting", "traffic_allocation is 0: nobody can enter.", inputs)
     if rows and len(empty) == len(rows):
         return _warning("targeting", f"Nobody is in {', '.join(empty)}: nobody can enter.", inputs)
+    if named:
+        return _warning(
+            "targeting",
+            f"The condition names lists that nobody is on: {', '.join(named)}. So $inGroup holds for nobody, "
+            "and $notInGroup for everybody.",
+            inputs,
+        )
     if experiment.condition is not None or rows:
         return _fine("targeting", "Only those who meet the conditions and segments can enter.", inputs)
     return _fine("targeting", "Everybody can enter.", inputs)
@@ -292,6 +304,35 @@ def _first_share(experiment: Experiment) -> Item:
             inputs,
         )
     return _fine("first_share", f"{new:.0%} of the eligible units get something new.", inputs)
+
+
+def _ramp(experiment: Experiment, now: datetime) -> Item:
+    """Steps still to come whose time has passed, or will have when the step before them opens."""
+    opened = (experiment.ramp_state or {"opened": 0})["opened"]
+    reached, at_once = now, []
+    for number, step in enumerate(experiment.ramp or ()):
+        if number < opened:
+            continue
+        if step.get("at"):
+            at = datetime.fromisoformat(step["at"])
+            if at <= reached:
+                at_once.append((number, step))
+            reached = max(at, reached)
+        else:
+            reached += timedelta(minutes=minutes(step["after"]))
+    inputs = {"ramp": experiment.ramp, "at_once": [number for number, _ in at_once]}
+    if at_once:
+        steps = "; ".join(
+            f"ramp[{number}] opens {step['traffic_allocation']:.0%}, at {step['at']}"
+            for number, step in at_once
+        )
+        return _warning(
+            "ramp",
+            f"A time has passed when its step's turn comes: {steps}. It opens at once; give it a later one, "
+            "or `after`.",
+            inputs,
+        )
+    return _fine("ramp", "Every step has time before it.", inputs)
 
 
 def _warning(name: str, sentence: str, inputs: dict[str, Any]) -> Item:
