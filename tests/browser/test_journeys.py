@@ -72,6 +72,7 @@ def test_wrong_input_is_said_beside_its_field_and_nothing_typed_is_lost(
     someone.watched.expected.add(422)
     page = someone.open("/ui/experiments/new")
     page.get_by_label("Name", exact=True).first.fill("Half a plan")
+    page.get_by_role("heading", name="Advanced").click()
     page.get_by_label("Key", exact=True).fill("not a key!")
     page.locator("#variant-0-share").fill("lots")
     expect(page.locator("[data-total]")).to_contain_text("must be 100 % at the start")
@@ -96,6 +97,7 @@ def test_wrong_input_is_said_beside_its_field_and_nothing_typed_is_lost(
     page.locator("#variant-2-share").fill("10")
     expect(page.locator("[data-total]")).to_contain_text("110 %")
     page.get_by_role("button", name="Remove variant 3").click()
+    expect(page.locator("#variant-2-name")).to_have_count(0)
     page.get_by_role("button", name="Create draft").last.click()
     expect(page).to_have_url(re.compile("/ui/experiments/half-a-plan$"))
 

@@ -78,7 +78,7 @@ class Fields(HTMLParser):
         super().__init__()
         self.sent: dict[str, str] = {}
         self._select, self._area, self._first = "", "", False
-        self.feed(page)
+        self.feed(re.sub("\r\n?", "\n", page))  # as HTML says
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep what this field holds."""
@@ -86,10 +86,11 @@ class Fields(HTMLParser):
         name = said.get("name") or ""
         if tag == "input" and name and "disabled" not in said:
             if said.get("type") not in {"checkbox", "radio"} or "checked" in said:
-                self.sent[name] = said.get("value") or ""
+                value = said.get("value") or ""
+                self.sent[name] = value if said.get("type") == "hidden" else value.replace("\n", "")
         elif tag == "select":
-            self._select, self._first = name, True
-        elif tag == "option" and (self._first or "selected" in said):
+            self._select, self._first = ("" if "disabled" in said else name), True
+        elif tag == "option" and self._select and (self._first or "selected" in said):
             self.sent[self._select], self._first = said.get("value") or "", False
         elif tag == "textarea":
             self._area = name

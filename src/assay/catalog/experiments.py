@@ -89,7 +89,7 @@ def create(
         wanted = Status.DRAFT  # it is to start later
     elif given.start_at is not None and given.status is None:
         wanted = Status.RUNNING  # it is due
-    experiment = _described(tx, given)
+    experiment = described(tx, given, tx.now)
     experiment.holdout = holdout
     tx.add(experiment)
     tx.flush()
@@ -101,15 +101,10 @@ def create(
     return experiment
 
 
-def check(tx: WriteTx, given: ExperimentCreate) -> None:
-    """Refuse what `create` would refuse of an experiment's contents, and make nothing."""
-    _described(tx, given)
-
-
-def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
-    """The row of a new draft, not yet in the database."""
+def described(tx: ReadTx, given: ExperimentCreate, now: datetime) -> Experiment:
+    """The row of a draft as `create` would make it, not in the database. Raises what `create` would."""
     chosen = metrics.settled([], given, partial(definitions.look_up, tx), started=False)
-    described = Experiment(
+    row = Experiment(
         key=_free_key(tx, given),
         name=given.name,
         description=given.description,
@@ -132,8 +127,8 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         analysis=given.analysis.normal,
         activation=given.activation_event.normal if given.activation_event else None,
         breaker=given.circuit_breaker.normal if given.circuit_breaker else None,
-        created_at=tx.now,
-        updated_at=tx.now,
+        created_at=now,
+        updated_at=now,
         start_at=given.start_at,
         end_at=given.end_at,
         ramp=_ramp(given, given.traffic_allocation),
@@ -144,11 +139,11 @@ def _described(tx: WriteTx, given: ExperimentCreate) -> Experiment:
         segments=_segments(tx, given.segments),
         definitions=definitions.named(tx, chosen),
     )
-    breakers.expect_guardrails(described.breaker, chosen)
-    bandits.expect_sensible(described)
-    layers.place(tx, described, given.layer)
-    prerequisites.replace(tx, described, given.prerequisites)
-    return described
+    breakers.expect_guardrails(row.breaker, chosen)
+    bandits.expect_sensible(row)
+    layers.place(tx, row, given.layer)
+    prerequisites.replace(tx, row, given.prerequisites)
+    return row
 
 
 def edit(

@@ -1,6 +1,7 @@
 """More experiments of a kind: duplicates, and templates that a new one begins with."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -132,6 +133,14 @@ def find_template(tx: ReadTx, reference: int | str) -> Template:
     return found
 
 
+def drafted(tx: ReadTx, row: Template, now: datetime) -> Experiment:
+    """The draft that a template makes, in the one form of everything it says; it is not in the database.
+
+    Raises `Invalid` where the template refers to something that has gone.
+    """
+    return experiments.described(tx, parse(ExperimentCreate, {"name": row.name, **row.body}), now)
+
+
 def page(tx: ReadTx, *, skip: int = 0, limit: int = 100) -> tuple[list[Template], int]:
     """Templates by key, and how many there are."""
     total = tx.scalar(select(func.count()).select_from(Template)) or 0
@@ -206,7 +215,7 @@ def _try(tx: WriteTx, name: str, body: dict[str, Any]) -> None:
         raise Invalid.field("body.template", "a template cannot begin with another")
     given = parse(ExperimentCreate, {"name": name, **body}, "body")
     try:
-        experiments.check(tx, given)
+        experiments.described(tx, given, tx.now)
     except Invalid as error:
         errors = [FieldError(f"body.{each.path}", each.message) for each in error.errors]
         raise Invalid(f"body.{error.detail}", code=error.code, errors=errors) from error

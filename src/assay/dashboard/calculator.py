@@ -6,22 +6,30 @@ from typing import NamedTuple
 from starlette.responses import Response
 
 from assay.dashboard import wording
-from assay.dashboard.pages import Visit, render
+from assay.dashboard.pages import Form, Visit, render
 from assay.errors import FieldError, Invalid
+from assay.stats.boundaries import Spending
 from assay.stats.power import Baseline, Design, days_needed, detectable, plan
+from assay.stats.tails import Alternative
 
 #: Weeks for which the smallest effect is shown.
 _WEEKS = (1, 2, 4, 8)
+#: More looks change the answer by less than its digits; without a number there is one a day, four weeks long.
+_MOST_LOOKS = _DAILY = 28
 
 
 class Answer(NamedTuple):
-    """What the calculator says: units in all and in each arm, days, and the smallest effects by week."""
+    """What the calculator says: units in all and in each arm, days, and the smallest effects by week.
+
+    `sooner` are the units a sequential experiment takes on average, if the effect is as looked for.
+    """
 
     units: int
     each: int
     arms: int
     days: int | None
-    level: str
+    test: str
+    sooner: int | None
     weeks: tuple[tuple[str, str, str], ...]
 
 
@@ -67,9 +75,10 @@ def _answer(visit: Visit) -> Answer:
     arms = max(2, sum(1 for name, _ in asked.pairs if name.endswith("-share")))
     level = _between(asked.get("significance_level") or "5", "the significance level", 50.0) / 100.0
     power = _between(asked.get("power") or "80", "the power", 100.0) / 100.0
-    design = Design(alpha=level / (arms - 1))
+    design = _design(asked, level / (arms - 1))
     baseline = Baseline(mean, variance, other)
-    found = plan(baseline, lift=lift, power=power, design=design)
+    signed = -lift if design.alternative == "less" else lift
+    found = plan(baseline, lift=signed, power=power, design=design)
     if found.control is None or found.control > 1e12:
         raise Invalid.field("lift", "no sample is large enough for that: look for a larger change")
     each = math.ceil(found.control)
@@ -87,7 +96,42 @@ def _answer(visit: Visit) -> Answer:
             )
         )
     days = days_needed(each * arms, daily) if daily else None
-    return Answer(each * arms, each, arms, days, f"{level * 100.0:g} %", tuple(weeks))
+    sooner = None
+    if design.test != "fixed" and found.units and found.expected_units:
+        sooner = math.ceil(each * arms * found.expected_units / found.units)
+    return Answer(each * arms, each, arms, days, _test(design, level), sooner, tuple(weeks))
+
+
+def _design(asked: Form, alpha: float) -> Design:
+    """The test that the form chooses. Bayesian results and bandits are planned as a fixed test is."""
+    method, sides = asked.get("analysis-method"), asked.get("analysis-alternative")
+    alternative: Alternative = "greater" if sides == "greater" else "less" if sides == "less" else "two-sided"
+    if method == "always_valid":
+        return Design("always_valid", alpha, alternative)
+    if method != "group_sequential":
+        return Design("fixed", alpha, "two-sided" if method == "bayesian" else alternative)
+    dates = [each for each in asked.get("analysis-look_dates").split("\n") if each.strip()]
+    text = asked.get("analysis-looks")
+    looks = len(dates) or (int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0)
+    how = asked.get("analysis-spending")
+    spending: Spending = "pocock" if how == "pocock" else "power" if how == "power" else "obrien_fleming"
+    exponent = asked.get("analysis-spending_power")
+    return Design(
+        "group_sequential",
+        alpha,
+        alternative,
+        looks=min(looks, _MOST_LOOKS) or _DAILY,
+        spending=spending,
+        spending_power=_positive(exponent, "the exponent") if exponent and spending == "power" else 1.0,
+    )
+
+
+def _test(design: Design, level: float) -> str:
+    sides = "two-sided" if design.alternative == "two-sided" else "one-sided"
+    at = f"{sides} at {level * 100.0:g} %"
+    if design.test == "always_valid":
+        return f"by an always-valid test, {at}"
+    return f"by a test of {design.looks} looks, {at}" if design.test == "group_sequential" else at
 
 
 def _positive(text: str, name: str) -> float:

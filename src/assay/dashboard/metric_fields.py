@@ -171,14 +171,14 @@ def read(form: Form, prefix: str = "") -> MetricLine:
     }
     steps = [
         StepLine(
-            form.get(f"{prefix}steps-{place}-event_type"), _filters(form, f"{prefix}steps-{place}-where-")
+            form.get(f"{prefix}steps-{place}-event_type"), read_filters(form, f"{prefix}steps-{place}-where-")
         )
         for place in _places(form, f"{prefix}steps-", "-event_type")
     ]
     return MetricLine(
         fields,
-        _filters(form, f"{prefix}where-"),
-        _filters(form, f"{prefix}denominator-where-"),
+        read_filters(form, f"{prefix}where-"),
+        read_filters(form, f"{prefix}denominator-where-"),
         steps or blank().steps,
     )
 
@@ -238,9 +238,12 @@ def written(metric: Mapping[str, Any]) -> MetricLine:
             fields[name] = _shown(name, value)
     for name in _SWITCHES:
         fields[name] = "1" if metric.get(name) else ""
-    steps = [StepLine(each["event_type"], _written(each)) for each in metric.get("steps") or ()]
+    steps = [StepLine(each["event_type"], written_filters(each)) for each in metric.get("steps") or ()]
     return MetricLine(
-        fields, _written(metric), _written(metric.get("denominator") or {}), steps or blank().steps
+        fields,
+        written_filters(metric),
+        written_filters(metric.get("denominator") or {}),
+        steps or blank().steps,
     )
 
 
@@ -268,14 +271,7 @@ def document(line: MetricLine, path: str, wrong: list[FieldError]) -> dict[str, 
         return said or None
 
     def filters(place: str, lines: Sequence[FilterLine]) -> list[dict[str, Any]]:
-        found = []
-        for at, each in enumerate(lines):
-            try:
-                if each.property or each.value:
-                    found.append(_filter(each, f"{path}{place}[{at}]"))
-            except Invalid as error:
-                wrong.extend(error.errors)
-        return found
+        return filters_document(lines, path + place, wrong)
 
     guards = fields["role"] == "guardrail"
     timed: dict[str, Any] = {
@@ -367,6 +363,18 @@ def names(line: MetricLine, prefix: str = "") -> Iterator[str]:
             yield from (f"{prefix}{place}-{at}-{name}" for name in FilterLine._fields)
 
 
+def filters_document(lines: Sequence[FilterLine], path: str, wrong: list[FieldError]) -> list[dict[str, Any]]:
+    """The tests as the catalog reads them, without blank ones; what cannot be read goes to `wrong`."""
+    found = []
+    for at, each in enumerate(lines):
+        try:
+            if each.property or each.value:
+                found.append(_filter(each, f"{path}[{at}]"))
+        except Invalid as error:
+            wrong.extend(error.errors)
+    return found
+
+
 def _filter(line: FilterLine, path: str) -> dict[str, Any]:
     found: dict[str, Any] = {"property": line.property, "op": line.op}
     if line.op in _LISTED:
@@ -374,7 +382,8 @@ def _filter(line: FilterLine, path: str) -> dict[str, Any]:
     return found if line.op in _BARE else found | {"value": literals.read(line.value, f"{path}.value")}
 
 
-def _written(source: Mapping[str, Any]) -> list[FilterLine]:
+def written_filters(source: Mapping[str, Any]) -> list[FilterLine]:
+    """The form of the tests that a document's `where` holds."""
     return [
         FilterLine(
             each["property"],
@@ -389,7 +398,8 @@ def _written(source: Mapping[str, Any]) -> list[FilterLine]:
     ]
 
 
-def _filters(form: Form, prefix: str) -> list[FilterLine]:
+def read_filters(form: Form, prefix: str) -> list[FilterLine]:
+    """The tests on properties that stand under this prefix."""
     return [
         FilterLine(*(form.get(f"{prefix}{place}-{name}") for name in FilterLine._fields))
         for place in _places(form, prefix, "-property")

@@ -101,7 +101,17 @@ function fit(metric) {
   }
 }
 
+// Of the analysis, only the fields that the method chosen reads.
+function suit(form) {
+  const chosen = form.querySelector("[data-method]:checked")?.value;
+  form.querySelectorAll("[data-methods]").forEach((each) => {
+    each.hidden = !each.dataset.methods.split(" ").includes(chosen);
+  });
+}
+
 document.addEventListener("change", (event) => {
+  if (event.target.matches?.("[data-method]")) suit(event.target.form);
+  event.target.closest?.("[data-fold]")?.querySelector(".changed")?.removeAttribute("hidden");
   const metric = event.target.closest?.("[data-metric]");
   if (metric) fit(metric);
   if (event.target.matches?.("select[data-operator]")) {
@@ -130,6 +140,10 @@ for (const busy of document.querySelectorAll("[data-busy]")) {
 }
 // A page that comes back from the browser's memory may have a form that was sent before.
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+// What is wrong in a folded part is unfolded by the server; what the browser finds wrong, here.
+document.addEventListener("invalid", (event) => {
+  for (let fold = event.target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+}, true);
 document.documentElement.classList.add("scripted");
 prepare(document);
 document.addEventListener("htmx:load", (event) => { if (event.detail.elt !== document.body) prepare(event.detail.elt); });
