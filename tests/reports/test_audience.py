@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from assay.catalog.tables import Assignment
 from assay.errors import Invalid
 from assay.eventstore.columns import UnitList
 from assay.reports import audience
-from assay.reports.audience import Audience, read_audience
+from assay.reports.audience import Attributed, Audience, read_attributes, read_audience
 from assay.reports.picture import read_spec
 from assay.reports.question import Question
 from catalog.conftest import Catalog, catalog, lasting_url, opened, url
@@ -181,3 +182,50 @@ def test_who_is_erased__is_in_no_group(people: People, catalog: Catalog) -> None
         assert audience.changed(tx) > before
     [found] = people.ask("email").dimensions
     assert [(each.value, ids(each.units)) for each in found.values] == [("b@example.org", {"b"})]
+
+
+def test_every_attribute__is_counted_by_variant_and_phase(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audience, "MOST_VALUES", 2)
+    monkeypatch.setattr(audience, "_PAGE", 3)
+    arms = [each["id"] for each in people.catalog.document(people.experiment)["variants"]]
+    for number in range(9):
+        if number != 8:
+            people.known(f"u{number}", browser="sfco"[number // 3], **({"age": 7} if number == 3 else {}))
+        with people.catalog.write() as tx:
+            tx.add(
+                Assignment(
+                    experiment_id=people.experiment,
+                    unit_id=f"u{number}",
+                    variant_id=arms[number % 2],
+                    phase=1 + number // 5,
+                    assigned_at=number,
+                )
+            )
+    people.known("stranger", browser="s")
+
+    def found(until: datetime | None = None, **more: Any) -> tuple[int, list[Attributed]]:
+        with people.catalog.read() as tx:
+            spec = replace(read_spec(tx, people.experiment), **more)
+            return (known := read_attributes(tx, spec, until)).units, list(known.groups)
+
+    low, high = arms
+    units, groups = found()
+    assert units == 9
+    assert groups == [
+        Attributed("age", "value", 7, ((high, 1, 1),)),
+        Attributed("age", "none", None, ((low, 1, 3), (low, 2, 2), (high, 1, 1), (high, 2, 2))),
+        Attributed("browser", "value", "f", ((low, 1, 1), (high, 1, 1), (high, 2, 1))),
+        Attributed("browser", "value", "s", ((low, 1, 2), (high, 1, 1))),
+        Attributed("browser", "other", None, ((low, 2, 1), (high, 2, 1))),
+        Attributed("browser", "none", None, ((low, 2, 1),)),
+    ]
+    until = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1)
+    assert found(until, excluded_units=frozenset({"u0"})) == (
+        1,
+        [Attributed("browser", "value", "s", ((high, 1, 1),))],
+    )
+    assert found(unit="device_id") == (0, [])
+    monkeypatch.setattr(audience, "MOST_LOCALISED", 4)
+    assert found()[0] == 4

@@ -10,6 +10,8 @@ from api.conftest import START, House
 from assay.api.parts import moment
 from assay.catalog import users
 from assay.catalog.database import Actor
+from assay.catalog.tables import Assignment
+from contracts.event_store import SECOND, Feed
 from reports.test_endpoints import BASE, answered, shop
 
 __all__ = ["shop"]
@@ -123,6 +125,41 @@ def test_a_segment__narrows_users_events_and_the_notebook(house: House) -> None:
     for rows in ("users", "events"):
         refused = house.ask("GET", f"{BASE}/export?rows={rows}&segment=x")
         assert (refused.status_code, refused.json()["code"]) == (422, "unknown_segment")
+
+
+def test_a_mismatch__names_the_users_of_whom_it_is(house: House, people: dict[str, Any]) -> None:
+    control, at = people["variants"][0]["id"], START + 60 * SECOND
+    more = [f"more-{number}" for number in range(150)]
+    with house.parts.database.writing(Actor("ada"), moment(START)) as tx:
+        for user_id in more:
+            users.put(tx, user_id, users.parse_user({"country": "de", "seat": user_id}))
+            tx.add(
+                Assignment(
+                    experiment_id=people["id"], unit_id=user_id, variant_id=control, phase=1, assigned_at=at
+                )
+            )
+    feed = Feed(house.parts.store)
+    feed.row, feed.assigned = 2, 200
+    feed.assign(*((user_id, control) for user_id in more), experiment=people["id"], phase=1, at=at)
+    report = answered(house, "report")
+    check = next(each for each in report["health"] if each["check"] == "sample_ratio")
+    assert check["health"] == "failed"
+    assert "Among users it stands out where country is 'de' (p" in check["sentence"]
+    assert check["sentence"].endswith("the others hold their shares.")
+    assert check["sentence"] in report["headline"]
+    found = check["inputs"]["attributes"]
+    assert (found["units"], found["threshold"]) == (350, 0.001 / found["groups"])
+    assert {"attribute": "country", "value": "de", "counts": [199, 49]}.items() <= (
+        found["standing_out"][0].items()
+    )
+    # Members of a segment are a part already: nobody else is counted.
+    assert house.ask("POST", "/api/v1/segments", {"name": "german", "rules": {"country": "de"}}).is_success
+    [part] = [
+        each
+        for each in answered(house, "report", segment="german")["health"]
+        if each["check"] == "sample_ratio"
+    ]
+    assert (part["health"], part["inputs"]["attributes"]) == ("failed", {"units": 0})
 
 
 @pytest.mark.usefixtures("people")

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assay.errors import Unavailable
 from assay.eventstore.base import Arrivals
+from assay.reports.audience import Attributed, ByAttribute, nothing_known
+from assay.reports.checks.attributes import localised
 from assay.reports.checks.effects import novelty
 from assay.reports.checks.split import sample_ratio
 from assay.reports.evidence import Course, Steps
@@ -116,6 +119,68 @@ def test_ramp__raises_hardly_any_alarm_read_on_every_day(runs: int, most: int) -
 )
 def test_leak__of_one_point_is_found(runs: int, fewest: int) -> None:
     assert alarms(runs, ((1, 0.5),), leak=1 - 49 / 51, seed=13, daily=8_000) >= fewest
+
+
+def known(**groups: tuple[int, int]) -> ByAttribute:
+    """Units of control and blue by browser; `none` are those without one."""
+    return ByAttribute(
+        sum(map(sum, groups.values())),
+        tuple(
+            Attributed(
+                "browser",
+                "none" if name == "none" else "value",
+                None if name == "none" else name,
+                ((10, 0, own), (11, 0, other)),
+            )
+            for name, (own, other) in groups.items()
+        ),
+    )
+
+
+class TestWhereItIs:
+    def test_units_lost_of_one_browser_are_told_apart_from_the_others(self) -> None:
+        groups = known(chrome=(5000, 5050), safari=(1000, 700), firefox=(800, 790), none=(20, 24))
+        found = localised(SPEC, lambda: groups, 0.001)
+        assert found.sentence == (
+            "Among users it stands out where browser is 'safari' (p < 0.001): the others hold their shares."
+        )
+        assert (found.inputs["units"], found.inputs["groups"]) == (13_384, 4)
+        assert found.inputs["threshold"] == 0.00025
+        [named] = found.inputs["standing_out"]  # type: ignore[misc]
+        assert (named["value"], named["counts"], named["expected"]) == ("safari", [1000, 700], [850, 850])
+        assert named["p_value"] == pytest.approx(3.46e-13, rel=0.01)
+        assert named["p_value_of_others"] == pytest.approx(0.684, abs=0.001)
+
+    def test_a_leak_everywhere_is_of_no_group(self) -> None:
+        found = localised(SPEC, lambda: known(chrome=(5000, 4500), safari=(2500, 2200)), 0.001)
+        assert found.sentence.endswith("and among the others, too: the cause is no such group.")
+        assert [each["value"] for each in found.inputs["standing_out"]] == ["chrome", "safari"]  # type: ignore[attr-defined]
+
+    def test_no_group_and_no_answer_are_said(self) -> None:
+        assert localised(SPEC, lambda: known(chrome=(500, 510)), 0.001).sentence == (
+            "No attribute of users tells where."
+        )
+        assert localised(SPEC, nothing_known, 0.001).sentence == ""
+
+        def broken() -> ByAttribute:
+            raise Unavailable("The catalog is busy.")
+
+        found = localised(SPEC, broken, 0.001)
+        assert found.sentence == "Users' attributes could not be read: The catalog is busy."
+
+    def test_groups_drawn_by_lot_stand_out_no_oftener_than_the_level_says(self) -> None:
+        random = np.random.default_rng(17)
+        named = 0
+        for _ in range(300):
+            sizes = random.integers(50, 2_000, 8)
+            treated = random.binomial(sizes, 0.5)
+            groups = {
+                f"b{at}": (int(size - own), int(own))
+                for at, (size, own) in enumerate(zip(sizes, treated, strict=True))
+            }
+            made = known(**groups)
+            named += bool(localised(SPEC, lambda made=made: made, 0.05).inputs["standing_out"])  # type: ignore[misc]
+        assert named <= 28  # 15 expected; the 99.9 % point of the binomial
 
 
 def alarms(

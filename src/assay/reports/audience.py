@@ -5,8 +5,11 @@ are read in one pass over the units of the experiment, whatever else is known.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,14 +21,19 @@ from assay.catalog.database import ReadTx
 from assay.catalog.editing import as_id
 from assay.catalog.tables import Assignment, AuditEntry, Segment, User
 from assay.errors import Invalid
+from assay.events.timestamps import micros
 from assay.eventstore.columns import UnitList
 from assay.reports.question import Question
+from assay.reports.report import Kind
 from assay.reports.spec import ExperimentSpec
 
 #: Values that are told apart, the most frequent ones; all others are one group.
 MOST_VALUES: Final = 10
 #: Different values that are counted; units with further ones are with the others.
 MOST_DISTINCT: Final = 10_000
+#: Units and attributes that are looked at for where a mismatch of the split comes from.
+MOST_LOCALISED: Final = 200_000
+_MOST_ATTRIBUTES: Final = 50
 #: The group of all other values.
 OTHER: Final = "other"
 #: Characters of a value that are shown.
@@ -65,11 +73,40 @@ class Dimension:
         return {**{each.label: each.units for each in self.values}, OTHER: self.other}
 
 
+#: Units of one variant in one phase: variant, phase, count.
+Counted = tuple[int, int, int]
+
+
+class Attributed(NamedTuple):
+    """How many units have one value of an attribute, any other one, or none."""
+
+    attribute: str
+    kind: Kind
+    value: Any
+    counted: tuple[Counted, ...]
+
+
+class ByAttribute(NamedTuple):
+    """Units by every attribute of users, and how many units were looked at."""
+
+    units: int
+    groups: tuple[Attributed, ...]
+
+
+def nothing_known() -> ByAttribute:
+    """Of units that are no users, or where nobody can tell."""
+    return ByAttribute(0, ())
+
+
 class Audience(NamedTuple):
-    """What a question must know of users; nothing where it asks for neither."""
+    """What a question must know of users; nothing where it asks for neither.
+
+    `attributes` reads the units by every attribute, for whoever needs to know where something is wrong.
+    """
 
     members: UnitList | None = None
     dimensions: tuple[Dimension, ...] = ()
+    attributes: Callable[[], ByAttribute] = nothing_known
 
 
 def changed(tx: ReadTx) -> int:
@@ -92,7 +129,7 @@ def read_audience(tx: ReadTx, spec: ExperimentSpec, question: Question) -> Audie
             )
     members: list[str] = []
     gathered = [_Gathered(name) for name in question.dimensions]
-    for unit_id, attributes in _units(tx, spec.id) if of_users else ():
+    for unit_id, attributes, *_ in _units(tx, spec.id) if of_users else ():
         if segment is not None:
             if not _holds(segment, unit_id, attributes):
                 continue
@@ -112,11 +149,88 @@ def _holds(segment: ruleset.Segment, unit_id: str, attributes: Mapping[str, Any]
     return segment.matches(unit_id, {"id": unit_id, "user_id": unit_id, **attributes})
 
 
-def _units(tx: ReadTx, experiment_id: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The units of an experiment with their attributes, if they are known, by id, read in stretches."""
+def read_attributes(tx: ReadTx, spec: ExperimentSpec, until: datetime | None) -> ByAttribute:
+    """The units that were assigned up to a time, by every attribute of users.
+
+    Of more than `MOST_LOCALISED` units those with the lowest ids are looked at, which is as good as a draw:
+    no variant is dealt by the order of ids.
+    """
+    if spec.unit != "user_id":
+        return nothing_known()
+    last = None if until is None else micros(until)
+    whole: Counter[tuple[int, int]] = Counter()
+    found: dict[str, _Told] = {}
+    for unit in islice(_units(tx, spec.id), MOST_LOCALISED):
+        if unit.unit_id in spec.excluded_units or (last is not None and unit.assigned_at > last):
+            continue
+        cell = unit.variant_id, unit.phase
+        whole[cell] += 1
+        for name, value in unit.attributes.items():
+            if value is not None and (name in found or len(found) < _MOST_ATTRIBUTES):
+                found.setdefault(name, _Told()).take(value, cell)
+    groups = (group for name, told in sorted(found.items()) for group in told.groups(name, whole))
+    return ByAttribute(whole.total(), tuple(groups))
+
+
+class _Told:
+    """Units by the values of one attribute, as they come in."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, Counter[tuple[int, int]]] = {}
+        self._values: dict[str, Any] = {}
+        self._rest: Counter[tuple[int, int]] = Counter()
+
+    def take(self, value: Any, cell: tuple[int, int]) -> None:
+        """One unit of a variant and phase."""
+        label = _label(value)
+        if label not in self._cells and len(self._cells) >= MOST_DISTINCT:
+            self._rest[cell] += 1
+            return
+        self._cells.setdefault(label, Counter())[cell] += 1
+        self._values.setdefault(label, value)
+
+    def groups(self, name: str, whole: Counter[tuple[int, int]]) -> Iterator[Attributed]:
+        """The most frequent values, all others, and the units that have none."""
+        ranked = sorted(self._cells, key=lambda label: (-self._cells[label].total(), label))
+        rest, none = Counter(self._rest), Counter(whole) - self._rest
+        for place, label in enumerate(ranked):
+            none -= self._cells[label]
+            if place < MOST_VALUES:
+                value = _shown(label, self._values[label])
+                yield Attributed(name, "value", value, _counted(self._cells[label]))
+            else:
+                rest += self._cells[label]
+        if rest:
+            yield Attributed(name, "other", None, _counted(rest))
+        if none:
+            yield Attributed(name, "none", None, _counted(none))
+
+
+def _counted(cells: Counter[tuple[int, int]]) -> tuple[Counted, ...]:
+    return tuple((variant, phase, units) for (variant, phase), units in sorted(cells.items()))
+
+
+class _Unit(NamedTuple):
+    """A unit of the catalog's record, with its attributes, if they are known."""
+
+    unit_id: str
+    attributes: Mapping[str, Any]
+    variant_id: int
+    phase: int
+    assigned_at: int
+
+
+def _units(tx: ReadTx, experiment_id: int) -> Iterator[_Unit]:
+    """The units of an experiment by id, read in stretches."""
     # As text: what the tables' own JSON takes to be read would be most of the time that all of this takes.
     rows = (
-        select(Assignment.unit_id, cast(User.attributes, Text))
+        select(
+            Assignment.unit_id,
+            cast(User.attributes, Text),
+            Assignment.variant_id,
+            Assignment.phase,
+            Assignment.assigned_at,
+        )
         .outerjoin(User, User.id == Assignment.unit_id)
         .where(Assignment.experiment_id == experiment_id)
         .order_by(Assignment.unit_id)
@@ -125,8 +239,8 @@ def _units(tx: ReadTx, experiment_id: int) -> Iterator[tuple[str, Mapping[str, A
     last = ""
     while True:
         page = tx.execute(rows.where(Assignment.unit_id > last)).all()
-        for unit_id, attributes in page:
-            yield unit_id, _decode(attributes) if attributes else {}
+        for unit_id, attributes, *record in page:
+            yield _Unit(unit_id, _decode(attributes) if attributes else {}, *record)
         if len(page) < _PAGE:
             return
         last = page[-1][0]

@@ -85,7 +85,7 @@ def _build(
     judged = tuple(whole[metric] for metric in declared)
     activated = ratio if scope.activation else None
     evidence = gather(store, spec, scope, units=units, metrics=judged, end=end, activated=activated)
-    checks = examine(evidence)
+    checks = examine(evidence._replace(attributes=audience.attributes))
     asked = [*(wanted if question.metrics is not None else ()), conversion]
     silent = tuple(dict.fromkeys(each.event_type or "" for each in asked if reports[each].silent))
     narrowed = question.is_narrowed

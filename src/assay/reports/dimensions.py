@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, cast
 
 from assay.eventstore.base import EventStore, Scope
 from assay.reports.arms import SHARES, ByVariant, Tally, shown_variants
-from assay.reports.audience import MOST_DISTINCT, OTHER, Dimension
+from assay.reports.audience import MOST_DISTINCT, OTHER, Counted, Dimension
 from assay.reports.checks.sample import FEWEST_UNITS
 from assay.reports.checks.split import THRESHOLD
 from assay.reports.columns import ask_groups
@@ -31,10 +31,6 @@ from assay.stats.verdicts import Method
 NONE: Final = "none"
 #: Units of each kind, with an event and without, that a share must have in an arm to be weighed.
 _FEWEST_OF_EACH: Final = 5
-
-
-#: Units of one variant in one phase: variant, phase, count.
-Counted = tuple[int, int, int]
 
 
 class _Place(NamedTuple):

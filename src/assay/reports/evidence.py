@@ -4,7 +4,7 @@ All of it is cheap beside the report: units are counted by the hour, and of even
 at, so that a log ten times as long costs the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from assay.events.timestamps import EPOCH, micros
 from assay.eventstore.base import Arrivals, Bucket, EventStore, Fate, Repetitions, Scope
 from assay.eventstore.columns import Beside, Block, BlockMoments, Cell, Column, Fold, Source
 from assay.reports.arms import COLUMNS, value_of
+from assay.reports.audience import ByAttribute, nothing_known
 from assay.reports.columns import columns_of
 from assay.reports.report import MetricReport
 from assay.reports.spec import ExperimentSpec, MetricType, NeighbourSpec
@@ -103,7 +104,8 @@ class Evidence(NamedTuple):
     `arrivals` are by the hour; `fates` are those of the latest events,
     `conflicts` the exposures with another variant than the unit's. `activated` is the sample ratio of the
     units that had the activation event, where the experiment has one; `before` is there where no metric looks
-    back, `course` where the primary metric may have an effect, each of units of one split.
+    back, `course` where the primary metric may have an effect, each of units of one split. `attributes` reads
+    units by attributes of users, which costs too much where nothing is wrong.
     """
 
     spec: ExperimentSpec
@@ -119,6 +121,7 @@ class Evidence(NamedTuple):
     before: Before | None = None
     course: Course | None = None
     meetings: Sequence[Meeting] = ()
+    attributes: Callable[[], ByAttribute] = nothing_known
 
 
 def gather(

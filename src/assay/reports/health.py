@@ -28,8 +28,12 @@ def _made(check: HealthCheck, evidence: Evidence) -> Check:
 
 #: In the order in which they matter: what makes every number wrong comes first.
 CHECKS: tuple[HealthCheck, ...] = (
-    HealthCheck("sample_ratio", ("spec", "arrivals", "activated"), split.sample_ratio),
-    HealthCheck("sample_ratio_assigned", ("spec", "arrivals", "activated"), split.sample_ratio_assigned),
+    HealthCheck("sample_ratio", ("spec", "arrivals", "activated", "attributes"), split.sample_ratio),
+    HealthCheck(
+        "sample_ratio_assigned",
+        ("spec", "arrivals", "activated", "attributes"),
+        split.sample_ratio_assigned,
+    ),
     HealthCheck("one_variant", ("fates", "conflicts"), fates.one_variant),
     HealthCheck("events_arrive", ("metrics", "units"), sample.events_arrive),
     HealthCheck("before_assignment", ("fates",), fates.before_assignment),

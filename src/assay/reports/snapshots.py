@@ -26,7 +26,7 @@ from assay.durable.priority import give_way
 from assay.errors import AssayError
 from assay.eventstore.base import Bucket, EventStore, SeriesPoint, Watermark
 from assay.reports.arms import measure_of
-from assay.reports.audience import Audience, changed, read_audience
+from assay.reports.audience import Audience, ByAttribute, changed, read_attributes, read_audience
 from assay.reports.build import build, scope_of
 from assay.reports.picture import read_spec
 from assay.reports.question import Grain, Question
@@ -268,10 +268,18 @@ class Snapshots:
             return changed(tx)
 
     def _audience(self, spec: ExperimentSpec, question: Question) -> Audience:
-        if not question.looks_at_users:
-            return Audience()
-        with self._database.reading() as tx:
-            return read_audience(tx, spec, question)
+        found = Audience()
+        if question.looks_at_users:
+            with self._database.reading() as tx:
+                found = read_audience(tx, spec, question)
+        if question.segment is not None:
+            return found
+
+        def attributes() -> ByAttribute:
+            with self._database.reading() as tx:
+                return read_attributes(tx, spec, question.end)
+
+        return found._replace(attributes=attributes)
 
     def _keep(self, name: _Name, made: Snapshot) -> None:
         with self._lock:

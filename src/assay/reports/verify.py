@@ -17,12 +17,13 @@ from assay.errors import Invalid
 from assay.eventstore.columns import BlockMoments
 from assay.eventstore.columns import QuantileArm as Found
 from assay.reports.arms import ByVariant, Quantiles, Sample, Tally
+from assay.reports.audience import Counted
 from assay.reports.bandit import bandit_of
 from assay.reports.build import shown_and_missing
 from assay.reports.columns import sample_of
 from assay.reports.compare import report_metric
 from assay.reports.decision import Facts, decide
-from assay.reports.dimensions import Counted, grouped, weighed_by_groups
+from assay.reports.dimensions import grouped, weighed_by_groups
 from assay.reports.evidence import Evidence, by_split
 from assay.reports.health import CHECKS, examine
 from assay.reports.judging import judged_reports, next_look

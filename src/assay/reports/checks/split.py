@@ -1,5 +1,7 @@
 """Do the arms hold the units they were dealt? Tested as a whole, phase by phase, and day by day.
 
+Where they do not, every attribute of users is asked where the others are (`checks.attributes`).
+
 The whole is tested at a level that makes up for being read every day, and by a test that may be read at any
 time (Lindon & Malek, 2022); each phase and each day by itself at that level divided by their number, since
 what is off in one may be balanced or buried in the others.
@@ -13,6 +15,8 @@ from typing import NamedTuple
 
 from assay.events.timestamps import EPOCH
 from assay.eventstore.base import Arrivals
+from assay.reports.audience import ByAttribute, nothing_known
+from assay.reports.checks.attributes import localised
 from assay.reports.checks.base import Finding
 from assay.reports.evidence import by_split
 from assay.reports.report import Health
@@ -50,23 +54,31 @@ class _Part(NamedTuple):
 
 
 def sample_ratio(
-    spec: ExperimentSpec, arrivals: Sequence[Arrivals], activated: SampleRatio | None
+    spec: ExperimentSpec,
+    arrivals: Sequence[Arrivals],
+    activated: SampleRatio | None,
+    attributes: Callable[[], ByAttribute] = nothing_known,
 ) -> Finding:
     """Whether the units that are analysed fit the split: those assigned, or of them those activated."""
-    return _of_assigned(spec, arrivals) if activated is None else _of_activated(activated)
+    return _of_assigned(spec, arrivals, attributes) if activated is None else _of_activated(activated)
 
 
 def sample_ratio_assigned(
-    spec: ExperimentSpec, arrivals: Sequence[Arrivals], activated: SampleRatio | None
+    spec: ExperimentSpec,
+    arrivals: Sequence[Arrivals],
+    activated: SampleRatio | None,
+    attributes: Callable[[], ByAttribute] = nothing_known,
 ) -> Finding:
     """Whether all assigned units do, where only some of them are analysed."""
     if activated is None:
         return Finding(Health.OK, "All assigned units are analysed.", {})
-    found = _of_assigned(spec, arrivals)
+    found = _of_assigned(spec, arrivals, attributes)
     return found._replace(sentence=f"Of all units that were assigned: {found.sentence}")
 
 
-def _of_assigned(spec: ExperimentSpec, arrivals: Sequence[Arrivals]) -> Finding:
+def _of_assigned(
+    spec: ExperimentSpec, arrivals: Sequence[Arrivals], attributes: Callable[[], ByAttribute]
+) -> Finding:
     by_day = _by_day(arrivals)
     splits = by_split(spec, ((row.variant_id, row.phase, row.units) for row in by_day))
     if len(spec.variants) < 2 or not splits:
@@ -95,7 +107,10 @@ def _of_assigned(spec: ExperimentSpec, arrivals: Sequence[Arrivals]) -> Finding:
     if not (whole.mismatch or running.mismatch or off or worst):
         return Finding(Health.OK, "The variants hold the shares of units that they were dealt.", inputs)
     inputs["days"] = [each._replace(label=_date(each.label)).shown("day") for each in worst[:_SHOWN]]
-    return Finding(Health.FAILED, _sentence(whole, running, off, worst, len(days)), inputs)
+    where = localised(spec, attributes, THRESHOLD)
+    inputs["attributes"] = where.inputs
+    said = f"{_sentence(whole, running, off, worst, len(days))} {where.sentence}".strip()
+    return Finding(Health.FAILED, said, inputs)
 
 
 def _of_activated(activated: SampleRatio) -> Finding:
