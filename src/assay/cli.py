@@ -229,6 +229,17 @@ def _ask(data: Path | None, request: dict[str, Any]) -> dict[str, Any]:
 
 def _do(settings: Any, request: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
     """Let the owner of the data directory do it, or become the owner for as long as it takes."""
+    from assay.durable.ownership import ask_owner
+    from assay.errors import Unavailable
+
+    if settings.postgres is None:
+        try:  # first, since with an owner nothing of the stores need be loaded here
+            ask_owner(settings.data, request, hear)
+        except Unavailable as error:
+            if error.code != "no_owner":
+                raise
+        else:
+            return
     from assay.stores.commands import run
 
     run(settings, request, hear)

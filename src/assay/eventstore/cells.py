@@ -206,8 +206,8 @@ class _Narrow:
             ]
         numbers += [f"coalesce(covar_samp({x}, {y}), 0)" for x, y in zip(firsts, seconds, strict=True)]
         numbers += [f"CAST(sum({text}) AS FLOAT8)" for text in unreadable]
-        kinds = ", ".join(str(kind) for kind in sorted(self._of_kind))
-        return self._asked.statement("narrow", numbers=", ".join(numbers), kinds=kinds)
+        of_kinds = self._done.among(self._of_kind)
+        return self._asked.statement("narrow", numbers=", ".join(numbers), of_kinds=of_kinds)
 
     @staticmethod
     def _places(of_kind: Mapping[int, Sequence[str]]) -> list[str]:
@@ -304,7 +304,7 @@ class _Wide:
             numbers=", ".join(numbers),
             values=", ".join(values),
             raw=", ".join(f"{self._done.raw(one)} AS {name}" for one, name in raw.items()),
-            kinds=self._done.listed(features),
+            of_kinds=self._done.among(kind for one in features for kind in self._done.slots.kinds[one]),
         )
 
     def take(

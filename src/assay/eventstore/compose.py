@@ -97,6 +97,8 @@ class Slots:
 
     values: str
     """An event's kind, and what is read from its properties: whether it matches (m1), its number (v1)."""
+    joined: str
+    """The table that has the kinds, where there are several."""
     columns: str
     """What a unit did: n0, t0, n1, t1, …"""
     distributions: str
@@ -114,15 +116,25 @@ def slots(measures: Sequence[Measure], bound: Bound) -> Slots:
     places: dict[tuple[str | None, tuple[tuple[str, Scalar], ...]], list[Measure]] = {}
     for measure in measures:
         places.setdefault((measure.property, measure.equals), []).append(measure)
-    kinds = {kind: place for place, kind in enumerate(sorted({measure.event_type for measure in measures}))}
-    cases = " ".join(f"WHEN {bound.bind(kind)} THEN {place}" for kind, place in kinds.items())
-    values, columns, distributions, of = ["*", f"CASE type {cases} END AS kind"], [], [], {}
+    of_kind = {kind: place for place, kind in enumerate(sorted({measure.event_type for measure in measures}))}
+    several = len(of_kind) > 1
+    named = kinds({bound.bind(kind): place for kind, place in of_kind.items()}) if several else ""
+    values, columns, distributions, of = ["counted.*", "k.kind" if several else "0 AS kind"], [], [], {}
     for place, sharing in enumerate(places.values()):
         values.extend(_values(place, sharing, bound))
         columns.append(_columns(place, sharing[0]))
         distributions.append(_distribution(place))
         of.update({measure.key: place for measure in sharing})
-    return Slots(", ".join(values), ", ".join(columns), ", ".join(distributions), of, kinds, len(values) > 2)
+    joined = f"JOIN {named} ON k.type = counted.type" if several else ""
+    return Slots(
+        ", ".join(values), joined, ", ".join(columns), ", ".join(distributions), of, of_kind, len(values) > 2
+    )
+
+
+def kinds(places: Mapping[str, int]) -> str:
+    """The table `k` of kinds, from the placeholders of event types to the numbers that stand for them."""
+    rows = ", ".join(f"(CAST({kind} AS VARCHAR), {place:d})" for kind, place in places.items())
+    return f"(VALUES {rows}) AS k (type, kind)"
 
 
 def _plain(measure: Measure) -> bool:
@@ -136,7 +148,7 @@ def _values(place: int, sharing: Sequence[Measure], bound: Bound) -> list[str]:
         return []
     # Reading JSON is what costs: events of types that do not ask for it are not looked into.
     types = ", ".join(bound.bind(kind) for kind in sorted({measure.event_type for measure in sharing}))
-    matches = f"CASE WHEN type IN ({types}) THEN {condition(measure, bound)} ELSE false END"
+    matches = f"CASE WHEN counted.type IN ({types}) THEN {condition(measure, bound)} ELSE false END"
     number = f"CASE WHEN {matches} THEN {value(measure, bound)} END"
     return [f"{matches} AS m{place}", f"{number} AS v{place}"]
 

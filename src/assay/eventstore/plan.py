@@ -1,5 +1,6 @@
 """From columns to the parts of one statement: what is read of each event, and what is kept of each unit."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -177,6 +178,7 @@ class Reading:
     _every: bool = field(init=False)
     _members: dict[str, tuple[str, set[int]]] = field(init=False, default_factory=dict)
     _numbers: dict[str, str] = field(init=False, default_factory=dict)
+    _bounds: dict[tuple[str, int], str] = field(init=False, default_factory=dict)
     _known: dict[object, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -232,15 +234,18 @@ class Reading:
                 found = f"CASE WHEN e.type IN ({types}) THEN {found} END"
             members.append(f", {found} AS {alias}")
         once = bound.dialect.once if members else ""
+        narrowing = self._narrowing()
         read = filled(
             self.engine.statement("columns", "read"),
             key=self.units.keyed("u."),
             kind=self._kind(),
+            kinds=self._kinds(),
+            bounds="".join(f", u.{name}" for name in self._bounds.values()),
             members=" ".join(members),
             events=self.rows.events,
-            units=self.units.text,
+            units=self._bounded_units(),
             unit_id=compose.unit_id(self.scope.unit, bound),
-            narrowing=self._narrowing(),
+            narrowing=narrowing,
             once=once,
         )
         if not self._numbers:
@@ -261,8 +266,24 @@ class Reading:
     def _kind(self) -> str:
         if len(self.kinds) + self._every == 1:
             return "0"
-        cases = " ".join(f"WHEN {self._bound(kind)} THEN {place}" for kind, place in self.kinds.items())
-        return f"CASE e.type {cases} ELSE {len(self.kinds)} END" if cases else "0"
+        return f"coalesce(k.kind, {len(self.kinds)})" if self._every else "k.kind"
+
+    def _kinds(self) -> str:
+        """The table of kinds beside the events, where there are several."""
+        if len(self.kinds) + self._every == 1:
+            return ""
+        named = compose.kinds({self._bound(kind): place for kind, place in self.kinds.items()})
+        return f"{'LEFT ' if self._every else ''}JOIN {named} ON k.type = e.type"
+
+    def _bounded_units(self) -> str:
+        """The units, each with where its windows open and close."""
+        if not self._bounds:
+            return self.units.text
+        ends = ", ".join(
+            f"{self.engine.dialect.shifted(anchor, span, self.bound)} AS {name}"
+            for (anchor, span), name in self._bounds.items()
+        )
+        return f"SELECT *, {ends} FROM ({self.units.text}) AS units"
 
     def _narrowing(self) -> str:
         types = () if self._every else tuple(self.kinds)
@@ -275,14 +296,42 @@ class Reading:
         text += compose.events_narrowed(self.scope, self.bound, types, looking_back=looking_back)
         text += reversals.left_out(self.engine, self.bound, self.rows.taken_back)
         if self._one_window():
-            window = self._window(self.sources[0], "e.", "u.")
-        elif looking_back:
-            opens = min(source.opens for source in self.sources)
-            since = self.engine.dialect.shifted("u.assigned_at", opens, self.bound)
-            window = f"e.counts_until >= {since}"
-        else:
-            window = "e.counts_until >= u.since"
-        return f"{text} AND {window}"
+            return f"{text} AND {self._window(self.sources[0], 'e.', 'u.')}"
+        opens = min(source.opens for source in self.sources) if looking_back else 0
+        anchor = "assigned_at" if looking_back else "since"
+        text += f" AND e.counts_until >= u.{self._shifted(anchor, opens)}"
+        windows = self._gapped_windows()
+        if windows:
+            # What is in none of the windows need not be grouped, which costs more than to ask.
+            inside = " OR ".join(f"({self._window(source, 'e.', 'u.')})" for source in windows)
+            text += f" AND ({inside})"
+        return text
+
+    def _gapped_windows(self) -> list[Source]:
+        """A source of each window that lies in no other; none where together they leave out nothing."""
+        spans: dict[tuple[int, float], Source] = {}
+        for source in self.sources:
+            spans.setdefault((source.opens, _closing(source)), source)
+        covered: float = min(opens for opens, _ in spans)
+        for opens, closes in sorted(spans):
+            if opens > covered:
+                break
+            covered = max(covered, closes)
+        if covered == math.inf:
+            return []
+        return [
+            source
+            for (opens, closes), source in spans.items()
+            if not any(
+                # Windows on different sides of the assignment ask for different times of an event.
+                (a, b) != (opens, closes)
+                and a <= opens
+                and closes <= b
+                and (a < 0) == (opens < 0)
+                and (b <= 0) == (closes <= 0)
+                for a, b in spans
+            )
+        ]
 
     def _looking_back(self) -> bool:
         return any(source.opens < 0 for source in self.sources)
@@ -292,17 +341,18 @@ class Reading:
 
     def _window(self, source: Source, event: str, unit: str = "") -> str:
         """Whether an event is in a source's window."""
-        anchor = f"{unit}since" if source.opens >= 0 else f"{unit}assigned_at"
-        parts = [f"{event}counts_until >= {self._shifted(anchor, source.opens)}"]
+        anchor = "since" if source.opens >= 0 else "assigned_at"
+        parts = [f"{event}counts_until >= {unit}{self._shifted(anchor, source.opens)}"]
         if source.closes is not None:
             last = "counts_until" if source.closes <= 0 else "occurred_at"
-            parts.append(f"{event}{last} < {self._shifted(anchor, source.closes)}")
+            parts.append(f"{event}{last} < {unit}{self._shifted(anchor, source.closes)}")
         if self.scope.events_from is not None and source.opens >= 0 and self._looking_back():
             parts.append(f"{event}occurred_at >= {self.bound.time(self.scope.events_from)}")
         return " AND ".join(parts)
 
     def _shifted(self, anchor: str, span: int) -> str:
-        return self.engine.dialect.shifted(anchor, span, self.bound) if span else anchor
+        """The unit's column with a time so far from another: reckoned once a unit, not for each event."""
+        return self._bounds.setdefault((anchor, span), f"w{len(self._bounds)}") if span else anchor
 
     def _member(self, name: str, source: Source) -> str:
         alias, kinds = self._members.setdefault(name, (f"j{len(self._members)}", set()))
@@ -337,6 +387,10 @@ class Reading:
 
 def _given(member: str) -> str:
     return f"(coalesce({member}, 'null') <> 'null')"
+
+
+def _closing(source: Source) -> float:
+    return math.inf if source.closes is None else source.closes
 
 
 class Slots:
@@ -496,6 +550,12 @@ class Done:
     def listed(self, features: Iterable[Feature]) -> str:
         """All kinds of these features."""
         return _listed(kind for one in features for kind in self.slots.kinds[one])
+
+    def among(self, kinds: Iterable[int]) -> str:
+        """The condition that a row is of one of these kinds; nothing where there are no others."""
+        chosen = set(kinds)
+        others = {kind for of_one in self.slots.kinds.values() for kind in of_one} - chosen
+        return f"WHERE kind IN ({_listed(chosen)})" if others else ""
 
 
 def done(

@@ -69,6 +69,7 @@ def _distributions(
     text = filled(
         engine.statement("questions", "moments"),
         values=chosen.values,
+        kinds=chosen.joined,
         slots=chosen.columns,
         distributions=chosen.distributions,
         once=engine.dialect.once if chosen.read else "",

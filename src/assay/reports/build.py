@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from assay.events.timestamps import micros
-from assay.eventstore.base import Arm, Bucket, EventStore, Scope
+from assay.eventstore.base import Arm, Arrivals, Bucket, EventStore, Scope
 from assay.eventstore.columns import UnitList
 from assay.reports.arms import ByVariant, Quantiles, measure_of, shown_variants, tallies
 from assay.reports.audience import Audience
@@ -79,12 +79,13 @@ def _build(
     whole = judged_reports(judged_as, whole, primary, units=total, now=end, alpha=alpha)
     reports = whole if shown == everyone else {metric: of.narrowed(shown) for metric, of in whole.items()}
     ratio = _sample_ratio(spec, arms)
-    # Whom the activation event lets in is one question, whom the assignment did another.
-    everybody = store.moments(replace(scope, activation=None), ()) if scope.activation else ()
-    assigned_ratio = _sample_ratio(spec, everybody) if everybody else None
     judged = tuple(whole[metric] for metric in declared)
     activated = ratio if scope.activation else None
     evidence = gather(store, spec, scope, units=units, metrics=judged, end=end, activated=activated)
+    # Whom the activation event lets in is one question, whom the assignment did another.
+    assigned_ratio = (
+        _sample_ratio(spec, evidence.arrivals) if scope.activation and evidence.arrivals else None
+    )
     checks = examine(evidence._replace(attributes=audience.attributes))
     asked = [*(wanted if question.metrics is not None else ()), conversion]
     silent = tuple(dict.fromkeys(each.event_type or "" for each in asked if reports[each].silent))
@@ -268,7 +269,7 @@ def shown_and_missing(spec: ExperimentSpec, question: Question, units: Mapping[i
     return _Shown(every, None)
 
 
-def _sample_ratio(spec: ExperimentSpec, arms: Sequence[Arm]) -> SampleRatio | None:
+def _sample_ratio(spec: ExperimentSpec, arms: Sequence[Arm | Arrivals]) -> SampleRatio | None:
     """Units per arm against what each phase dealt; None where there are fewer than two arms to compare."""
     if len(spec.variants) < 2:
         return None

@@ -26,6 +26,7 @@ COHORT = 10_000
 #: An effect less surprising than this is not asked for its course, which costs a scan.
 _WORTH_A_LOOK = 0.1
 _DAY = 86_400_000_000
+_HOUR = _DAY // 24
 #: Days since the assignment that an effect is followed for, in steps, and how much longer it must have run.
 _FEWEST_DAYS = 4
 _MOST_DAYS = 14
@@ -200,7 +201,10 @@ def _before(
     if not arrivals:
         return None
     column = Column("any", Source("", (), -_BEFORE, 0), Fold.ANY)
-    recent = replace(scope, assigned_from=_since(arrivals, arrivals[-1].bucket))
+    newest = arrivals[-1].bucket
+    # Nothing that happened after the last of them came was before: the events since need not be read.
+    until = newest + _HOUR if scope.until is None else min(newest + _HOUR, scope.until)
+    recent = replace(scope, assigned_from=_since(arrivals, newest), until=until)
     found: dict[int, tuple[int, int]] = {}
     for cell in _of_one_split(spec, store.columns(recent, [column], [("any",)])):
         units, active = found.get(cell.variant_id, (0, 0))

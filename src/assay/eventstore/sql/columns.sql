@@ -41,13 +41,15 @@ SELECT {key}, count(*) FROM ({units}) AS units GROUP BY {key} ORDER BY {key};
 
 -- read --
 -- Events that may count, each with its unit. Type and time are tested before anything is joined.
--- {kind}: a small number for each type asked for; grouping by it is cheaper than by its name.
+-- {kind}: a small number for each type asked for; grouping by it is cheaper than by its name. {kinds}: the table that
+-- has it, since a long CASE would compare each event's type with several.
+-- {bounds}: where the unit's windows open and close.
 -- {members}: the properties asked for, as JSON texts, read once.
 -- {events}: the table, or a part of it.
 SELECT
   {key}, u.unit, {kind} AS kind, e.seq, e.amount, e.occurred_at, e.counts_until, u.assigned_at, u.since
-  {members}
-FROM {events} AS e
+  {bounds} {members}
+FROM {events} AS e {kinds}
 JOIN ({units}) AS u ON u.unit_id = {unit_id}
 WHERE (e.experiment_id IS NULL OR e.experiment_id = $experiment_id) {narrowing}
 {once}
@@ -89,13 +91,14 @@ WITH done AS {materialized} ({done})
 {together};
 
 -- narrow --
-SELECT {key}, kind, count(*), ARRAY[{numbers}] FROM done WHERE kind IN ({kinds}) GROUP BY {key}, kind
+-- {of_kinds}: the condition that rows are of kinds asked for, where there are others.
+SELECT {key}, kind, count(*), ARRAY[{numbers}] FROM done {of_kinds} GROUP BY {key}, kind
 
 -- wide --
 -- {values}: every column's value for the unit; {raw}: before anything is pulled in.
 SELECT {key}, -1, count(*), ARRAY[{numbers}]
 FROM (
-  SELECT *, {values} FROM (SELECT {key}, unit, {raw} FROM done WHERE kind IN ({kinds}) GROUP BY {key}, unit) AS raw
+  SELECT *, {values} FROM (SELECT {key}, unit, {raw} FROM done {of_kinds} GROUP BY {key}, unit) AS raw
 ) AS units
 GROUP BY {key}
 

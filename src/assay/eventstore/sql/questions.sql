@@ -17,14 +17,14 @@ FROM ({counted}) AS typed
 -- moments --
 -- First what each unit did, by kind of event; then how that is distributed over the units that did anything. Units
 -- that did nothing are zeros and need no rows: they are merged in exactly, afterwards.
--- {values}: the kind, a small number for each type asked for (grouping by it is cheaper than by its name), and what
--- is read from the properties, for each way of selecting and valuing events (a slot).
+-- {values}: the kind, a small number for each type asked for (grouping by it is cheaper than by its name; {kinds} has
+-- it), and what is read from the properties, for each way of selecting and valuing events (a slot).
 -- {slots}: for each slot, number (n) and sum (t) of a unit's events.
 -- {distributions}: for each slot, what the units with n > 0 look like.
 SELECT variant_id, phase, kind, {distributions}
 FROM (
   SELECT unit, variant_id, phase, kind, {slots}
-  FROM (SELECT {values} FROM ({counted}) AS counted {once}) AS valued
+  FROM (SELECT {values} FROM ({counted}) AS counted {kinds} {once}) AS valued
   GROUP BY unit, variant_id, phase, kind
 ) AS units
 GROUP BY variant_id, phase, kind;
