@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from assay.errors import Conflict, Invalid, Unavailable
-from assay.eventstore import postgres as module
+from assay.eventstore import postgres_intake as module
 from assay.eventstore.base import EventFilter, EventImport, FileFormat, Imported, LedgerReason, Scope
 from assay.eventstore.postgres import PostgresStore
 from contracts.columns import ColumnContract

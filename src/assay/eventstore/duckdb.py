@@ -12,36 +12,21 @@ from typing import Any, Final, NamedTuple
 import duckdb
 
 from assay.errors import Conflict, Invalid, Unavailable
-from assay.eventstore import cells, importing, listing, questions, trust
+from assay.eventstore import importing
+from assay.eventstore.asking import Asking
 from assay.eventstore.base import (
     Appended,
-    Arm,
-    Arrivals,
     AssignmentImport,
     AssignmentRow,
     BadRow,
-    Bucket,
-    Cursor,
     Erased,
-    EventCount,
-    EventFilter,
     EventImport,
-    Fate,
     Imported,
-    LedgerEntry,
-    Measure,
-    Overlap,
     Position,
     Progress,
     Rejections,
-    Repetitions,
-    Scope,
-    SeriesPoint,
-    Statement,
-    StoredEvent,
     Watermark,
 )
-from assay.eventstore.columns import Beside, Block, Cell, Column, Quantile, QuantileArm, UnitList, UnitValues
 from assay.eventstore.dialects import Bound, Duckdb, Engine
 from assay.eventstore.folding import Rollups
 from assay.eventstore.rollups import ROLLUPS
@@ -68,10 +53,9 @@ class _Moment(threading.local):
     """The cursor of the thread that is asking several questions at one moment, if it is."""
 
     cursor: duckdb.DuckDBPyConnection | None = None
-    statements: list[Statement] | None = None
 
 
-class DuckdbStore:
+class DuckdbStore(Asking):
     """An `EventStore` in the file at `path`; its promises are those of `assay.eventstore.base`.
 
     `memory` bounds what questions and imports may take, as `1GiB`; `threads` is the number of cores they use,
@@ -94,7 +78,7 @@ class DuckdbStore:
         self._writing = threading.RLock()
         self._moment = _Moment()
         self._rollups = Rollups()
-        self._engine = Engine(Duckdb(), self._ask, self._rollups)
+        super().__init__(Engine(Duckdb(), self._ask, self._rollups))
         self._importing = threading.Lock()
         # One process has the file, so what it counts is all there is.
         self._writes = self._epoch = 0
@@ -162,93 +146,6 @@ class DuckdbStore:
     def recent_keys(self, limit: int) -> list[tuple[str, str]]:
         """See `EventStore`."""
         return [(row[0], row[1]) for row in self._ask(_SCHEMA["recent_keys"], {"limit": limit})]
-
-    def moments(self, scope: Scope, measures: Sequence[Measure]) -> list[Arm]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return questions.moments(self._engine, scope, measures)
-
-    def columns(
-        self,
-        scope: Scope,
-        columns: Sequence[Column],
-        blocks: Sequence[Block],
-        groups: Mapping[str, UnitList] | Beside | None = None,
-    ) -> list[Cell]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return cells.columns(self._engine, scope, columns, blocks, groups)
-
-    def percentiles(
-        self, scope: Scope, columns: Sequence[Column], levels: Sequence[float]
-    ) -> dict[str, tuple[float | None, ...]]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return cells.percentiles(self._engine, scope, columns, levels)
-
-    def quantiles(
-        self, scope: Scope, asked: Sequence[Quantile], strata: Mapping[int, int] | None = None
-    ) -> list[QuantileArm]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return cells.quantiles(self._engine, scope, asked, strata)
-
-    def unit_values(
-        self, scope: Scope, columns: Sequence[Column], limit: int, after: int = 0
-    ) -> list[UnitValues]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return cells.unit_values(self._engine, scope, columns, limit, after)
-
-    def event_counts(self, scope: Scope) -> list[EventCount]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return questions.event_counts(self._engine, scope)
-
-    def series(self, scope: Scope, measure: Measure, by: Bucket) -> list[SeriesPoint]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return questions.series(self._engine, scope, measure, by)
-
-    def arrivals(self, scope: Scope, by: Bucket) -> list[Arrivals]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return trust.arrivals(self._engine, scope, by)
-
-    def fates(self, scope: Scope, latest: int) -> list[Fate]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return trust.fates(self._engine, scope, latest)
-
-    def repetitions(self, scope: Scope) -> Repetitions:
-        """See `EventStore`."""
-        with self.one_moment():
-            return trust.repetitions(self._engine, scope)
-
-    def conflicts(self, scope: Scope) -> int:
-        """See `EventStore`."""
-        with self.one_moment():
-            return trust.conflicts(self._engine, scope)
-
-    def overlaps(self, scope: Scope, others: Sequence[int]) -> list[Overlap]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return trust.overlaps(self._engine, scope, others)
-
-    def ledger(self, scope: Scope, types: Sequence[str] = ()) -> list[LedgerEntry]:
-        """See `EventStore`."""
-        with self.one_moment():
-            return questions.ledger(self._engine, scope, types)
-
-    def events(
-        self, which: EventFilter, limit: int, after: Cursor | None = None
-    ) -> tuple[list[StoredEvent], Cursor | None]:
-        """See `EventStore`."""
-        return listing.events(self._engine, which, limit, after)
-
-    def event(self, event_id: str, user_id: str | None = None) -> StoredEvent | None:
-        """See `EventStore`."""
-        return listing.event(self._engine, event_id, user_id)
 
     def purge(self, experiment_id: int) -> Erased:
         """See `EventStore`."""
@@ -425,19 +322,8 @@ class DuckdbStore:
         except duckdb.Error as error:
             raise _failed(error) from error
 
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[list[Statement]]:
-        """See `EventStore`."""
-        before, statements = self._moment.statements, list[Statement]()
-        self._moment.statements = statements
-        try:
-            yield statements
-        finally:
-            self._moment.statements = before
-
     def _ask(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        if self._moment.statements is not None:
-            self._moment.statements.append(Statement(statement, parameters or {}))
+        self._record(statement, parameters or {})
         try:
             if self._moment.cursor is not None:
                 return self._moment.cursor.execute(statement, parameters or None).fetchall()
