@@ -92,8 +92,8 @@ def answers(store: EventStore, scope: Scope = SCOPE) -> list[Any]:
 class Twins:
     """Two stores that are fed alike."""
 
-    def __init__(self, kept: EventStore, plain: EventStore) -> None:
-        self.kept, self.plain = Feed(kept), Feed(plain)
+    def __init__(self, kept: Feed, plain: Feed) -> None:
+        self.kept, self.plain = kept, plain
 
     def both(self, do: Callable[[Feed], Any]) -> None:
         """Do the same to both."""
@@ -120,11 +120,15 @@ class Twins:
 
 
 class RollupContract:
-    """Inherit and give the fixture `empty`, which makes an empty store."""
+    """Inherit and give the fixture `empty`, which makes an empty store; `feeding` where another feeds it."""
 
     @pytest.fixture
-    def twins(self, empty: Callable[[], EventStore]) -> Twins:
-        twins = Twins(empty(), empty())
+    def feeding(self) -> Callable[[EventStore], Feed]:
+        return Feed
+
+    @pytest.fixture
+    def twins(self, empty: Callable[[], EventStore], feeding: Callable[[EventStore], Feed]) -> Twins:
+        twins = Twins(feeding(empty()), feeding(empty()))
         twins.assign(*((f"u{number}", 10 + number % 2) for number in range(6)))
         twins.events(
             event("u0", a=1.0, p={"price": 3}, id="o-1"),

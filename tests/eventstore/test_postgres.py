@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,27 @@ import psycopg
 import pytest
 
 from assay.errors import Conflict, Invalid, Unavailable
+from assay.events.postgres import _INSERT as INSERT
+from assay.eventstore import postgres as module_of_store
 from assay.eventstore import postgres_intake as module
-from assay.eventstore.base import EventFilter, EventImport, FileFormat, Imported, LedgerReason, Scope
+from assay.eventstore.base import (
+    Appended,
+    EventFilter,
+    EventImport,
+    EventStore,
+    FileFormat,
+    Imported,
+    LedgerReason,
+    Scope,
+)
 from assay.eventstore.postgres import PostgresStore
 from contracts.columns import ColumnContract
-from contracts.event_store import NOW, PURCHASES, SCOPE, Feed, KeepingContract, event
+from contracts.event_store import DAY, NOW, PURCHASES, SCOPE, Feed, KeepingContract, event
 from contracts.imports import ImportContract
 from contracts.listing import ListingContract
 from contracts.questions import QuestionContract
 from contracts.reversals import ReversalContract
+from contracts.rollups import RollupContract
 from contracts.trust import TrustContract
 from live import until
 from postgresql import Postgres
@@ -61,6 +73,41 @@ def reopened(store: PostgresStore, postgres_url: str) -> Iterator[Callable[[], P
         yield reopened
 
 
+class AcknowledgedFeed(Feed):
+    """Writes what the acknowledging path would write, with numbers that the database gives."""
+
+    def __init__(self, store: EventStore) -> None:
+        assert isinstance(store, PostgresStore)
+        super().__init__(store)
+        self._writing = store._writing
+
+    def events(self, *events: dict[str, Any], rejections: Iterable[tuple[Any, ...]] = ()) -> Appended:
+        assert not rejections
+        with self._writing.connection() as connection:
+            rows = psycopg.RawCursor(connection).execute(INSERT, [json.dumps(events)]).rowcount
+        return Appended(rows, len(events) - rows, 0)
+
+    def assign(
+        self, *rows: tuple[str, int], experiment: int = 1, phase: int = 0, at: int = NOW - DAY
+    ) -> Appended:
+        self.assigned += len(rows)
+        with self._writing.connection() as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO assignments (experiment_id, unit_id, variant_id, phase, assigned_at) "
+                "VALUES (%s, %s, %s, %s, %s)",
+                [(experiment, unit_id, variant_id, phase, at) for unit_id, variant_id in rows],
+            )
+        return Appended(0, 0, len(rows))
+
+
+class TestRollups(RollupContract):
+    """Totals are kept behind events that come in one by one."""
+
+    @pytest.fixture
+    def feeding(self) -> Callable[[EventStore], Feed]:
+        return AcknowledgedFeed
+
+
 class TestPostgres(
     KeepingContract,
     QuestionContract,
@@ -68,6 +115,7 @@ class TestPostgres(
     ImportContract,
     ColumnContract,
     ReversalContract,
+    RollupContract,
     TrustContract,
 ):
     """All of the contract."""
@@ -98,7 +146,7 @@ def test_preparing_is_done_once_by_however_many(postgres_url: str) -> None:
     assert Feed(stores[0]).events(event("a")).events == 1
     with psycopg.connect(postgres_url) as connection:
         connection.execute("UPDATE event_store_version SET version = 99")
-    with pytest.raises(Conflict, match="of version 99; this program knows 3"):
+    with pytest.raises(Conflict, match="of version 99; this program knows 4"):
         stores[0].prepare()
     for store in stores:
         store.close()
@@ -337,3 +385,68 @@ def test_texts_that_the_database_cannot_have_match_nothing(store: PostgresStore)
 def test_memory_that_is_no_size_is_refused(size: str) -> None:
     with pytest.raises(Invalid, match="is no size"):
         PostgresStore("postgresql://127.0.0.1:1/x", memory=size)
+
+
+def kept(empty: Callable[[], PostgresStore]) -> tuple[PostgresStore, AcknowledgedFeed]:
+    """A store that keeps the purchases of a and b, whose events are then taken away behind its back."""
+    store = empty()
+    feed = AcknowledgedFeed(store)
+    feed.assign(("a", 10), ("b", 11))
+    feed.events(event("a", a=1.0), event("b", a=2.0), event("b", a=0.5))
+    for _ in range(2):
+        assert totals(store) == [1.0, 2.5]
+        store.maintain()
+    with store._writing.connection() as connection:
+        connection.execute("DELETE FROM events")
+    assert totals(store) == [1.0, 2.5]
+    return store, feed
+
+
+def totals(store: PostgresStore) -> list[float]:
+    return [arm.measures["purchases"].total for arm in store.moments(SCOPE, [PURCHASES])]
+
+
+def test_questions_are_answered_from_totals_and_what_came_since(empty: Callable[[], PostgresStore]) -> None:
+    store, feed = kept(empty)
+    feed.events(event("a", a=4.0))
+    feed.assign(("c", 11))
+    feed.events(event("c", a=8.0), event("stranger", a=16.0))
+    assert totals(store) == [5.0, 10.5]
+    store.maintain()
+    with store._writing.connection() as connection:
+        connection.execute("DELETE FROM events")
+    assert totals(store) == [5.0, 10.5]
+    assert store.erase("b") == (0, 1, 0)
+    assert totals(store) == [5.0, 8.0]
+    with store._writing.connection() as connection:
+        connection.execute("DELETE FROM assignments WHERE unit_id = 'a'")
+    assert totals(store) == [8.0]
+
+
+def test_whoever_commits_late_is_not_passed_by(empty: Callable[[], PostgresStore], monkeypatch: Any) -> None:
+    monkeypatch.setattr(module_of_store, "_SETTLING", 0.05)
+    store, feed = kept(empty)
+    with store._writing.connection() as slow:
+        with slow.transaction():
+            psycopg.RawCursor(slow).execute(INSERT, [json.dumps([event("a", a=32.0)])])
+            feed.events(event("b", a=64.0))
+            store.maintain()
+            assert totals(store) == [1.0, 66.5]
+        assert totals(store) == [33.0, 66.5]
+    store.maintain()
+    assert store._ask("SELECT count(*) FROM rollup_position WHERE events >= 1000000000000004", {}) == [(1,)]
+    assert totals(store) == [33.0, 66.5]
+
+
+def test_one_process_at_a_time_works_on_totals(empty: Callable[[], PostgresStore]) -> None:
+    store, feed = kept(empty)
+    feed.events(event("a", a=4.0))
+    before = store._ask("SELECT * FROM rollup_position", {})
+    with store._writing.connection() as other, other.transaction():
+        other.execute("SELECT FROM rollup_position FOR UPDATE")
+        store.maintain()
+        assert store._ask("SELECT * FROM rollup_position", {}) == before
+        assert totals(store) == [5.0, 2.5]
+    store.maintain()
+    assert store._ask("SELECT * FROM rollup_position", {}) != before
+    assert totals(store) == [5.0, 2.5]

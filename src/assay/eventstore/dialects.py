@@ -15,7 +15,7 @@ from assay.eventstore.columns import Scalar
 from assay.eventstore.statements import statements
 
 #: Files of which PostgreSQL has some statements of its own.
-_OWN = {"questions", "reversals", "trust"}
+_OWN = {"questions", "reversals", "rollups", "trust"}
 _LONGEST = 50_000_000_000_000_000
 _PLACEHOLDER = re.compile(r"\$(\w+)")
 
@@ -23,6 +23,8 @@ _PLACEHOLDER = re.compile(r"\$(\w+)")
 class Dialect(Protocol):
     """One engine's spelling."""
 
+    follows: bool
+    """Whether rollups follow behind the events, and are not carried along with them."""
     once: str
     """Ends a selection whose expressions are costly and must be evaluated once only."""
 
@@ -133,6 +135,7 @@ def pointer(name: str) -> str:
 class Duckdb:
     """Times are TIMESTAMP; JSON is read by the engine's own functions, under JSON Pointers."""
 
+    follows = False
     once = ""
 
     @staticmethod
@@ -219,6 +222,7 @@ class Duckdb:
 class Postgres:
     """Times are BIGINT, µs since the epoch; JSON is read by functions of our own, which never fail."""
 
+    follows = True
     # A subquery with an offset is not merged into the one around it, which would repeat its expressions.
     once = "OFFSET 0"
 

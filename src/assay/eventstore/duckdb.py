@@ -29,12 +29,12 @@ from assay.eventstore.base import (
 )
 from assay.eventstore.dialects import Bound, Duckdb, Engine
 from assay.eventstore.folding import Rollups
-from assay.eventstore.rollups import ROLLUPS
 from assay.eventstore.statements import filled, statements
 
 _SCHEMA = statements("schema")
 _APPEND = statements("append")
 _REVERSALS = statements("reversals")
+_ROLLUPS = statements("rollups")
 
 #: Rows of the ledger above which those of one kind are made one.
 _LEDGER_ROWS: Final = 2_000
@@ -128,7 +128,7 @@ class DuckdbStore(Asking):
                 parameters = {"assignments": assignments, "after": after.assignments}
                 assigned = connection.execute(_APPEND["store_assignments"], parameters).fetchall()[0][0]
                 with _folding():
-                    self._rollups.assigned(connection, after.assignments)
+                    self._rollups.assigned(_folder(connection), after.assignments)
             stored, duplicates = self._append_events(connection, events, after.events)
             for note in rejections:
                 self._note(connection, note)
@@ -168,17 +168,17 @@ class DuckdbStore(Asking):
         text = filled(_SCHEMA["expire"], older=older)
         with self._transaction() as connection:
             with _folding():
-                self._rollups.expiring(connection, older, bound.parameters)
+                self._rollups.expiring(_folder(connection), older, bound.parameters)
             removed = int(connection.execute(text, bound.parameters).fetchall()[0][0])
             if removed and self._forget_reversals(connection):
-                self._rollups.drop_all(connection)
+                self._rollups.drop_all(_folder(connection))
         return removed
 
     def maintain(self) -> None:
         """See `EventStore`."""
         if self._rollups.is_due():
             with self._transaction() as connection, _folding():
-                self._rollups.maintain(connection)
+                self._rollups.maintain(_folder(connection))
 
     def import_events(
         self,
@@ -214,9 +214,9 @@ class DuckdbStore(Asking):
             connection = duckdb.connect(str(self.path), config=self._config)
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(_SCHEMA["schema"])
-            connection.execute(ROLLUPS["schema"])
+            connection.execute(_ROLLUPS["schema"])
             connection.execute("BEGIN")
-            self._rollups.drop_of_other_form(connection)
+            self._rollups.drop_of_other_form(_folder(connection))
             connection.execute("COMMIT")
         except duckdb.Error as error:
             raise _failed(error) from error
@@ -259,7 +259,7 @@ class DuckdbStore(Asking):
         if reversing:
             connection.execute(_REVERSALS["store_reversals"])
         with _folding():
-            self._rollups.arrived(connection, reversing=bool(reversing))
+            self._rollups.arrived(_folder(connection), reversing=bool(reversing))
         return count - doubles, doubles
 
     def _note(self, connection: duckdb.DuckDBPyConnection, note: Rejections) -> None:
@@ -289,14 +289,14 @@ class DuckdbStore(Asking):
         with self._transaction() as connection:
             if what == "erase":
                 with _folding():
-                    self._rollups.erased(connection, parameters["user_id"])
+                    self._rollups.erased(_folder(connection), parameters["user_id"])
             removed = [
                 connection.execute(_SCHEMA[f"{what}_{table}"], parameters).fetchall()[0][0]
                 for table in ("events", "assignments", "ledger")
             ]
             forgotten = self._forget_reversals(connection)
             if what == "purge":
-                self._rollups.purged(connection, parameters["experiment_id"], reversals=forgotten)
+                self._rollups.purged(_folder(connection), parameters["experiment_id"], reversals=forgotten)
         self._epoch += 1
         with self._writing, contextlib.suppress(duckdb.Error), self._cursor() as connection:
             connection.execute(
@@ -354,7 +354,7 @@ class DuckdbStore(Asking):
             except _FoldingError as error:
                 self._reopen_if_broken(error.reason)
                 with self._transaction() as connection:
-                    self._rollups.drop_all(connection)
+                    self._rollups.drop_all(_folder(connection))
                 raise _failed(error.reason) from error
             except duckdb.Error as error:
                 self._reopen_if_broken(error)
@@ -405,6 +405,13 @@ class _Own(NamedTuple):
         known = self.connection.execute(_APPEND["leave_known"]).fetchall()[0][0] if again else 0
         stored, doubles = self.store(self.connection)
         return stored, doubles + known
+
+
+def _folder(connection: duckdb.DuckDBPyConnection) -> Engine:
+    """The engine for work on rollups in a transaction."""
+    return Engine(
+        Duckdb(), lambda statement, parameters: connection.execute(statement, parameters or None).fetchall()
+    )
 
 
 class _FoldingError(Exception):

@@ -27,19 +27,27 @@ from assay.eventstore.base import (
     Watermark,
 )
 from assay.eventstore.dialects import Engine, Postgres
+from assay.eventstore.folding import do
 from assay.eventstore.postgres_intake import Target, decoded, reading_file, rows_of, shorten_ledger, store
+from assay.eventstore.postgres_rollups import PostgresRollups
 from assay.eventstore.postgres_server import LOST, Connection, Pool, Row, changed, errors, pool, run
 from assay.eventstore.statements import statements
 
 _SCHEMA = statements("postgres/schema")
 _APPEND = statements("postgres/append")
+_ROLLUPS = statements("postgres/rollups")
 
 #: The tables this code works with; higher ones come from a newer version of it.
-_VERSION: Final = 3
+_VERSION: Final = 4
 #: The first server that can say whether a text is JSON without failing, 16.
 _OLDEST_SERVER: Final = 160_000
 #: Whoever makes or changes tables holds this lock of the database until the end of the transaction.
 _PREPARING: Final = 7_021_605_188
+#: Making rollups may take so many times what a question may.
+_LONGER: Final = 10
+#: Seconds to wait until those have committed who have a number already, and between two looks at them.
+_SETTLING: Final = 2.0
+_LOOK: Final = 0.005
 #: A question may hash or sort in four places at once, each in three processes; hashes may take twice as much.
 _SHARES: Final = 16
 
@@ -77,17 +85,21 @@ class PostgresStore(Asking):
         self._timeout = max(round(statement_timeout * 1_000), 1)
         work = max(_bytes(memory) // _SHARES // 1_024, 64)
         # Compiling a question costs more than it gives; taking rows from workers costs less than is thought.
-        self._asking = (
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off; "
-            f"SET LOCAL statement_timeout = {self._timeout}; SET LOCAL work_mem = {work}; "
+        self._planning = (
+            f"SET LOCAL jit = off; SET LOCAL work_mem = {work}; "
             "SET LOCAL parallel_tuple_cost = 0.001; SET LOCAL parallel_setup_cost = 100"
+        )
+        self._asking = (
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+            f"SET LOCAL statement_timeout = {self._timeout}; {self._planning}"
         )
         self._away = away
         self._writing = pool(url, connections, prepared=prepared, away=away)
         self._reading = self._writing if replica is None else pool(replica, connections, prepared=prepared)
         self._importing = threading.Lock()
         self._moment = _Moment()
-        super().__init__(Engine(Postgres(), self._ask))
+        self._rollups = PostgresRollups()
+        super().__init__(Engine(Postgres(), self._ask, self._rollups))
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -118,6 +130,8 @@ class PostgresStore(Asking):
             if not found or found[0][0] < _VERSION:
                 connection.execute(_SCHEMA["schema"])
                 connection.execute(_SCHEMA["functions"])
+                connection.execute(_ROLLUPS["schema"])
+                connection.execute(_ROLLUPS["leaving"])
                 run(connection, _SCHEMA["set_version"], {"version": _VERSION})
 
     def belong_to(self, identity: int) -> bool:
@@ -180,6 +194,8 @@ class PostgresStore(Asking):
                 }
                 run(connection, _APPEND["note_rejections"], note)
             shorten_ledger(connection)
+            if stored or assigned:
+                self._rollups.untrue(_folder(connection))
             run(connection, _APPEND["advance"], {"events": position[0], "assignments": position[1]})
         return Appended(stored, duplicates, assigned)
 
@@ -211,18 +227,50 @@ class PostgresStore(Asking):
         """See `EventStore`."""
         with self._transaction(timeout=0) as connection:
             types = [row[0] for row in run(connection, _SCHEMA["types"], {})]
+            ending = [(kind, before.get(kind, otherwise)) for kind in types]
+            if all(at is None for _, at in ending):
+                return 0
+            run(connection, _SCHEMA["hold"], {})
+            folder = _folder(connection)
+            do(folder, "wait_turn")
             removed = 0
-            for kind in types:
-                at = before.get(kind, otherwise)
+            for kind, at in ending:
                 if at is not None and removed < limit:
                     older = {"type": kind, "before": Postgres.time(at), "limit": limit - removed}
-                    removed += changed(connection, _SCHEMA["expire"], older)
+                    self._rollups.expiring(folder, "type = $type AND occurred_at < $before", older)
+                    [(count, reversing)] = run(connection, _SCHEMA["expire"], older)
+                    removed += count
+                    if reversing:
+                        self._rollups.drop_all(folder)
             if removed:
                 run(connection, _APPEND["taken"], {})
         return removed
 
+    def note_wishes(self) -> bool:
+        """Tell those who `maintain` which totals were asked for here; whether there is work for them."""
+        with self._transaction() as connection:
+            return self._rollups.note(_folder(connection))
+
     def maintain(self) -> None:
-        """See `EventStore`; there is nothing to do: every question is answered from the events."""
+        """See `EventStore`. One process does it at a time; others that try meanwhile let it be."""
+        if not self.note_wishes():
+            return
+        until = self._settled()
+        if until is None:
+            return
+        try:
+            with self._folding() as folder:
+                due = self._rollups.follow(folder, until)
+        except Unavailable as error:
+            if error.code not in {"store_failed", "store_timeout"}:
+                raise
+            with self._transaction(timeout=0) as connection:  # what cannot be carried along is made anew
+                self._rollups.untrue(_folder(connection))
+            raise
+        for experiment_id in {wish[0] for wish in due}:
+            with self._folding() as folder:
+                wished = {wish: one for wish, one in due.items() if wish[0] == experiment_id}
+                self._rollups.grant(folder, wished)
 
     def import_events(
         self,
@@ -235,7 +283,11 @@ class PostgresStore(Asking):
             raise Conflict("Another import is under way; wait until it has ended.", code="import_under_way")
         try:
             with reading_file(what.path, self._memory) as reader:
-                target = Target(reader, lambda: self._transaction(timeout=0, storing=True))
+                target = Target(
+                    reader,
+                    lambda: self._transaction(timeout=0, storing=True),
+                    lambda connection: self._rollups.untrue(_folder(connection)),
+                )
                 return importing.events(reader, target, what, bad_row, progress)
         finally:
             self._importing.release()
@@ -259,6 +311,27 @@ class PostgresStore(Asking):
                 yield
             finally:
                 self._moment.connection = None
+
+    def _settled(self) -> tuple[int, int] | None:
+        """Numbers of an event and an assignment up to which everything is committed that ever will be.
+
+        None: somebody who may have a lower number takes long to commit.
+        """
+        deadline = time.monotonic() + _SETTLING
+        with errors(), self._writing.connection() as connection:
+            [(event, assignment)] = run(connection, _ROLLUPS["numbered"], {})
+            writing = set(run(connection, _ROLLUPS["writing"], {}))
+            while writing and time.monotonic() < deadline:
+                time.sleep(_LOOK)
+                writing &= set(run(connection, _ROLLUPS["writing"], {}))
+        return None if writing else (event, assignment)
+
+    @contextlib.contextmanager
+    def _folding(self) -> Iterator[Engine]:
+        """A transaction for work on rollups."""
+        with self._transaction(timeout=_LONGER * self._timeout) as connection:
+            connection.execute(self._planning)
+            yield _folder(connection)
 
     def _ask(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         self._record(statement, parameters)
@@ -300,12 +373,26 @@ class PostgresStore(Asking):
         with self._transaction(timeout=0) as connection:
             run(connection, _APPEND["taken"], {})
             run(connection, _APPEND["new_epoch"], {})
-            return Erased(
+            purged = what == "purge"
+            reversing = purged and run(connection, _SCHEMA["names_reversals"], parameters)[0][0]
+            removed = Erased(
                 *(
                     changed(connection, _SCHEMA[f"{what}_{table}"], parameters)
                     for table in ("events", "assignments", "ledger")
                 )
             )
+            folder = _folder(connection)
+            do(folder, "wait_turn")
+            if purged:
+                self._rollups.purged(folder, parameters["experiment_id"], reversals=reversing)
+            else:
+                self._rollups.erased(folder, parameters["user_id"])
+            return removed
+
+
+def _folder(connection: Connection) -> Engine:
+    """The engine for work on rollups in a transaction."""
+    return Engine(Postgres(), lambda statement, parameters: run(connection, statement, parameters))
 
 
 def _bytes(size: str) -> int:

@@ -61,12 +61,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Target:
-    """The target of an import whose file another engine reads."""
+    """The target of an import whose file another engine reads; `stored` is told of new events."""
 
     def __init__(
-        self, reader: Reader, transaction: Callable[[], contextlib.AbstractContextManager[Connection]]
+        self,
+        reader: Reader,
+        transaction: Callable[[], contextlib.AbstractContextManager[Connection]],
+        stored: Callable[[Connection], None],
     ) -> None:
         self._reader = reader
+        self._stored = stored
         self._transaction = transaction
         self._connection: Connection | None = None
 
@@ -95,6 +99,8 @@ class Target:
         found = self._reader.execute(_INCOMING)
         taken = store(self._connection, iter(lambda: found.fetchmany(_BATCH), []), again=again)
         shorten_ledger(self._connection)
+        if taken[0]:
+            self._stored(self._connection)
         return taken
 
 

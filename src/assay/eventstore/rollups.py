@@ -10,6 +10,10 @@ from rollups only where that changes nothing:
 * no event in the rollup lies before `events_from`, or after `until` or the experiment's end.
 
 Whatever else is asked in the same question is read from the events, beside it.
+
+Where nobody carries rollups along with the events (PostgreSQL), they hold what happened up to two numbers, of
+an event and of an assignment. What lies behind these is read from the events by the same question and added,
+unless it takes back an event that is in the rollups: then everything is read from the events.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +22,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from assay.eventstore import plan
+from assay.eventstore import plan, reversals
 from assay.eventstore.base import Measure, Scope
 from assay.eventstore.columns import Source
 from assay.eventstore.dialects import Bound, Engine
-from assay.eventstore.plan import Done, Feature, Take, Units
-from assay.eventstore.statements import filled, statements
-
-ROLLUPS = statements("rollups")
+from assay.eventstore.listing import canonical
+from assay.eventstore.plan import Done, Feature, Rows, Take, Units
+from assay.eventstore.statements import filled
 
 #: Kinds of `done` from here on are rollups, so that they never are those of types of events.
 _FIRST_KIND: Final = 1_000
@@ -96,7 +99,7 @@ class Rollup(NamedTuple):
 
 def done(engine: Engine, scope: Scope, of: Units, bound: Bound, features: Sequence[Feature]) -> Done:
     """`plan.done`, from rollups as far as there are such."""
-    kept = _kept(engine, scope, features)
+    kept, behind = _kept(engine, scope, features)
     if not kept:
         return plan.done(engine, scope, of, bound, features)
     rest = plan.done(engine, scope, of, bound, [one for one in features if one not in kept])
@@ -110,8 +113,9 @@ def done(engine: Engine, scope: Scope, of: Units, bound: Bound, features: Sequen
         kind = kinds.setdefault(rollup.number, _FIRST_KIND + len(kinds))
         rest.slots.keep(one, _PLACES[one.take], kind)
     rollups = {rollup.number: rollup for rollup in kept.values()}
-    parts += [_read(of, rollups[number], kind, widths) for number, kind in kinds.items()]
-    return Done("\nUNION ALL\n".join(parts), rest.slots)
+    late = _late(engine, scope, of, bound, behind, rollups.values())
+    parts += [_read(engine, of, rollups[number], kind, widths, late) for number, kind in kinds.items()]
+    return Done(_with(engine, late, parts), rest.slots)
 
 
 def moments(
@@ -126,15 +130,16 @@ def moments(
         for measure in measures
         if not measure.equals
     }
-    kept = _kept(engine, scope, dict.fromkeys(one for pair in wanted.values() for one in pair))
+    kept, behind = _kept(engine, scope, dict.fromkeys(one for pair in wanted.values() for one in pair))
     found = {key: kept[total] for key, (_, total) in wanted.items() if total in kept}
     if not found:
         return set(), {}
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
     of = plan.units(engine, scope, bound)
     rollups = {rollup.number: rollup for rollup in found.values()}
-    parts = [_read(of, rollup, number, _WIDTHS) for number, rollup in rollups.items()]
-    text = filled(ROLLUPS["moments"], done="\nUNION ALL\n".join(parts))
+    late = _late(engine, scope, of, bound, behind, rollups.values())
+    parts = [_read(engine, of, rollup, number, _WIDTHS, late) for number, rollup in rollups.items()]
+    text = filled(engine.statement("rollups", "moments"), done=_with(engine, late, parts))
     rows = {
         (variant_id, phase, number): tuple(numbers)
         for variant_id, phase, number, *numbers in engine.ask(text, bound.used_in(text))
@@ -147,36 +152,116 @@ def moments(
     }
 
 
-def _read(of: Units, rollup: Rollup, kind: int, widths: Mapping[str, int]) -> str:
+def folded_rows(texts: Mapping[str, str], done: Done, totals: Totals, key: str) -> str:
+    """The selection of a rollup's rows from `folded`, which holds what is `done`."""
+    features = totals.features()
+    kinds = done.slots.kinds[features["n0"]]
+    one_kind = len(kinds) == 1
+    columns = {
+        column: "0" if one is None else done.slots.of[one] if one_kind else done.raw(one)
+        for column in ("n0", "n1", "n2", "t0")
+        for one in [features.get(column)]
+    }
+    text = texts["folded_rows_of_kind" if one_kind else "folded_rows"]
+    return filled(text, key=key, kinds=done.listed([features["n0"]]), **columns)
+
+
+class _Behind(NamedTuple):
+    """How far rollups are behind the moment of a question."""
+
+    events: int
+    """The number of the last event that may be in them."""
+    assignments: int
+    newer: bool
+    """Whether there are later events."""
+    since: int | None
+    """When the first of the later units was assigned; None: there is none."""
+
+
+def _behind(engine: Engine, scope: Scope) -> _Behind | None:
+    """None: events that are in the rollups have been taken back since."""
+    [(events, assignments, newer)] = engine.ask(engine.statement("rollups", "behind"), {})
+    [(since,)] = engine.ask(
+        engine.statement("rollups", "newcomers_first"),
+        {"experiment_id": scope.experiment_id, "after": assignments},
+    )
+    if newer:
+        named = engine.ask(engine.statement("rollups", "reversals_after"), {"after": events})
+        if named:
+            ids = {"users": [user for user, _ in named], "ids": [canonical(text) for _, text in named]}
+            older = f"(SELECT * FROM events WHERE seq <= {events})"
+            if engine.ask(filled(engine.statement("rollups", "taken_back"), events=older), ids):
+                return None
+    return _Behind(events, assignments, newer, since)
+
+
+def _late(
+    engine: Engine, scope: Scope, of: Units, bound: Bound, behind: _Behind | None, rollups: Iterable[Rollup]
+) -> Done | None:
+    """What is not in the rollups yet: later events of their units, and all events of later units."""
+    if behind is None or not (behind.newer or behind.since is not None):
+        return None
+    wanted = [totals_of(rollup.totals) for rollup in rollups]
+    features = list(dict.fromkeys(one for totals in wanted for one in totals.features().values()))
+    back = reversals.reversed_events(engine)
+    parts = []
+    if behind.newer:
+        units = f"SELECT * FROM ({of.text}) AS units WHERE unit <= {behind.assignments}"
+        rows = Rows(f"(SELECT * FROM events WHERE seq > {behind.events})", taken_back=back)
+        parts.append(plan.done(engine, scope, of._replace(text=units), bound, features, rows))
+    if behind.since is not None:
+        units = f"SELECT * FROM ({of.text}) AS units WHERE unit > {behind.assignments}"
+        first = behind.since + min(0, *(totals.source.opens for totals in wanted))
+        events = filled(engine.statement("rollups", "of_newcomers"), since=str(first), events="events")
+        rows = Rows(events, taken_back=back)
+        parts.append(plan.done(engine, scope, of._replace(text=units), bound, features, rows))
+    return Done("\nUNION ALL\n".join(part.text for part in parts), parts[0].slots)
+
+
+def _with(engine: Engine, late: Done | None, parts: Sequence[str]) -> str:
+    text = "\nUNION ALL\n".join(parts)
+    return (
+        text if late is None else filled(engine.statement("rollups", "with_late"), done=late.text, text=text)
+    )
+
+
+def _read(
+    engine: Engine, of: Units, rollup: Rollup, kind: int, widths: Mapping[str, int], late: Done | None
+) -> str:
     """A rollup's rows in the form of `done`, with so many slots of each letter."""
-    rows = f"rollup_{rollup.number}"
-    if rollup.fresh:
-        rows = filled(ROLLUPS["rows"], number=str(rollup.number))
+    texts = engine.dialect.statements("rollups")
+    rows = filled(texts["rows" if rollup.fresh else "rows_alone"], number=str(rollup.number))
     slots = ", ".join(
         f"{letter}{at}" if at < _WIDTHS[letter] else f"0 AS {letter}{at}"
         for letter, width in widths.items()
         for at in range(width)
     )
-    if of.whole:
-        return filled(ROLLUPS["read"], key=of.keyed(), kind=str(kind), slots=slots, rows=rows)
+    if late is not None:
+        if not of.whole:
+            rows = filled(texts["rows_narrowed"], key=of.keyed("u."), rows=rows, units=of.text)
+        rows = filled(
+            texts["rows_and_late"],
+            key=", ".join(f"coalesce(kept.{name}, late.{name}) AS {name}" for name in of.key),
+            rows=rows,
+            late=folded_rows(texts, late, totals_of(rollup.totals), of.keyed()),
+        )
+    if of.whole or late is not None:
+        return filled(texts["read"], key=of.keyed(), kind=str(kind), slots=slots, rows=rows)
     return filled(
-        ROLLUPS["read_narrowed"],
-        key=of.keyed("u."),
-        kind=str(kind),
-        slots=slots,
-        rows=rows,
-        units=of.text,
+        texts["read_narrowed"], key=of.keyed("u."), kind=str(kind), slots=slots, rows=rows, units=of.text
     )
 
 
-def _kept(engine: Engine, scope: Scope, features: Iterable[Feature]) -> dict[Feature, Rollup]:
+def _kept(
+    engine: Engine, scope: Scope, features: Iterable[Feature]
+) -> tuple[dict[Feature, Rollup], _Behind | None]:
     """Which rollup answers a feature, of those that one does; what is missing is wished for."""
     if engine.wishes is None or scope.activation is not None:
-        return {}
+        return {}, None
     wanted = {one: _totals(scope, one) for one in features if one.take is not Take.STEPS}
     if not any(wanted.values()):
-        return {}
-    rows = engine.ask(ROLLUPS["of_experiment"], {"experiment_id": scope.experiment_id})
+        return {}, None
+    rows = engine.ask(engine.statement("rollups", "of_experiment"), {"experiment_id": scope.experiment_id})
     known = {row[1]: Rollup(*row) for row in rows}
     # A source's events are counted along with its sums, so that one rollup may do for both.
     sums = {totals.source: totals for one, totals in wanted.items() if totals and one.take is not Take.COUNT}
@@ -191,7 +276,10 @@ def _kept(engine: Engine, scope: Scope, features: Iterable[Feature]) -> dict[Fea
             engine.wishes.used(rollup.number)
         elif rollup is None or not rollup.ends_as(scope.ended_at):
             engine.wishes.missed(scope.experiment_id, chosen.text(), scope.ended_at)
-    return kept
+    if not kept or not engine.dialect.follows:
+        return kept, None
+    behind = _behind(engine, scope)
+    return (kept, behind) if behind is not None else ({}, None)
 
 
 def _totals(scope: Scope, one: Feature) -> Totals | None:

@@ -53,6 +53,9 @@ _PATIENCE: Final = Patience(connect=3.0, statement=5.0, group=6.0, silence=1.0)
 _FAREWELL: Final = 5.0
 #: Seconds that a report waits for the replica it is read from.
 _REPLICA_PATIENCE: Final = 10.0
+#: Seconds between two rounds of work on rollups, and how many times longer than a round that must be.
+_ROUND: Final = 2.0
+_REST: Final = 10
 
 
 class _SharedDatabase(Database):
@@ -95,6 +98,8 @@ class PostgresStores:
         self._give_up_at = math.inf
         self._retention = Retention(settings)
         self._tending = threading.Lock()
+        self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="assay-upkeep")
+        self._upkeep_at = 0.0
         self._waiters = ThreadPoolExecutor(4, thread_name_prefix="assay-flush")
         self._closing = contextlib.ExitStack()
 
@@ -148,6 +153,7 @@ class PostgresStores:
         except AssayError as error:
             _log.warning("stores.closed_early", reason=error.detail)
         self._waiters.shutdown(wait=False)
+        self._upkeep.shutdown(wait=False)
         self._closing.close()
 
     def flush(self) -> None:
@@ -172,6 +178,25 @@ class PostgresStores:
         self._pass_notes()
         if self.leads():
             self._retention.apply(self._store, now)
+        if time.monotonic() >= self._upkeep_at:
+            self._upkeep_at = math.inf  # until this round has ended
+            self._upkeep.submit(self._maintain)
+
+    def _maintain(self) -> None:
+        """Keep rollups; a thread's work of its own, since making one takes as long as a question without."""
+        began = time.monotonic()
+        try:
+            if self.leads():
+                self._store.maintain()
+            else:
+                self._store.note_wishes()
+        except AssayError as error:
+            _log.warning("rollups.behind", reason=error.detail)
+        except Exception:  # noqa: BLE001 - logged; questions are answered without, and the next round tries again
+            _log.exception("rollups.failed")
+        finally:
+            ended = time.monotonic()
+            self._upkeep_at = ended + max(_ROUND, _REST * (ended - began))
 
     def _is_away(self) -> bool:
         """Whether the database does not answer. The writer asks all the time; nobody else need find out."""

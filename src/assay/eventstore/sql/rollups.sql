@@ -45,6 +45,10 @@ SELECT number, experiment_id, totals, ended_at, units, fresh, form FROM rollups 
   GROUP BY variant_id, phase, unit
 )
 
+-- rows_alone --
+-- The same where nothing was added.
+rollup_{number}
+
 -- read --
 -- In the form of `done`.
 SELECT {key}, unit, {kind} AS kind, {slots} FROM {rows} AS kept
@@ -57,28 +61,28 @@ JOIN ({units}) AS u ON u.unit = kept.unit
 
 -- moments --
 SELECT
-  variant_id, phase, kind, count(*), sum(n0), sum(t0), coalesce(var_samp(n0), 0), coalesce(var_samp(t0), 0),
-  coalesce(covar_samp(n0, t0), 0)
+  variant_id, phase, kind, count(*), sum(n0), sum(t0), coalesce(var_samp(CAST(n0 AS FLOAT8)), 0),
+  coalesce(var_samp(t0), 0), coalesce(covar_samp(CAST(n0 AS FLOAT8), t0), 0)
 FROM ({done}) AS done
 GROUP BY variant_id, phase, kind;
 
 -- folded --
-CREATE OR REPLACE TEMP TABLE folded AS {done};
+CREATE TEMP TABLE folded AS {done};
 
 -- folded_kinds --
 SELECT kind, epoch_us(min(first_at)), epoch_us(max(last_at)) FROM folded GROUP BY kind;
 
 -- folded_rows --
 -- The rows of one rollup.
-SELECT unit, variant_id, phase, {n0} AS n0, {n1} AS n1, {n2} AS n2, {t0} AS t0
+SELECT unit, {key}, {n0} AS n0, {n1} AS n1, {n2} AS n2, {t0} AS t0
 FROM folded
 WHERE kind IN ({kinds})
-GROUP BY unit, variant_id, phase
+GROUP BY unit, {key}
 HAVING {n0} > 0
 
 -- folded_rows_of_kind --
 -- The same where one kind of events is all there is to it, which has one row a unit.
-SELECT unit, variant_id, phase, {n0} AS n0, {n1} AS n1, {n2} AS n2, {t0} AS t0
+SELECT unit, {key}, {n0} AS n0, {n1} AS n1, {n2} AS n2, {t0} AS t0
 FROM folded
 WHERE kind = {kinds} AND {n0} > 0
 
@@ -91,8 +95,12 @@ FROM ({rows}) AS made
 ORDER BY unit;
 CREATE TABLE rollup_{number}_fresh AS SELECT * FROM rollup_{number} LIMIT 0;
 
+-- length --
+SELECT count(*) FROM rollup_{number};
+
 -- count --
-SELECT count(*) FROM {rows} AS counted;
+-- How many there are, up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM {rows} AS counted LIMIT {limit}) AS few;
 
 -- add --
 INSERT INTO rollup_{number}_fresh {rows};
@@ -120,14 +128,14 @@ SELECT DISTINCT type FROM incoming;
 
 -- touched --
 -- The assignments of those who have new events, in one pass for all experiments.
-CREATE OR REPLACE TEMP TABLE touched AS
-SELECT * FROM assignments
+CREATE TEMP TABLE touched AS
+SELECT * FROM {assignments} AS stored
 WHERE experiment_id IN (SELECT unnest(CAST($experiments AS BIGINT[])))
   AND unit_id IN (SELECT user_id FROM incoming WHERE $every OR type IN (SELECT unnest(CAST($types AS VARCHAR[]))));
 
 -- newcomers --
-CREATE OR REPLACE TEMP TABLE newcomers AS
-SELECT * FROM assignments
+CREATE TEMP TABLE newcomers AS
+SELECT * FROM {assignments} AS stored
 WHERE seq > $after AND experiment_id IN (SELECT unnest(CAST($experiments AS BIGINT[])));
 
 -- newcomers_since --
@@ -135,7 +143,7 @@ SELECT experiment_id, epoch_us(min(assigned_at)) FROM newcomers GROUP BY experim
 
 -- of_newcomers --
 -- Events that may count for a newcomer although they came before it.
-(SELECT * FROM events WHERE counts_until >= {since})
+(SELECT * FROM {events} AS stored WHERE counts_until >= make_timestamp({since}))
 
 -- reversals_of --
 -- Which of these users' events take back another.
@@ -155,13 +163,13 @@ WHERE e.keyed;
 
 -- again --
 -- The units of users whose older events are taken back: all of their events are folded again.
-CREATE OR REPLACE TEMP TABLE again AS
-SELECT * FROM assignments
+CREATE TEMP TABLE again AS
+SELECT * FROM {assignments} AS stored
 WHERE experiment_id IN (SELECT unnest(CAST($experiments AS BIGINT[])))
   AND unit_id IN (SELECT unnest(CAST($users AS VARCHAR[])));
 
 -- older --
-(SELECT * FROM events WHERE seq NOT IN (SELECT seq FROM incoming))
+(SELECT * FROM {events} AS stored WHERE seq NOT IN (SELECT seq FROM incoming))
 
 -- not_again --
 (SELECT * FROM incoming WHERE user_id NOT IN (SELECT unit_id FROM again))

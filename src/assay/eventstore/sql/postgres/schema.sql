@@ -235,7 +235,19 @@ WITH RECURSIVE found AS (
 SELECT type FROM found WHERE type IS NOT NULL;
 
 -- expire --
-DELETE FROM events
-WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM events WHERE type = $type AND occurred_at < $before ORDER BY occurred_at LIMIT $limit
-));
+-- How many went, and whether any of them may have taken back another.
+WITH expired AS (
+  DELETE FROM events
+  WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM events WHERE type = $type AND occurred_at < $before ORDER BY occurred_at LIMIT $limit
+  ))
+  RETURNING properties LIKE '%"reverses"%' AS reversing
+)
+SELECT count(*), coalesce(bool_or(reversing), false) FROM expired;
+
+-- hold --
+-- Writes wait here for one another; nothing is changed yet.
+SELECT FROM position FOR UPDATE;
+
+-- names_reversals --
+SELECT EXISTS (SELECT FROM events WHERE experiment_id = $experiment_id AND properties LIKE '%"reverses"%');
