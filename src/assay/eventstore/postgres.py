@@ -246,15 +246,18 @@ class PostgresStore(Asking):
                 run(connection, _APPEND["taken"], {})
         return removed
 
-    def note_wishes(self) -> bool:
-        """Tell those who `maintain` which totals were asked for here; whether there is work for them."""
-        with self._transaction() as connection:
-            return self._rollups.note(_folder(connection))
+    def note_wishes(self) -> None:
+        """Tell those who `maintain` which totals were asked for here."""
+        if self._rollups.has_wishes():
+            with self._transaction() as connection:
+                self._rollups.note(_folder(connection))
 
     def maintain(self) -> None:
         """See `EventStore`. One process does it at a time; others that try meanwhile let it be."""
-        if not self.note_wishes():
-            return
+        self.note_wishes()
+        with self._transaction() as connection:
+            if not do(_folder(connection), "work")[0][0]:
+                return
         until = self._settled()
         if until is None:
             return

@@ -26,8 +26,12 @@ Numbers = tuple[int, int]
 class PostgresRollups(Rollups):
     """What one process wishes for, and its work on the rollups of all."""
 
-    def note(self, engine: Engine) -> bool:
-        """Tell all processes what this one wishes for; whether there is work on rollups."""
+    def has_wishes(self) -> bool:
+        """Whether there is anything to tell the others."""
+        return bool(self.wished or self.used_at)
+
+    def note(self, engine: Engine) -> None:
+        """Tell all processes what this one wishes for."""
         with self._guard:
             wished, used = dict(self.wished), list(self.used_at)
             self.wished.clear()
@@ -37,7 +41,6 @@ class PostgresRollups(Rollups):
             do(engine, "wish", {**wish, "ended_at": one.ended_at, "times": one.times})
         if used:
             do(engine, "used", {"numbers": used})
-        return bool(do(engine, "work")[0][0])
 
     def follow(self, engine: Engine, until: Numbers) -> dict[Wish, Wished]:
         """Add what happened up to these numbers, unless somebody else is at it; what is to be made next."""

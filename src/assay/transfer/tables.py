@@ -18,6 +18,8 @@ Row = Sequence[Any]
 
 #: What each installation makes anew from the rest.
 DERIVED: Final = ListDigest.__tablename__
+#: What the event store there keeps of the events, and makes again when it is asked for.
+ROLLUPS: Final = ("rollups", "rollup_rows", "rollups_gone", "rollup_wishes")
 #: What has no place in another installation: what is drained first, and what only running processes say.
 _LEFT: Final = frozenset({Inbox.__tablename__, Lease.__tablename__, Erasure.__tablename__, DERIVED})
 #: Hexadecimal digits of a row's MD5 that count: the sum of so many bits is exact in every engine.

@@ -14,7 +14,7 @@ from assay.errors import Conflict, Unavailable
 from assay.eventstore.postgres import PostgresStore
 from assay.settings import PostgresUrl
 from assay.transfer.source import Known, Step
-from assay.transfer.tables import DERIVED, Copied, copied, postgres_sum
+from assay.transfer.tables import DERIVED, ROLLUPS, Copied, copied, postgres_sum
 
 _STATE: Final = """
 CREATE TABLE transfer (
@@ -25,7 +25,9 @@ CREATE TABLE transfer_indexes (name TEXT PRIMARY KEY, definition TEXT NOT NULL);
 """
 _STATE_TABLES: Final = frozenset({"transfer", "transfer_tables", "transfer_indexes"})
 #: What a database has that was migrated and never used.
-_BARE: Final = frozenset({"alembic_version", "event_store_version", "position", "source", "catalog_version"})
+_BARE: Final = frozenset(
+    {"alembic_version", "event_store_version", "position", "source", "catalog_version", "rollup_position"}
+)
 #: Tables of the current schema that no extension brought.
 _TABLES: Final = """
 SELECT relname FROM pg_class
@@ -113,7 +115,7 @@ class Target:
             {each.name for each in copied()}
             | _BARE
             | _STATE_TABLES
-            | {"inbox", "leases", "erasures", DERIVED}
+            | {"inbox", "leases", "erasures", DERIVED, *ROLLUPS}
         )
         for name in sorted(present):
             if name not in known:
@@ -143,7 +145,7 @@ class Target:
                 self._ask(_STATE)
             self._ask("DELETE FROM transfer")
             self._ask("DELETE FROM transfer_tables")
-            self._ask(f"TRUNCATE {', '.join([*(each.name for each in copied()), DERIVED])}")
+            self._ask(f"TRUNCATE {', '.join([*(each.name for each in copied()), DERIVED, *ROLLUPS])}")
             self._ask("INSERT INTO transfer VALUES (%s, %s, %s)", (identity, fingerprint, now))
 
     def expect_untouched(self) -> None:
