@@ -9,6 +9,7 @@
 --   salt    makes users and event ids of this run unlike those of any other
 --   events  events in a batch, or users of a bulk assignment
 --   ids     whether the caller gives ids to the events of a batch
+--   pause   milliseconds from an answer to the next request of its connection; and `first` may be refused then
 
 local option = {}
 local head, seed
@@ -18,6 +19,7 @@ answers, wrong, unheard = 0, 0, 0
 sample = ""
 
 local format, random, find, match = string.format, math.random, string.find, string.match
+local ffi = require("ffi")
 
 function init(arguments)
   for _, argument in ipairs(arguments) do
@@ -27,13 +29,53 @@ function init(arguments)
   option.users = tonumber(option.users or 0)
   option.size = tonumber(option.size or 0)
   option.events = tonumber(option.events or 100)
+  option.salt = (option.salt or "") .. (thread and "-" .. thread .. "-" or "")
   math.randomseed(tonumber(option.seed or 1))
   head = " HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " .. option.key .. "\r\n"
   request = _G["request_" .. option.path]
+  if option.pause then return init_paced() end
   local check = _G["check_" .. (option.check == "size" and "size" or option.path)]
   response = function(status, headers, body)
     answers = answers + 1
     if not check(status, body) then
+      wrong = wrong + 1
+      if wrong == 1 then sample = status .. " " .. body:sub(1, 300) end
+    end
+  end
+end
+
+-- With a pause as many requests are sent as there are connections for, answered or refused: what is taken is
+-- counted apart, with its time from request to answer, all and that of the first second.
+paced, refused, taken, early = false, 0, {}, {}
+ffi.cdef("typedef struct { long s, n; } moment; int clock_gettime(int, moment *);")
+local moment = ffi.new("moment")
+
+local function clock()
+  ffi.C.clock_gettime(1, moment)
+  return tonumber(moment.s) * 1e3 + tonumber(moment.n) / 1e6
+end
+
+function init_paced()
+  local pause, sent_at, began = tonumber(option.pause), {}, clock()
+  paced = true
+  delay = function() return pause end
+  request = function()
+    sent = sent + 1
+    sent_at[option.salt .. sent] = clock()
+    return "GET " .. option.target .. option.salt .. sent .. head .. "\r\n"
+  end
+  response = function(status, headers, body)
+    answers = answers + 1
+    local id = match(body, '"user_id":"([^"]*)"')
+    local at = id and sent_at[id]
+    if status == 503 and headers["retry-after"] == "1" and find(body, '"code":"overloaded"', 1, true) then
+      refused = refused + 1
+    elseif status == 200 and at and find(body, '"variant":"', 1, true) then
+      local took = math.floor(clock() - at)
+      taken[took] = (taken[took] or 0) + 1
+      if at < began + 1000 then early[took] = (early[took] or 0) + 1 end
+      sent_at[id] = nil
+    else
       wrong = wrong + 1
       if wrong == 1 then sample = status .. " " .. body:sub(1, 300) end
     end
@@ -115,7 +157,6 @@ end
 
 -- Building a hundred events for each request would make the load the bottleneck. Some requests are made once;
 -- with ids, each sending writes a new number over the beginning of every id of the body, in place.
-local ffi = require("ffi")
 local made = {}
 
 local function make(number)
@@ -156,7 +197,30 @@ end
 function check_size(status, body) return status == 200 and #body == option.size end
 
 local threads = {}
-function setup(thread) threads[#threads + 1] = thread end
+function setup(thread)
+  threads[#threads + 1] = thread
+  thread:set("thread", #threads)
+end
+
+-- How many there are in histograms by the millisecond, and the milliseconds within which a share of them lies.
+local function ranks(name, ...)
+  local all, number, most, found = {}, 0, 0, {}
+  for _, thread in ipairs(threads) do
+    for took, count in pairs(thread:get(name)) do
+      took = tonumber(took)
+      all[took] = (all[took] or 0) + count
+      number, most = number + count, math.max(most, took)
+    end
+  end
+  for at, share in ipairs({ ... }) do
+    local seen, took = 0, 0
+    while took < most and seen + (all[took] or 0) < share * number do
+      seen, took = seen + (all[took] or 0), took + 1
+    end
+    found[at] = took
+  end
+  return number, unpack(found)
+end
 
 function done(summary, latency)
   local checked, bad, shown = 0, 0, ""
@@ -169,5 +233,13 @@ function done(summary, latency)
   io.write(format("RESULT requests=%d micros=%d checked=%d wrong=%d broken=%d timeouts=%d p50=%d p99=%d max=%d\n",
     summary.requests, summary.duration, checked, bad, errors.connect + errors.read + errors.write,
     errors.timeout, latency:percentile(50), latency:percentile(99), latency.max))
+  if threads[1]:get("paced") then
+    local turned_away = 0
+    for _, thread in ipairs(threads) do turned_away = turned_away + thread:get("refused") end
+    local number, middle, high, highest = ranks("taken", 0.5, 0.99, 0.999)
+    local _, first = ranks("early", 0.5)
+    io.write(format("PACED taken=%d refused=%d p50=%d p99=%d p999=%d first=%d\n", number, turned_away, middle, high,
+      highest, first))
+  end
   if bad > 0 then io.write("WRONG " .. shown .. "\n") end
 end

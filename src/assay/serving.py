@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -16,7 +17,8 @@ import uvicorn
 from assay import __version__
 from assay.durable.siblings import Sibling, Siblings
 from assay.errors import AssayError, Unavailable
-from assay.hotpath.protocol import Front
+from assay.hotpath.front import Front
+from assay.hotpath.protocol import HotProtocol
 from assay.settings import Settings
 from assay.wiring import Application
 from assay.workers import Workers, listening
@@ -133,7 +135,7 @@ def _run(
     front = Front(lambda: application.hot, lambda: application.draining)
     config = uvicorn.Config(
         application,
-        http=front.protocol,  # type: ignore[arg-type] # it is called, no more
+        http=partial(HotProtocol, front=front),  # type: ignore[arg-type] # it is called, no more
         log_level="warning",
         access_log=False,
         server_header=False,

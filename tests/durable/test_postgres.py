@@ -14,7 +14,9 @@ import msgspec
 import pytest
 import structlog
 
-from assay.durable.postgres import Lane, Patience, PostgresWriter, Session
+from assay.durable.lanes import Lane, Patience
+from assay.durable.postgres import PostgresWriter
+from assay.durable.session import Session
 from assay.durable.writer import Limits
 from assay.errors import Invalid, Unavailable
 from live import until
@@ -479,6 +481,30 @@ def test_a_full_disk_is_named_and_forgotten_when_there_is_room(own: Postgres, sm
             await asyncio.gather(*map(lane.put, large))
             assert writer.last_error is None
         assert await stored(own.url()) == sorted([*large, "before"])
+
+    asyncio.run(journey())
+
+
+def test_a_full_disk_is_full_until_something_could_be_written(own: Postgres, small_disk: Path) -> None:
+    """However long nobody has asked for anything: that it can be read says nothing."""
+    own.execute("ALTER ROLE CURRENT_USER SET temp_tablespaces = small")
+    seeded = random.Random(1)
+
+    async def journey() -> None:
+        async with started(own.url(), patience=Patience(silence=0.001)) as (writer, lane):
+            filler = small_disk / "filler"
+            with contextlib.suppress(OSError):
+                filler.write_bytes(b"x" * 8_000_000)
+            large = [seeded.randbytes(1_000).hex() for _ in range(30)]
+            await asyncio.gather(*map(lane.put, large), return_exceptions=True)
+            refused = writer.last_error
+            assert refused is not None
+            assert refused.code == "store_full"
+            await eventually(lambda: writer.last_error is not refused)  # it was tried once more
+            assert writer.last_error is not None
+            assert writer.last_error.code == "store_full"
+            filler.unlink()
+            await eventually(lambda: writer.last_error is None)
 
     asyncio.run(journey())
 

@@ -9,7 +9,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from assay.durable.postgres import Patience, PostgresWriter
+from assay.durable.lanes import Patience
+from assay.durable.postgres import PostgresWriter
 from assay.errors import Unavailable
 from assay.events.event import Event
 from assay.events.postgres import PostgresEventLog

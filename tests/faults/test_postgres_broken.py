@@ -234,7 +234,7 @@ def test_full_disk_of_the_database__refused__nothing_half_stored__works_again_wh
         assert assign(client, experiment, "known").json() == known
         assert client.get(f"/api/v1/experiments/{experiment}").status_code == 200
         assert client.get("/health").status_code == 200
-        # What failed a while ago, and was not tried since, is not held against it.
+        # It is tried by the server itself now and then: who asks and who does not hears the same.
         check_full(assign(client, experiment, "one more"))
         not_ready = client.get("/ready").json()
         assert "full" in not_ready["checks"]["database"]["detail"]

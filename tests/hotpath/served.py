@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from assay.hotpath.protocol import Front
+from assay.hotpath.front import Front
+from assay.hotpath.protocol import HotProtocol
 from assay.settings import Settings
 from assay.wiring import Application
 from inprocess import KEY
@@ -21,7 +23,7 @@ class Serving(uvicorn.Server):
     def __init__(self, application: Application, front: Front) -> None:
         config = uvicorn.Config(
             application,
-            http=front.protocol,  # type: ignore[arg-type] # it is called, no more
+            http=partial(HotProtocol, front=front),  # type: ignore[arg-type] # it is called, no more
             log_level="error",
             access_log=False,
             server_header=False,

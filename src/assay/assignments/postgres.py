@@ -14,7 +14,8 @@ import msgspec
 
 from assay.assignments.base import Conflict, Imported, Record
 from assay.assignments.memory import Held, RecentAssignments
-from assay.durable.postgres import PostgresWriter, Session
+from assay.durable.postgres import PostgresWriter
+from assay.durable.session import Session
 from assay.errors import Unavailable
 
 # The parameter is one JSON array for the whole group: made in C here, taken apart in C there. LATERAL with

@@ -15,18 +15,31 @@ that their rows may be stored. While the database cannot be reached, new rows ar
 A server may give fewer connections than there is room for here. Those that are open then do all the work,
 lane after lane, and what has waited for its turn too long is refused.
 
-The module is long because lanes, connections and recovery share their state, and are only right together.
+Lanes, connections and recovery share their state, and are only right together.
 """
 
 import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 import structlog
 
+from assay.durable.lanes import Apply, Entry, Group, Job, Lane, Patience, fail, settle
+from assay.durable.session import LOST, Session, is_lost
+from assay.durable.unavailable import (
+    AGAIN,
+    BAD_ROW,
+    FULL_DISK,
+    in_doubt,
+    no_connections,
+    refused,
+    shutting_down,
+    unknown,
+    unreachable,
+)
 from assay.durable.writer import Limits
 from assay.errors import AssayError, Invalid, Unavailable
 
@@ -37,172 +50,24 @@ _log = structlog.get_logger("assay.durable")
 #: A statement that changes nothing, and yet is refused where nothing can be written.
 PROBE: Final = "SELECT pg_current_xact_id()::text"
 _KNOCK: Final = "SELECT 1"
+#: A megabyte of a table that nobody else sees, gone at the end of the statement: a disk must have room for it
+#: after it was full. Only trying tells: most of what is small still finds room in a file that is there.
+_ROOM: Final = """
+DO $$ BEGIN
+  CREATE TEMPORARY TABLE assay_room ON COMMIT DROP AS SELECT generate_series(1, 30000) AS filler;
+END $$
+"""
+#: Seconds between two such attempts.
+_ROOM_EVERY: Final = 1.0
 
 #: For connections that keep their statements: those are planned once, perhaps when a table was still small,
 #: and must go by its key then already.
 _PLANNING: Final = {"jit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 
-# An internal error is what the driver raises for a connection whose server has said why it ends it, and has
-# not ended it yet.
-_LOST: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-)
 #: What a server says to one connection too many; PgBouncer says the other to one client too many, among much
 #: else that says as little about the connections there are.
 _FULL: Final = (asyncpg.TooManyConnectionsError, asyncpg.ProtocolViolationError)
-#: Rolled back by the server, and worth trying again: deadlock, serialisation, a plan that became outdated.
-_AGAIN: Final = ("40P01", "40001", "0A000", "26000")
-#: Classes of errors for which one row is to blame: bad data, broken constraint, too large for an index.
-_BAD_ROW: Final = ("22", "23", "54")
-_ENDED: Final = ("57P01", "57P02", "57P03", "57P05")
 _TRIES: Final = 5
-
-_REFUSALS: Final = {
-    "53100": ("store_full", "The database's disk is full"),
-    "25006": ("store_readonly", "The database takes no writes"),
-    "57014": ("store_busy", "The database took too long"),
-    "55P03": ("store_busy", "The database is locked by somebody else"),
-    "26000": ("store_pooled", "A pooler mixes connections, so prepared statements must be switched off"),
-    "42501": ("store_forbidden", "The database does not allow its user to write here"),
-}
-
-
-def _is_lost(error: Exception) -> bool:
-    """Whether nobody knows what became of the statement."""
-    return isinstance(error, _LOST) or getattr(error, "sqlstate", None) in _ENDED
-
-
-class Patience(NamedTuple):
-    """How long the database may take, in seconds."""
-
-    connect: float = 5.0
-    """To open a connection."""
-    statement: float = 5.0
-    """To answer one statement of a group; the connection is dropped then."""
-    group: float = 10.0
-    """From when a row is put to its answer, all attempts together; each row gets one whole statement."""
-    silence: float = 5.0
-    """Without any answer before it is asked whether it is still there."""
-
-
-class Session:
-    """One connection, as those see it who work on it: each statement is a transaction of its own.
-
-    Attributes:
-        sent: whether a statement was sent, and not rolled back, since this was last set to False.
-        timeout: seconds that one statement may take.
-    """
-
-    def __init__(self, connection: Any, timeout: float) -> None:
-        self.sent = False
-        self.timeout = timeout
-        self._connection = connection
-        self._statements: dict[str, Any] = {}
-
-    async def fetch(self, statement: str, *values: Any) -> list[Any]:
-        """Run one statement; its rows."""
-        return (await self._run(statement, values))[0]
-
-    async def execute(self, statement: str, *values: Any) -> int:
-        """Run one statement; how many rows it touched."""
-        prepared = (await self._run(statement, values))[1]
-        return int(prepared.get_statusmsg().rpartition(" ")[2])
-
-    async def _run(self, statement: str, values: tuple[Any, ...]) -> tuple[list[Any], Any]:
-        # Without a cache of statements asyncpg gives this one no name, and sends its text again together with
-        # the values: PgBouncer cannot come between the two. The types are remembered here.
-        prepared = self._statements.get(statement)
-        if prepared is None:
-            prepared = await self._connection.prepare(statement, timeout=self.timeout)
-            self._statements[statement] = prepared
-        before, self.sent = self.sent, True
-        try:
-            return await prepared.fetch(*values, timeout=self.timeout), prepared
-        except asyncpg.PostgresError as error:
-            if not _is_lost(error):
-                self.sent = before  # it was rolled back
-            raise
-
-    @property
-    def open(self) -> bool:
-        """Whether the connection is still there, as far as is known."""
-        return not self._connection.is_closed()
-
-    def drop(self) -> None:
-        """Cut the connection without a word."""
-        self._connection.terminate()
-
-    async def close(self) -> None:
-        """Take leave of the server, or cut the connection when that takes long."""
-        try:
-            await self._connection.close(timeout=1.0)
-        except (*_LOST, asyncpg.PostgresError):
-            self._connection.terminate()
-
-
-Apply = Callable[[Session, list[Any], bool], Awaitable[Sequence[Any]]]
-
-
-class _Entry(NamedTuple):
-    item: Any
-    future: asyncio.Future[Any]
-    rows: int
-    bytes: int
-    deadline: float
-
-
-class Lane:
-    """One kind of row on its way to the database, or of question; made by `PostgresWriter.lane`."""
-
-    __slots__ = ("_apply", "_entries", "_flights", "_flying", "_size", "_writer", "_writes", "name")
-
-    def __init__(
-        self,
-        writer: "PostgresWriter",
-        name: str,
-        apply: Apply,
-        size: Callable[[Any], tuple[int, int]],
-        flights: int,
-        writes: bool,
-    ) -> None:
-        self.name = name
-        self._writer = writer
-        self._apply = apply
-        self._size = size
-        self._flights = flights
-        self._writes = writes
-        self._flying = 0
-        self._entries: deque[_Entry] = deque()
-
-    def put(self, item: Any) -> asyncio.Future[Any]:
-        """Queue `item` (event-loop thread only); the future gets its result once it is on disk.
-
-        Raises `Unavailable` when the queue is full, the database away or the writer closing; the future does
-        when `Patience.group` is over. A caller that goes away does not take its row, or its neighbours', with
-        it.
-        """
-        return self._writer._put(self, item)  # noqa: SLF001 - Lane and writer are one piece
-
-
-class _Group(NamedTuple):
-    lane: Lane
-    entries: list[_Entry]
-    deadline: float
-    doubt: bool
-
-
-class _Job(NamedTuple):
-    """Work on a connection of its own."""
-
-    work: Callable[[Session], Awaitable[Any]]
-    future: asyncio.Future[Any]
-    timeout: float
-    probe: bool
-    deadline: float
 
 
 class _Slot:
@@ -267,9 +132,9 @@ class PostgresWriter:
         self._idle: list[_Slot] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes: list[Lane] = []
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
         self._job_running = False
-        self._left: deque[_Group] = deque()
+        self._left: deque[Group] = deque()
         self._waiting_rows = 0
         self._waiting_bytes = 0
         self._away = False
@@ -297,9 +162,9 @@ class PostgresWriter:
                 while self._busy():
                     self._wake()
                     await asyncio.sleep(0.005)
-        self._refuse_queued(_shutting_down())
+        self._refuse_queued(shutting_down())
         for group in self._left:
-            _fail(group.entries, _unknown())
+            fail(group.entries, unknown())
         self._left.clear()
         for task in self._tasks:
             task.cancel()
@@ -313,7 +178,7 @@ class PostgresWriter:
     def _busy(self) -> bool:
         if self._jobs or self._job_running or self._left:
             return True
-        return any(lane._entries or lane._flying for lane in self._lanes)  # noqa: SLF001
+        return any(lane.entries or lane.flying for lane in self._lanes)
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -336,7 +201,7 @@ class PostgresWriter:
         stored. `size(item)` is its number of rows and bytes. `flights` groups may be under way at once. With
         `writes=False` the lane only reads, and is never in doubt.
         """
-        lane = Lane(self, name, apply, size, flights, writes)
+        lane = Lane(self._put, name, apply, size, flights, writes)
         self._lanes.append(lane)
         return lane
 
@@ -348,7 +213,7 @@ class PostgresWriter:
         """
         loop = self._loop
         if loop is None or loop.is_closed():
-            raise _shutting_down()
+            raise shutting_down()
         return asyncio.run_coroutine_threadsafe(self.run(work, seconds), loop).result()
 
     async def run(self, work: Callable[[Session], Awaitable[T]], seconds: float = 60.0) -> T:
@@ -357,19 +222,19 @@ class PostgresWriter:
 
     async def _queue_job(self, work: Callable[[Session], Awaitable[T]], seconds: float, *, probe: bool) -> T:
         if self._closing or not self._tasks:
-            raise _shutting_down()
+            raise shutting_down()
         if self._away and not probe:
             raise self._still_away()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.append(_Job(work, future, seconds, probe, loop.time() + self.patience.group))
+        self._jobs.append(Job(work, future, seconds, probe, loop.time() + self.patience.group))
         self._wake()
         return await future
 
     def _put(self, lane: Lane, item: Any) -> asyncio.Future[Any]:
-        rows, size = lane._size(item)  # noqa: SLF001
+        rows, size = lane.size(item)
         if self._closing or self._loop is None:
-            raise _shutting_down()
+            raise shutting_down()
         if self._away:
             raise self._still_away()
         limits = self.limits
@@ -384,17 +249,17 @@ class PostgresWriter:
             )
         future: asyncio.Future[Any] = self._loop.create_future()
         deadline = self._loop.time() + self.patience.group
-        lane._entries.append(_Entry(item, future, rows, size, deadline))  # noqa: SLF001
+        lane.entries.append(Entry(item, future, rows, size, deadline))
         self._waiting_rows += rows
         self._waiting_bytes += size
-        if len(lane._entries) == 1 and lane._flying < lane._flights:  # noqa: SLF001
+        if len(lane.entries) == 1 and lane.flying < lane.flights:
             self._wake()
         return future
 
     def _still_away(self) -> Unavailable:
         error = self.last_error
         if error is None:
-            return _unreachable(None)
+            return unreachable(None)
         return Unavailable(error.detail, code=error.code, retry_after=error.retry_after)
 
     def _wake(self, *, opened: bool = False) -> None:
@@ -428,15 +293,15 @@ class PostgresWriter:
         for offset in range(len(self._lanes)):
             at = (self._next_lane + offset) % len(self._lanes)
             lane = self._lanes[at]
-            if lane._entries and lane._flying < lane._flights:  # noqa: SLF001
+            if lane.entries and lane.flying < lane.flights:
                 return at
         return None
 
-    def _take(self) -> _Group | _Job | None:
+    def _take(self) -> Group | Job | None:
         """What to do next: what another connection had to leave, one job at a time, else a lane's group."""
         if self._left:
             group = self._left.popleft()
-            group.lane._flying += 1  # noqa: SLF001
+            group.lane.flying += 1
             return group
         if self._job_is_due():
             return self._jobs.popleft()
@@ -446,9 +311,9 @@ class PostgresWriter:
         self._next_lane = at + 1
         return self._take_group(self._lanes[at])
 
-    def _take_group(self, lane: Lane) -> _Group:
-        entries: list[_Entry] = []
-        queue = lane._entries  # noqa: SLF001
+    def _take_group(self, lane: Lane) -> Group:
+        entries: list[Entry] = []
+        queue = lane.entries
         rows, size = 0, 0
         while queue:
             entry = queue[0]
@@ -459,11 +324,11 @@ class PostgresWriter:
             entries.append(queue.popleft())
         self._waiting_rows -= rows
         self._waiting_bytes -= size
-        lane._flying += 1  # noqa: SLF001
-        if queue and lane._flying < lane._flights:  # noqa: SLF001
+        lane.flying += 1
+        if queue and lane.flying < lane.flights:
             self._wake()
         soonest = asyncio.get_running_loop().time() + self.patience.statement
-        return _Group(lane, entries, max(entries[0].deadline, soonest), doubt=False)
+        return Group(lane, entries, max(entries[0].deadline, soonest), doubt=False)
 
     async def _serve(self, slot: _Slot) -> None:
         """Do what there is to do, on one connection, for ever."""
@@ -482,18 +347,18 @@ class PostgresWriter:
             work = self._take()
             if work is None:
                 await self._rest(slot)
-            elif isinstance(work, _Job):
+            elif isinstance(work, Job):
                 await self._perform(slot, work)
             else:
                 try:
                     await self._carry(slot, work)
                 except asyncio.CancelledError:
-                    _fail(work.entries, _unknown())
+                    fail(work.entries, unknown())
                     raise
                 except Exception as error:  # noqa: BLE001 - everybody in the group is told
-                    _fail(work.entries, error)
+                    fail(work.entries, error)
                 finally:
-                    work.lane._flying -= 1  # noqa: SLF001
+                    work.lane.flying -= 1
 
     async def _rest(self, slot: _Slot) -> None:
         """Wait to be woken."""
@@ -502,22 +367,22 @@ class PostgresWriter:
         await slot.waiting
         slot.waiting = None
 
-    async def _perform(self, slot: _Slot, job: _Job) -> None:
+    async def _perform(self, slot: _Slot, job: Job) -> None:
         self._job_running = self._job_running or not job.probe
         try:
             session = await self._session(slot, self.patience.connect)
             session.timeout = job.timeout
             result = await job.work(session)
         except asyncio.CancelledError:
-            _settle(job.future, _shutting_down())
+            settle(job.future, shutting_down())
             raise
         except _NoRoom:
             self._jobs.appendleft(job)
-        except (*_LOST, asyncpg.PostgresError) as error:
+        except (*LOST, asyncpg.PostgresError) as error:
             failure = self._note(slot, error)
-            _settle(job.future, _in_doubt(error) if failure is None else failure)
+            settle(job.future, in_doubt(error) if failure is None else failure)
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
-            _settle(job.future, error)
+            settle(job.future, error)
         else:
             self._well(wrote=False)
             if not job.future.done():
@@ -526,7 +391,7 @@ class PostgresWriter:
         if self._jobs:
             self._wake()
 
-    async def _carry(self, slot: _Slot, group: _Group) -> None:
+    async def _carry(self, slot: _Slot, group: Group) -> None:
         """Write a group, as often as it takes, and answer everybody in it; or raise what to answer."""
         loop = asyncio.get_running_loop()
         tries = 0
@@ -536,20 +401,20 @@ class PostgresWriter:
                 raise self._too_late(doubt=group.doubt)
             try:
                 results = await self._attempt(slot, group, left)
-            except (*_LOST, asyncpg.PostgresError) as error:
+            except (*LOST, asyncpg.PostgresError) as error:
                 tries += 1
                 failure = self._note(slot, error)
-                group = group._replace(doubt=group.doubt or (group.lane._writes and slot.sent))  # noqa: SLF001
+                group = group._replace(doubt=group.doubt or (group.lane.writes and slot.sent))
                 if failure is None:
                     if tries > 1:
                         self._lost(error)
                         await asyncio.sleep(0.1)
                     continue
                 code: str = getattr(error, "sqlstate", None) or ""
-                if code in _AGAIN and tries < _TRIES:
+                if code in AGAIN and tries < _TRIES:
                     continue
-                if code[:2] not in _BAD_ROW:
-                    raise (_unknown() if group.doubt else failure) from error
+                if code[:2] not in BAD_ROW:
+                    raise (unknown() if group.doubt else failure) from error
                 if len(group.entries) == 1:
                     raise Invalid(f"The database refuses it: {error}.", code="store_refused") from error
                 return await self._carry_halves(slot, group)
@@ -563,30 +428,28 @@ class PostgresWriter:
             else:
                 return self._committed(group.lane, group.entries, results)
 
-    async def _attempt(self, slot: _Slot, group: _Group, seconds: float) -> Sequence[Any]:
+    async def _attempt(self, slot: _Slot, group: Group, seconds: float) -> Sequence[Any]:
         slot.sent = False
         session = await self._session(slot, min(seconds, self.patience.connect))
         session.timeout = min(seconds, self.patience.statement)
         session.sent = False
         try:
-            return await group.lane._apply(  # noqa: SLF001
-                session, [entry.item for entry in group.entries], group.doubt
-            )
+            return await group.lane.apply(session, [entry.item for entry in group.entries], group.doubt)
         finally:
             slot.sent = session.sent
 
-    async def _carry_halves(self, slot: _Slot, group: _Group) -> None:
+    async def _carry_halves(self, slot: _Slot, group: Group) -> None:
         """One row of several is bad: its neighbours are not to suffer."""
         middle = len(group.entries) // 2
         for half in (group.entries[:middle], group.entries[middle:]):
             try:
                 await self._carry(slot, group._replace(entries=half))
             except Exception as error:  # noqa: BLE001 - everybody in the half is told
-                _fail(half, error)
+                fail(half, error)
 
-    def _committed(self, lane: Lane, entries: list[_Entry], results: Sequence[Any]) -> None:
-        self._well(wrote=lane._writes)  # noqa: SLF001
-        if lane._writes:  # noqa: SLF001
+    def _committed(self, lane: Lane, entries: list[Entry], results: Sequence[Any]) -> None:
+        self._well(wrote=lane.writes)
+        if lane.writes:
             self.commits += 1
             self.rows += sum(entry.rows for entry in entries)
         for entry, result in zip(entries, results, strict=True):
@@ -605,7 +468,7 @@ class PostgresWriter:
                 raise self._lost(error) from error
             self._refused_room(error)
             raise _NoRoom from error
-        except (*_LOST, asyncpg.PostgresError) as error:
+        except (*LOST, asyncpg.PostgresError) as error:
             raise self._lost(error) from error
         slot.session = Session(connection, self.patience.statement)
         self._crowded, self._crowded_until = False, 0.0
@@ -621,22 +484,22 @@ class PostgresWriter:
     def _too_late(self, *, doubt: bool) -> Unavailable:
         """Why something had to wait longer than anybody is to wait."""
         if doubt:
-            return _unknown()
+            return unknown()
         if self._away:
             return self._still_away()
         if self._crowded:
-            return _no_connections("those that are open are busy")
-        return _refused("57014", TimeoutError())
+            return no_connections("those that are open are busy")
+        return refused("57014", TimeoutError())
 
     def _note(self, slot: _Slot, error: Exception) -> Unavailable | None:
         """Draw the consequences of an error; None when nobody knows what became of the statement."""
         code = getattr(error, "sqlstate", None) or ""
         session = slot.session
-        if not _is_lost(error):
-            failure = _refused(code, error)
+        if not is_lost(error):
+            failure = refused(code, error)
             if code in {"0A000", "26000"} and session is not None:
                 session.drop()  # what it had prepared is no good any more
-            elif code not in _AGAIN and code[:2] not in _BAD_ROW:
+            elif code not in AGAIN and code[:2] not in BAD_ROW:
                 self._failed(failure)
             return failure
         if session is not None:
@@ -651,9 +514,7 @@ class PostgresWriter:
     def _lost(self, error: Exception) -> Unavailable:
         """The database cannot be reached: nobody who has not been sent yet need wait for it."""
         failure = (
-            _no_connections(str(error))
-            if getattr(error, "sqlstate", None) == "53300"
-            else _unreachable(error)
+            no_connections(str(error)) if getattr(error, "sqlstate", None) == "53300" else unreachable(error)
         )
         self._failed(failure)
         self._away = True
@@ -671,20 +532,21 @@ class PostgresWriter:
         now = self._heard = asyncio.get_running_loop().time()
         if self.last_error is None:
             return
-        if self._away or wrote or now - self._failed_at > self.patience.silence:
+        full = self.last_error.code == FULL_DISK
+        if self._away or wrote or (not full and now - self._failed_at > self.patience.silence):
             _log.info("store.recovered", code=self.last_error.code)
             self.last_error = None
             self._away = False
 
     def _refuse_queued(self, failure: Unavailable) -> None:
         for lane in self._lanes:
-            entries = list(lane._entries)  # noqa: SLF001
-            lane._entries.clear()  # noqa: SLF001
-            _fail(entries, failure)
+            entries = list(lane.entries)
+            lane.entries.clear()
+            fail(entries, failure)
         self._waiting_rows = self._waiting_bytes = 0
         jobs, self._jobs = self._jobs, deque()
         for job in jobs:
-            _settle(job.future, failure)
+            settle(job.future, failure)
 
     async def _keep_time(self) -> None:
         """Refuse what has waited too long, and let somebody look where something waits."""
@@ -692,84 +554,44 @@ class PostgresWriter:
             await asyncio.sleep(0.2)
             now = asyncio.get_running_loop().time()
             for lane in self._lanes:
-                queue = lane._entries  # noqa: SLF001
+                queue = lane.entries
                 while queue and queue[0].deadline <= now:
                     entry = queue.popleft()
                     self._waiting_rows -= entry.rows
                     self._waiting_bytes -= entry.bytes
-                    _settle(entry.future, self._too_late(doubt=False))
+                    settle(entry.future, self._too_late(doubt=False))
             while self._left and self._left[0].deadline <= now:
                 group = self._left.popleft()
-                _fail(group.entries, self._too_late(doubt=group.doubt))
+                fail(group.entries, self._too_late(doubt=group.doubt))
             while self._job_is_due() and self._jobs[0].deadline <= now:
-                _settle(self._jobs.popleft().future, self._too_late(doubt=False))
+                settle(self._jobs.popleft().future, self._too_late(doubt=False))
             if self._has_work():
                 self._wake()
 
     async def _watch(self) -> None:
         """Ask after a database that failed, or that was not heard of for some time."""
         loop = asyncio.get_running_loop()
+        tried = loop.time()
 
         async def ask(session: Session) -> None:
             await session.fetch(_KNOCK if self.last_error is None else self._probe)
 
+        async def ask_for_room(session: Session) -> None:
+            try:
+                await session.fetch(_ROOM)
+            except asyncpg.InsufficientPrivilegeError:  # it may not try: time has to tell
+                if loop.time() - self._failed_at <= self.patience.silence:
+                    return
+            self._well(wrote=True)
+
         while True:
             await asyncio.sleep(0.2)
-            if self.last_error is None and loop.time() - self._heard < self.patience.silence:
+            failure, silent = self.last_error, loop.time() - self._heard
+            if failure is None and silent < self.patience.silence:
                 continue
+            full = failure is not None and failure.code == FULL_DISK
+            if full and loop.time() - tried < _ROOM_EVERY:
+                continue
+            tried = loop.time()
             with contextlib.suppress(AssayError):
-                await self._queue_job(ask, self.patience.statement, probe=True)
-
-
-def _settle(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-
-
-def _fail(entries: list[_Entry], error: Exception) -> None:
-    for entry in entries:
-        _settle(entry.future, error)
-
-
-def _shutting_down() -> Unavailable:
-    return Unavailable("The server is shutting down.", code="shutting_down", retry_after=1)
-
-
-def _unreachable(error: Exception | None) -> Unavailable:
-    why = "" if error is None else f" ({str(error) or 'no answer in time'})"
-    return Unavailable(
-        f"The database cannot be reached{why}: nothing was stored. Repeat the request a little later.",
-        code="store_unreachable",
-        retry_after=2,
-    )
-
-
-def _no_connections(why: str) -> Unavailable:
-    return Unavailable(
-        f"The database takes no more connections ({why}): nothing was stored. Repeat the request a little "
-        "later; the server needs a higher max_connections, or fewer workers or connections of each.",
-        code="database_connections",
-        retry_after=2,
-    )
-
-
-def _unknown() -> Unavailable:
-    return Unavailable(
-        "The database went away during the write: it may be stored. Repeat it with the same ids.",
-        code="store_in_doubt",
-        retry_after=2,
-    )
-
-
-def _in_doubt(error: Exception) -> Unavailable:
-    return Unavailable(
-        f"The database went away during the work ({str(error) or 'no answer in time'}): "
-        "some of it may be done. It can be repeated.",
-        code="store_in_doubt",
-        retry_after=2,
-    )
-
-
-def _refused(sqlstate: str, error: Exception) -> Unavailable:
-    code, sentence = _REFUSALS.get(sqlstate, ("store_failed", f"The database refused it ({error})"))
-    return Unavailable(f"{sentence}: nothing was stored.", code=code, retry_after=2)
+                await self._queue_job(ask_for_room if full else ask, self.patience.statement, probe=True)

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from assay.durable.postgres import PostgresWriter, Session
+from assay.durable.postgres import PostgresWriter
+from assay.durable.session import Session
 from assay.events.event import Event, encode
 from assay.events.notes import Notes
 from assay.events.recent import RecentKeys

@@ -27,7 +27,8 @@ from assay.bucketing.ruleset import Ruleset
 from assay.catalog import erasures, keys, leases, schema
 from assay.catalog.database import Actor, Database, ReadTx, WriteTx
 from assay.catalog.publish import Publisher
-from assay.durable.postgres import Patience, PostgresWriter
+from assay.durable.lanes import Patience
+from assay.durable.postgres import PostgresWriter
 from assay.durable.siblings import Sibling
 from assay.durable.watched import Away, never
 from assay.errors import AssayError, Conflict, Invalid, Unavailable
