@@ -138,7 +138,7 @@ class Server:
 
         def ready() -> bool:
             try:
-                return httpx2.get(f"{self.url}/ready", timeout=5).status_code == 200
+                return httpx2.get(f"{self.url}/ready", timeout=30).status_code == 200
             except httpx2.TransportError:
                 return False
 

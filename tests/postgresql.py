@@ -31,7 +31,10 @@ with warnings.catch_warnings():
 _PROGRAMS = POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]
 #: The server refuses to run as root; this user runs it then.
 _USER = "pgserver"
-_SETTINGS = {"shared_buffers": "128MB", "max_connections": "200", "fsync": "on", "timezone": "UTC"}
+_SETTINGS = {"shared_buffers": "128MB", "max_connections": "200", "fsync": "on", "timezone": "UTC"} | {
+    # Shared memory in its own directory, which goes with it: one that is killed leaves none to the system.
+    "dynamic_shared_memory_type": "mmap"
+}
 
 #: What `initdb` made in this process, as long as that lives.
 _FRESH: list[Path] = []

@@ -38,7 +38,7 @@ def run() -> Iterator[Run]:
 
         yield run
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.fixture

@@ -325,7 +325,7 @@ def test_an_open_stream_does_not_keep_a_server_from_ending(server: Server, reade
     someone = reader(server)
     page = someone.open("/ui/events")
     expect(page.locator("#live-state")).to_have_text("Live")
-    assert server.stop(seconds=15) == 0
+    assert server.stop() == 0
     page.goto("about:blank")
     someone.watched.wrong.clear()
 

@@ -135,7 +135,7 @@ def test_compile__any_text__a_pattern_or_a_refusal(pattern: str, subject: str) -
 def test_search__pattern_that_ruins_backtracking__answers_at_once(pattern: str, subject: str) -> None:
     began = time.perf_counter()
     assert compile_pattern(pattern)(subject) is False
-    assert time.perf_counter() - began < 5  # what backtracks does not come back at all
+    assert time.perf_counter() - began < 60  # what backtracks does not come back at all
 
 
 def test_search__text_that_is_too_long__has_no_match() -> None:

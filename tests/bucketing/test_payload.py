@@ -1,7 +1,6 @@
 """The payload for GrowthBook's SDKs: what is in it, what never is, and that an SDK agrees with the server."""
 
 import json
-import os
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from assay.bucketing.payload import MOST_IDS, feature_of
 from assay.bucketing.ruleset import Experiment, Layer, Members, Requirement, Segment, Status, Variant, lists
 
 #: Users of the long comparison; the SDK takes seven minutes for 100,000 of them.
-USERS = int(os.environ.get("ASSAY_SDK_USERS", "5000"))
+USERS = [1_000, pytest.param(50_000, marks=pytest.mark.nightly)]
 
 CONTROL = Variant(10, "control", "Control", 0.5, is_control=True, config={"color": "grey"})
 RED = Variant(11, "red", "Red one", 0.5)
@@ -471,8 +470,8 @@ def test_payload__any_experiment_and_user__our_own_evaluation_says_what_the_serv
         assert (found.ran.variant, found.ran.bucket) == (decision.variant.key, decision.bucket)
 
 
-@pytest.mark.slow
-def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_gives() -> None:
+@pytest.mark.parametrize("users", USERS)
+def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_gives(users: int) -> None:
     chance = random.Random(20260711)
     compiled = []
     for number in range(1, 51):
@@ -488,7 +487,7 @@ def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_g
                 coverage=chance.choice([0.2, 0.5, 1.0]),
                 rule=chance.choice([None, None, {"country": "US"}, {"age": {"$gt": 30}}]),
                 layer=chance.choice([None, Layer.of("page", [(low, low + 1000), (low + 1500, low + 3000)])]),
-                overrides={f"user-{chance.randrange(USERS)}": 0 for _ in range(20)},
+                overrides={f"user-{chance.randrange(users)}": 0 for _ in range(20)},
                 segments=chance.choice(
                     [
                         [],
@@ -496,7 +495,7 @@ def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_g
                             segment(
                                 1,
                                 {"country": "DE"},
-                                [f"user-{each}" for each in range(0, USERS, USERS // 50)],
+                                [f"user-{each}" for each in range(0, users, users // 50)],
                             )
                         ],
                     ]
@@ -507,7 +506,7 @@ def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_g
     payload = payload_of(compiled)
     features = Features({"features": payload.features, "savedGroups": payload.groups})
     in_some = 0
-    for user in range(USERS):
+    for user in range(users):
         user_id = f"user-{user}"
         attributes = {"country": chance.choice(["US", "DE", "FR"]), "age": chance.randint(10, 80)}
         client.set_attributes({"id": user_id, **attributes})
@@ -517,4 +516,4 @@ def test_payload__many_users_and_50_experiments__the_sdk_gives_what_the_server_g
             assert features.evaluate(each.key, caller).value == found
             assert found == server_value(each, user_id, user_id, attributes), (each.key, user_id, attributes)
             in_some += found is not None
-    assert 5 < in_some / USERS < 45  # neither nobody nor everybody, else nothing is compared
+    assert 5 < in_some / users < 45  # neither nobody nor everybody, else nothing is compared

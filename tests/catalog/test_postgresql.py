@@ -222,7 +222,7 @@ def pooling(postgres: Postgres, **settings: str) -> Iterator[Callable[[str], str
         yield lambda url: f"postgresql://postgres@127.0.0.1:{port}/{url.rpartition('/')[2]}"
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(60)
 
 
 @pytest.fixture(scope="module")

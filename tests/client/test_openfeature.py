@@ -172,7 +172,7 @@ def test_no_server_and_a_wrong_key__errors_and_defaults(shared_server: Server, a
         ready = threading.Event()
         flags.add_handler(ProviderEvent.PROVIDER_READY, lambda _: ready.set())
         proxy.accept()
-        assert ready.wait(20), "it comes back by itself"
+        assert ready.wait(60), "it comes back by itself"
         assert flags.get_string_value("plain", "code", ADA) != "code"
         api.clear_providers()
     wrong = AssayProvider(Client(shared_server.url, "assay_wrong", QUICK), ready_wait=1)

@@ -31,12 +31,12 @@ class Worker:
         async def run() -> None:
             work()
 
-        asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(run(), self.loop).result(60)
 
     def close(self) -> None:
         self.do(self.sibling.leave)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self.loop.close()
 
 
@@ -119,7 +119,7 @@ def test_all_may_tell_at_once(workers: Callable[..., list[Worker]]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert seen == [True] * 32
 
 

@@ -104,7 +104,7 @@ def test_a_full_queue_refuses_with_retry_after(path: Path) -> None:
     async def journey() -> tuple[Unavailable, int]:
         writer, lane = started(path, Limits(waiting_rows=5))
         gate = threading.Event()
-        blocked = asyncio.create_task(asyncio.to_thread(writer.run, lambda _: gate.wait(20)))
+        blocked = asyncio.create_task(asyncio.to_thread(writer.run, lambda _: gate.wait(60)))
         waiting: list[asyncio.Future[int]] = []
         with pytest.raises(Unavailable) as refused:  # noqa: PT012 - which of them is refused is the point
             for number in range(100):
@@ -153,7 +153,7 @@ def test_a_turn_keeps_the_writer_away_from_another_connections_transaction(path:
             other.execute("BEGIN IMMEDIATE")
             other.execute("INSERT INTO notes (text) VALUES ('turn')")
             entered.set()
-            assert leave.wait(20)
+            assert leave.wait(60)
             other.execute("COMMIT")
         other.close()
 

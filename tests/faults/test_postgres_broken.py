@@ -87,7 +87,7 @@ def test_reset_just_before_the_answer_to_a_commit__the_client_is_answered_as_if_
                 assert found == [(told["event_id"],)]
                 # It was stored by this very request, whatever the database says to its repetition.
                 assert told["status"] == "accepted"
-        until(lambda: client.get("/ready").status_code == 200, "it is ready", 10)
+        until(lambda: client.get("/ready").status_code == 200, "it is ready")
         assert server.stop() == 0, server.output()
         assert "Traceback" not in server.output()
         assert "request.failed" not in server.output()
@@ -104,7 +104,7 @@ def test_reset_just_before_the_answer_to_a_change__it_is_said_that_it_may_be_sto
             name = f"Cut {number}"
             proxy.cut_answer_to(b"COMMIT")
             answer = client.post("/api/v1/experiments", json={"name": name})
-            until(lambda: not proxy.armed, "the connections were cut", 10)
+            until(lambda: not proxy.armed, "the connections were cut")
             found = rows(postgres_url, "SELECT id FROM experiments WHERE name = %s", name)
             if answer.status_code == 201:
                 assert found == [(answer.json()["id"],)]
@@ -113,7 +113,7 @@ def test_reset_just_before_the_answer_to_a_change__it_is_said_that_it_may_be_sto
                 assert int(answer.headers["retry-after"]) >= 1
                 assert answer.json()["code"] == "database_in_doubt" or found == [], answer.text
                 assert len(found) <= 1
-        until(lambda: client.get("/ready").status_code == 200, "it is ready", 10)
+        until(lambda: client.get("/ready").status_code == 200, "it is ready")
         assert client.post("/api/v1/experiments", json={"name": "After"}).status_code == 201
         assert server.stop() == 0, server.output()
         assert "Traceback" not in server.output()
@@ -247,7 +247,7 @@ def test_full_disk_of_the_database__refused__nothing_half_stored__works_again_wh
         assert rows(url, orphans) == [(0,)]
 
         filler.unlink()
-        until(lambda: client.get("/ready").status_code == 200, "it is ready again", 5)
+        until(lambda: client.get("/ready").status_code == 200, "it is ready again")
         assert batch(len(batches)).status_code == 202
         assert assign(client, experiment, "after").status_code == 200
         assert create(9999).status_code == 201

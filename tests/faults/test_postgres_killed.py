@@ -137,7 +137,7 @@ def test_postgresql_killed__everything_acknowledged_is_there_once(
         # Nobody had to be started again.
         assert children(server.pid) == workers
         with server.client() as client:
-            until(lambda: client.get("/ready").status_code == 200, "it is ready again", 5)
+            until(lambda: client.get("/ready").status_code == 200, "it is ready again")
         assert server.stop() == 0, server.output()
 
 
@@ -188,7 +188,7 @@ def test_one_of_two_machines_dies__users_keep_their_variants_and_the_other_takes
         server_on(url, tmp_path / "one") as one,
         server_on(url, tmp_path / "two") as two,
     ):
-        until(lambda: (found := holder(url)) and found[0] in children(one.pid), "the first has the lease", 10)
+        until(lambda: (found := holder(url)) and found[0] in children(one.pid), "the first has the lease")
         traffic = traffic_on(one, seed)
         with Load(traffic, connections=16, patience=60) as running:
             go_on(running, random.Random(seed).randint(200, 2000))
@@ -205,14 +205,13 @@ def test_one_of_two_machines_dies__users_keep_their_variants_and_the_other_takes
             until(
                 lambda: (found := holder(url)) and found[0] in children(two.pid) and found[1],
                 "the second has the lease",
-                10,
             )
 
             def started() -> bool:
                 told = traffic.target.json("GET", f"/api/v1/experiments/{planned}")
                 return bool(told["status"] == "running")
 
-            until(started, "the planned experiment has started", 10)
+            until(started, "the planned experiment has started")
             report = running.stop()
         check(traffic, report)
         with psycopg.connect(url) as connection:
@@ -263,7 +262,7 @@ def pooled(own: Postgres, tmp_path: Path) -> Iterator[tuple[str, str]]:
             yield url, behind
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 @pytest.mark.slow

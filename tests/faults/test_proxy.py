@@ -43,7 +43,7 @@ def proxy(lines: list[bytes]) -> Iterator[Proxy]:
 
 
 def client(proxy: Proxy) -> socket.socket:
-    made = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+    made = socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 

@@ -371,10 +371,10 @@ def test_streams_are_bounded_and_silence_is_broken() -> None:
             second.append(message)
 
         stream = asyncio.create_task(streams(scope, receive, keep))
-        await asyncio.wait_for(beaten.wait(), 10)
+        await asyncio.wait_for(beaten.wait(), 60)
         await streams(scope, receive, refuse)
         gone.set()
-        await asyncio.wait_for(stream, 10)
+        await asyncio.wait_for(stream, 60)
         assert streams.open == 0
         return first, second
 

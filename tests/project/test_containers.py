@@ -148,7 +148,7 @@ class TestHealthcheck:
         command = [sys.executable, "-I", str(HEALTHCHECK), path]
         # A proxy that does not answer must not stand between a container and itself.
         proxied = {"http_proxy": "http://127.0.0.1:9", **settings}
-        return subprocess.run(command, env=environment(proxied), capture_output=True, text=True, timeout=20)
+        return subprocess.run(command, env=environment(proxied), capture_output=True, text=True, timeout=120)
 
     def test_command__is_this_script(self) -> None:
         [said] = stage("runtime")["HEALTHCHECK"]

@@ -227,7 +227,7 @@ class Gate:
         self.passed += 1
         if self.passed == 1:
             self.reached.set()
-            assert self.opened.wait(30)
+            assert self.opened.wait(60)
 
 
 def test_many_readers_at_once__are_one_computation(kept: Kept) -> None:
@@ -252,7 +252,7 @@ def test_those_who_come_during_a_computation__share_the_next(kept: Kept) -> None
     found: list[int] = []
     first = threading.Thread(target=lambda: kept.snapshots.anew(kept.key, ASKED, kept.catalog.now))
     first.start()
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(60)
     kept.buy("u1")
     others = at_once(kept, lambda: found.append(converters(kept.get())), 8)
     gate.opened.set()
@@ -279,7 +279,7 @@ def test_a_failure__is_shared_as_well(kept: Kept) -> None:
 
     first = threading.Thread(target=ask)
     first.start()
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(60)
     others = at_once(kept, ask, 8)
     gate.opened.set()
     for thread in (first, *others):

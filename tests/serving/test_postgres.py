@@ -169,7 +169,7 @@ def test_a_planned_start_happens_once(four: Server, url: str) -> None:
     def running() -> bool:
         return bool(ask(four, "GET", f"/api/v1/experiments/{experiment}").json()["status"] == "running")
 
-    until(running, "the experiment has started by itself", 10)
+    until(running, "the experiment has started by itself")
     audited = "SELECT count(*) FROM audit WHERE experiment_id = %s AND action = 'experiment.start'"
     assert rows(url, audited, experiment) == [(1,)]
     assert len(rows(url, "SELECT holder FROM leases WHERE name = 'schedule'")) == 1
@@ -189,7 +189,7 @@ def test_a_killed_worker_is_replaced__also_one_that_holds_the_lease(four: Server
         found = rows(url, "SELECT holder FROM leases WHERE name = 'schedule'")
         return bool(found) and int(found[0][0].split(":")[1]) != victim
 
-    until(taken_over, "another holds the lease", 10)
+    until(taken_over, "another holds the lease")
     assert ask(four, "GET", "/ready").status_code == 200
 
 
@@ -200,13 +200,13 @@ def test_a_second_server_on_the_same_database__sees_changes_within_a_second(
     with Server(tmp_path / "second", settings) as second:
         experiment = made(four, "Two machines")
         path = f"/api/v1/experiments/{experiment}/assignment/traveller"
-        until(lambda: ask(second, "GET", path).status_code == 200, "the other server knows it", 2)
+        until(lambda: ask(second, "GET", path).status_code == 200, "the other server knows it")
         assert ask(four, "GET", path).content == ask(second, "GET", path).content
         key = ask(four, "POST", "/api/v1/auth/keys", json={"name": "abroad", "role": "viewer"}).json()
         asked = "/api/v1/experiments"
-        until(lambda: ask(second, "GET", asked, key=key["key"]).status_code == 200, "the key is known", 2)
+        until(lambda: ask(second, "GET", asked, key=key["key"]).status_code == 200, "the key is known")
         assert ask(four, "DELETE", f"/api/v1/auth/keys/{key['id']}").status_code in {200, 204}
-        until(lambda: ask(second, "GET", asked, key=key["key"]).status_code == 401, "the key is revoked", 2)
+        until(lambda: ask(second, "GET", asked, key=key["key"]).status_code == 401, "the key is revoked")
         assert second.stop() == 0
 
 

@@ -104,7 +104,7 @@ def killed(data: Path, url: str, question: str) -> bool:
         until(lambda: process.poll() is not None or reached(url, question), question, 120)
         alive = process.poll() is None
         process.kill()
-        process.wait(10)
+        process.wait(60)
     return alive
 
 
