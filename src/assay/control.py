@@ -110,6 +110,7 @@ def build(
             installation=lambda: _installation(stores),
             anonymous=anonymous,
             closing=closing,
+            history_days=settings.report_history,
         )
     )
     return Entrance(pages, api)

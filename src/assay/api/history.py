@@ -14,7 +14,7 @@ from assay.catalog import snapshots
 from assay.catalog.checks import parse
 from assay.catalog.documents import iso_or_none
 from assay.catalog.editing import find
-from assay.reports import history, looks
+from assay.reports import history
 from assay.reports.judging import next_look
 from assay.reports.question import Question
 
@@ -112,9 +112,5 @@ def _refreshed(call: Call, experiment: str) -> Response:
 
 def _looked(call: Call, experiment: str) -> Response:
     parts = call.parts
-    made = looks.make(parts.snapshots, parts.database, experiment, call.actor, call.now)
-    if made.new:
-        snapshot = parts.snapshots.get(experiment, Question(), call.now)
-        days = parts.history_days
-        history.keep(parts.database, snapshot, "look", call.now, days, look=made.look.number)
+    made = history.look(parts.snapshots, parts.database, experiment, call.actor, call.now, parts.history_days)
     return answer(kept_looks.document(made.look), 201 if made.new else 200)

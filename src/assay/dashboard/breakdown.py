@@ -8,17 +8,16 @@ from starlette.responses import Response
 
 from assay.catalog import users
 from assay.catalog.database import ReadTx
-from assay.dashboard import charts, wording
+from assay.dashboard import charts, narrowing, wording
 from assay.dashboard.meaning import is_share
 from assay.dashboard.pages import Visit, render
-from assay.reports.question import ask
+from assay.dashboard.scorecard import STRIP
 from assay.reports.report import Gate, Group, GroupedMetric, GroupEffect
 from assay.reports.spec import Direction
 from assay.reports.wording import spread
 
 #: Users that are looked at for names of attributes.
 _SEEN = 100
-_START, _END = 8.0, 272.0
 
 
 class Row(NamedTuple):
@@ -54,9 +53,8 @@ def known_attributes(tx: ReadTx) -> list[str]:
 
 def piece(visit: Visit) -> Response:
     """The groups of one attribute. Raises `Invalid` for one that the result cannot be read by."""
-    kept = visit.parts.snapshots
-    raw = {"end": visit.query.get("as_of"), "dimension": visit.query.get("attribute")}
-    report = kept.get(visit.place["key"], ask(raw, visit.now), visit.now, max_age=kept.max_age).report
+    reports, question = visit.parts.snapshots, narrowing.asked(visit, visit.query.get("attribute"))
+    report = reports.get(visit.place["key"], question, visit.now, max_age=reports.max_age).report
     several = len(report.variants) > 2
     return render(
         visit,
@@ -77,7 +75,7 @@ def _blocks(of: GroupedMetric) -> list[Block]:
 
 def _block(of: GroupedMetric, gate: Gate) -> Block:
     estimates = [_estimate(each) for each in gate.effects]
-    span = charts.common_span(estimates, _START, _END)
+    span = charts.common_span(estimates, *STRIP)
     differs = {True: ("The groups differ", "careful"), False: ("No sign that groups differ", "plain")}
     word, tone = ("Not tested", "quiet") if gate.differs is None else differs[gate.differs]
     return Block(

@@ -10,12 +10,13 @@ from assay.reports.spec import Direction, FilterSpec, MetricSpec, MetricType, So
 _MINUTE: Final = 60_000_000
 _WORDS = dict(OPERATORS)
 _ENDINGS = {"1": "st", "2": "nd", "3": "rd"}
-_SHARES = frozenset({MetricType.CONVERSION, MetricType.RETENTION, MetricType.FUNNEL, MetricType.THRESHOLD})
+#: Kinds of metrics whose value is a share of units, to be read in percent.
+SHARES = frozenset({MetricType.CONVERSION, MetricType.RETENTION, MetricType.FUNNEL, MetricType.THRESHOLD})
 
 
 def is_share(metric: MetricSpec) -> bool:
     """Whether the metric's value is a share of units, to be read in percent."""
-    return metric.type in _SHARES
+    return metric.type in SHARES
 
 
 def meaning(metric: MetricSpec) -> str:

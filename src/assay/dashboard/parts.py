@@ -44,7 +44,8 @@ class Parts:
 
     `flush` returns, in a thread, once everything acknowledged before the call can be read from `store`.
     `clock` gives microseconds UTC. `anonymous` is what a visitor without a key may do. `installation` says
-    how this process and its stores are; `closing` whether the server is about to end.
+    how this process and its stores are; `closing` whether the server is about to end. `history_days` is how
+    long past reports are kept.
     """
 
     database: Database
@@ -58,6 +59,7 @@ class Parts:
     installation: Callable[[], Installation]
     anonymous: frozenset[Right] = frozenset()
     max_body: int = 1024 * 1024
+    history_days: int = 90
     closing: Callable[[], bool] = field(default=lambda: False)
 
 

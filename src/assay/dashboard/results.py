@@ -1,9 +1,8 @@
 """The page of one experiment: what was found, whether it can be trusted, and what it is made of."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, cast, get_args
 
@@ -13,27 +12,29 @@ from starlette.responses import Response, StreamingResponse
 from assay.bucketing.ruleset import Status
 from assay.catalog.editing import find
 from assay.catalog.tables import Experiment
-from assay.dashboard import charts, wording
+from assay.dashboard import charts, narrowing, wording
 from assay.dashboard.auditing import said
 from assay.dashboard.breakdown import known_attributes
 from assay.dashboard.experiments import running_for, worst
 from assay.dashboard.lifecycle import STEPS, possible
 from assay.dashboard.meaning import is_share
+from assay.dashboard.overtime import metric_of
 from assay.dashboard.pages import Visit, go, link, render
-from assay.dashboard.scorecard import card, value_text, verdict
+from assay.dashboard.scorecard import card
 from assay.dashboard.snippets import calls
 from assay.dashboard.workings import numbers_of
-from assay.errors import Invalid, NotFound
-from assay.events.timestamps import EPOCH
-from assay.eventstore.base import LedgerEntry, SeriesPoint
+from assay.errors import Invalid
+from assay.eventstore.base import LedgerEntry
 from assay.reports import export, notebook
 from assay.reports.build import scope_of
 from assay.reports.picture import read_spec
-from assay.reports.question import Grain, Question, ask
-from assay.reports.report import AtStop, MetricReport, Point, Report, Trend
-from assay.reports.snapshots import Snapshot
+from assay.reports.question import Question
+from assay.reports.report import AtStop, Report
 from assay.reports.units import UnitTable
 from assay.reports.wording import spread
+
+#: Characters of a statement's parameter that are shown.
+_LONGEST = 500
 
 
 class Wait(NamedTuple):
@@ -70,30 +71,20 @@ class Made(NamedTuple):
     verdicts: Sequence[tuple[str, str, str, str]]
 
 
-class Plot(NamedTuple):
-    """A chart in both sizes, with what stands beside it."""
-
-    title: str
-    about: str
-    wide: Markup
-    narrow: Markup
-    series: Sequence[tuple[str, Markup]]
-    heads: Sequence[str]
-    rows: Sequence[Sequence[object]]
-
-
 def shown(visit: Visit) -> Response:
     """The page; with `refresh`, from a report made just now."""
-    key, as_of = visit.place["key"], visit.query.get("as_of")
+    key, kept = visit.place["key"], narrowing.kept(visit)
     if visit.query.get("refresh"):
-        visit.parts.snapshots.anew(key, Question(), visit.now)
-        return go(visit, link("experiments", key))
+        visit.parts.snapshots.anew(key, narrowing.asked(visit), visit.now)
+        return go(visit, link("experiments", key, **kept))
     with visit.parts.database.reading() as tx:
         experiment = find(tx, key)
         attributes = known_attributes(tx)
+        segments = narrowing.choices(tx, experiment)
     if experiment.status == Status.DRAFT:
         return render(visit, "draft.html", **_frame(visit, experiment))
-    report = _snapshot(visit).report
+    report = narrowing.snapshot(visit).report
+    whole = visit.kept_report(key) if report.question.segment else None
     event_type = report.primary.metric.event_type or "signup"
     decision = report.decision
     return render(
@@ -120,12 +111,17 @@ def shown(visit: Visit) -> Response:
             for each in report.spec.deviations
         ],
         age=wording.ago(report.computed_at, visit.now),
-        as_of=report.question.end if as_of else None,
+        kept=kept,
+        as_of=report.question.end,
+        part=next((each.name for each in segments if each.value == kept.get("segment")), kept.get("segment")),
+        of_units=None if whole is None else whole.total_units,
+        segments=segments,
+        sequential=report.spec.analysis.is_sequential,
         fixed=f"{report.end:%Y-%m-%dT%H:%M:%S.%fZ}",
         worst=str(worst(report)),
-        metric=_metric(report, visit.query.get("metric")).metric,
+        metric=metric_of(report, visit.query.get("metric")).metric,
         calls=None
-        if report.total_units
+        if report.total_units or report.question.is_narrowed
         else calls(
             visit.origin,
             experiment.key,
@@ -138,44 +134,16 @@ def shown(visit: Visit) -> Response:
 def statements_piece(visit: Visit) -> Response:
     """What the store was asked for the numbers of the page, as it was asked."""
     found = [
-        (each.text.strip(), [(name, str(value)) for name, value in each.parameters.items()])
-        for each in _snapshot(visit, sql=True).report.statements
+        (each.text.strip(), [(name, _parameter(value)) for name, value in each.parameters.items()])
+        for each in narrowing.snapshot(visit, sql=True).report.statements
     ]
     return render(visit, "_statements.html", statements=found)
 
 
-def _snapshot(visit: Visit, *, sql: bool = False) -> Snapshot:
-    """The report on everything, or on everything until the moment that the address fixes."""
-    kept = visit.parts.snapshots
-    asked = replace(ask({"end": visit.query.get("as_of")}, visit.now), sql=sql)
-    return kept.get(visit.place["key"], asked, visit.now, max_age=kept.max_age)
-
-
-def trend_piece(visit: Visit) -> Response:
-    """The charts over time of one metric."""
-    snapshot = _snapshot(visit)
-    report = snapshot.report
-    of = _metric(report, visit.query.get("metric"))
-    begin = report.begin or report.end
-    asked = visit.query.get("by")
-    grain: Grain = (
-        "hour" if asked == "hour" or (not asked and report.end - begin < timedelta(days=3)) else "day"
-    )
-    found = visit.parts.snapshots.trend(snapshot, of.metric, grain)
-    activity = visit.parts.snapshots.activity(snapshot, of.metric, grain)
-    return render(
-        visit,
-        "_trend.html",
-        plots=[
-            *_effects(report, of, found),
-            _values(report, of, found.points),
-            *_activity(report, of, activity, grain),
-        ],
-        metric=of.metric,
-        grain=grain,
-        key=visit.place["key"],
-        thinned=None if len(found.points) == found.stretches else found.stretches,
-    )
+def _parameter(value: object) -> str:
+    """A parameter of a statement; one as long as the ids of a segment's units is cut."""
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
 
 
 def ledger_piece(visit: Visit) -> Response:
@@ -200,7 +168,7 @@ def export_file(visit: Visit) -> Response:
         raise Invalid.field("format", f"{form!r} is not one of {', '.join(get_args(export.Format))}")
     if kind not in ("statistics", "users"):
         raise Invalid.field("rows", f"{kind!r} is not one of statistics, users")
-    report = _snapshot(visit).report
+    report = narrowing.snapshot(visit).report
     columns, rows = export.STATISTICS, export.sufficient_statistics(report)
     if kind == "users":
         table = UnitTable.of(report, report.metrics)
@@ -229,15 +197,6 @@ def _frame(visit: Visit, experiment: Experiment) -> dict[str, Any]:
         "split": charts.allocation([(each.name, each.allocation, each.enabled) for each in present]),
         "winner": next((each.name for each in experiment.variants if each.id == experiment.winner_id), None),
     }
-
-
-def _metric(report: Report, key: str) -> MetricReport:
-    if not key:
-        return report.primary
-    found = next((each for each in report.metrics if each.metric.key == key), None)
-    if found is None:
-        raise NotFound(f"The experiment has no metric {key!r}.")
-    return found
 
 
 def _left(report: Report) -> str:
@@ -328,136 +287,6 @@ def _looks(report: Report) -> list[Made]:
         )
         for look in report.spec.looks
     ]
-
-
-def _effects(report: Report, of: MetricReport, trend: Trend) -> Iterator[Plot]:
-    """The lift of each treatment as it stood over time, with the band of the experiment's method."""
-    for treatment in [each.treatment for each in of.comparisons]:
-        marks, rows = [], []
-        for point in trend.points:
-            each = next((found for found in point.comparisons if found.treatment.id == treatment.id), None)
-            if each is None:
-                continue
-            numbers = numbers_of(each)
-            ends = numbers.lift_interval
-            lift = wording.percent(numbers.lift, spread(ends), signed=True)
-            around = wording.lift_range(ends)
-            shown = charts.Estimate(numbers.lift, ends.low if ends else None, ends.high if ends else None)
-            marks.append(charts.Moment(point.end, shown, f"{_moment(point.end)}\nLift {lift}\n{around}"))
-            evidence = wording.p_value(numbers.p_value)
-            if numbers.chance_to_win is not None:
-                evidence = f"wins with {wording.chance(numbers.chance_to_win)}"
-            rows.append((wording.time_tag(point.end), lift, around, evidence, verdict(of.metric, each)[0]))
-        control = of.comparisons[0].control.name
-        title = f"Lift of {treatment.name} over {control}"
-        level = f"{100 * (1 - report.alpha):g} %"
-        about = (
-            f"{of.metric.name} so far at the end of each stretch, at {level}, not adjusted for the time "
-            f"before. {trend.band.sentence}"
-        )
-        yield _plot(
-            title,
-            about,
-            partial(charts.over_time, marks, wording.lift_tick, title),
-            (),
-            ("Until", "Lift", "Interval", "Evidence", "Outcome"),
-            rows,
-        )
-
-
-def _values(report: Report, of: MetricReport, points: Sequence[Point]) -> Plot:
-    """Each variant's own value over time."""
-    metric = of.metric
-    form = wording.share_tick if is_share(metric) else wording.tick
-    series = []
-    for variant in report.variants:
-        known = []
-        for point in points:
-            arm = next((each for each in point.arms if each.variant.id == variant.id), None)
-            if arm is not None and arm.units:
-                known.append(
-                    (point.end, arm.value, f"{_moment(point.end)}  {variant.name}: {value_text(metric, arm)}")
-                )
-        series.append(charts.Line(variant.name, known))
-    rows = [
-        (wording.time_tag(point.end), *(value_text(metric, arm) for arm in point.arms)) for point in points
-    ]
-    title = f"{metric.name} by variant"
-    return _plot(
-        title,
-        "Everything so far at the end of each stretch.",
-        partial(charts.lines, series, form, title),
-        _legend(series),
-        ("Until", *(variant.name for variant in report.variants)),
-        rows,
-    )
-
-
-def _activity(report: Report, of: MetricReport, found: Sequence[SeriesPoint], grain: Grain) -> Iterator[Plot]:
-    """Who came, and the metric's events, in each stretch alone."""
-    word = "hour" if grain == "hour" else "day"
-    starts = sorted({point.bucket for point in found})
-    by = {(point.bucket, point.variant_id): point for point in found}
-    kinds = (
-        ("New assignments", "units that came in", "newly_assigned"),
-        (f"Events of {of.metric.name}", "events that count", "events"),
-    )
-    for title, what, name in kinds:
-        series, table = [], []
-        for variant in report.variants:
-            line = [
-                (
-                    _at(start),
-                    float(getattr(by[start, variant.id], name)) if (start, variant.id) in by else 0.0,
-                )
-                for start in starts
-            ]
-            series.append(
-                charts.Line(
-                    variant.name,
-                    [(at, value, f"{_moment(at)}  {variant.name}: {value:,.0f}") for at, value in line],
-                )
-            )
-            table.append(line)
-        rows = [
-            (
-                wording.time_tag(_at(start), "day" if word == "day" else "minute"),
-                *(wording.count(line[place][1]) for line in table),
-            )
-            for place, start in enumerate(starts)
-        ]
-        full = f"{title} per {word}"
-        yield _plot(
-            full,
-            f"The {what} in each {word} (UTC), by variant.",
-            partial(charts.lines, series, wording.tick, full),
-            _legend(series),
-            (word.capitalize(), *(variant.name for variant in report.variants)),
-            rows,
-        )
-
-
-def _plot(
-    title: str,
-    about: str,
-    draw: Callable[[charts.Frame], Markup],
-    series: Sequence[tuple[str, Markup]],
-    heads: Sequence[str],
-    rows: Sequence[Sequence[object]],
-) -> Plot:
-    return Plot(title, about, draw(charts.WIDE), draw(charts.NARROW), series, heads, rows)
-
-
-def _legend(series: Sequence[charts.Line]) -> list[tuple[str, Markup]]:
-    return [(line.name, charts.key_mark(place)) for place, line in enumerate(series)]
-
-
-def _moment(at: datetime) -> str:
-    return wording.utc(at)
-
-
-def _at(start: int) -> datetime:
-    return EPOCH + timedelta(microseconds=start)
 
 
 def _kinds(entries: Sequence[LedgerEntry]) -> list[tuple[str, list[LedgerEntry]]]:

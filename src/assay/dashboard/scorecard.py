@@ -17,14 +17,15 @@ from assay.reports.wording import spread
 from assay.stats import Reason, Verdict
 
 #: What the column of evidence shows, by method.
-_EVIDENCE = {
+EVIDENCE = {
     "bayesian": "Chance to win",
     "group_sequential": "Evidence",
     "always_valid": "Always-valid p",
     "bandit": "Always-valid p",
 }
 _ORDER = (Role.PRIMARY, Role.SECONDARY, Role.GUARDRAIL, Role.EXPLORATORY, Role.AD_HOC)
-_START, _END = 8.0, 272.0
+#: Where an interval's strip begins and ends, in pixels.
+STRIP = (8.0, 272.0)
 MISSING = wording.MISSING
 
 
@@ -98,7 +99,7 @@ def card(report: Report) -> Card:
     compared = [(of.metric, each) for of in report.metrics for each in of.comparisons]
     lifts = [_estimate(each) for _, each in compared]
     margins = [at for metric, each in compared if (at := _margin(metric, each)) is not None]
-    span = charts.common_span([*lifts, *(charts.Estimate(at, at, at) for at in margins)], _START, _END)
+    span = charts.common_span([*lifts, *(charts.Estimate(at, at, at) for at in margins)], *STRIP)
     groups = []
     for role in _ORDER:
         blocks = [_block(report, each, span) for each in report.metrics if each.metric.role is role]
@@ -111,7 +112,7 @@ def card(report: Report) -> Card:
         _level(report),
         control.name if control else "",
         [each.treatment.name for each in report.primary.comparisons],
-        _EVIDENCE.get(report.spec.analysis.method, "p"),
+        EVIDENCE.get(report.spec.analysis.method, "p"),
     )
 
 
@@ -191,14 +192,23 @@ def _estimate(each: Comparison) -> charts.Estimate:
 
 
 def _margin(metric: MetricSpec, each: Comparison) -> float | None:
-    """The lift at which a guardrail is harmed; an absolute margin, by the value of the control."""
-    if metric.margin is None:
+    margin = metric.margin
+    if margin is None:
         return None
-    harm = -1.0 if metric.direction is Direction.INCREASE else 1.0
-    if metric.margin.is_relative:
-        return harm * metric.margin.size
-    control = numbers_of(each).control
-    return harm * metric.margin.size / abs(control) if control else None
+    return margin_as_lift(
+        margin.size,
+        numbers_of(each).control,
+        relative=margin.is_relative,
+        harmed_below=metric.direction is Direction.INCREASE,
+    )
+
+
+def margin_as_lift(size: float, control: float | None, *, relative: bool, harmed_below: bool) -> float | None:
+    """The lift at which a guardrail is harmed; an absolute margin, by the value of the control."""
+    harm = -size if harmed_below else size
+    if relative:
+        return harm
+    return harm / abs(control) if control else None
 
 
 def _block(report: Report, each: MetricReport, span: charts.Span) -> Block:

@@ -4,9 +4,11 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from assay.catalog import snapshots
-from assay.catalog.database import Database
+from assay.catalog.database import Actor, Database
 from assay.catalog.tables import Experiment, ReportSnapshot
-from assay.reports.snapshots import Snapshot
+from assay.reports import looks
+from assay.reports.question import Question
+from assay.reports.snapshots import Snapshot, Snapshots
 
 Why = Literal["schedule", "refresh", "look", "breaker"]
 #: No time at all: whatever is there is old enough for one more.
@@ -52,3 +54,13 @@ def keep(
         tx.flush()
         snapshots.prune(tx, report.spec.id, now, days)
     return True
+
+
+def look(
+    reports: Snapshots, database: Database, reference: int | str, actor: Actor, now: datetime, days: int
+) -> looks.Made:
+    """Make a look, and keep the report on what it saw. Raises what `looks.make` raises."""
+    made = looks.make(reports, database, reference, actor, now)
+    if made.new:
+        keep(database, reports.get(reference, Question(), now), "look", now, days, look=made.look.number)
+    return made

@@ -168,10 +168,7 @@ class Schedule:
                 self._next_try[row.id] = _NEVER
             return
         self._next_try[row.id] = now + _AGAIN
-        made = looks.make(self._snapshots, self._database, row.id, SCHEDULE, now)
-        if not made.new:
-            return
-        del self._next_try[row.id]
-        self.done.looks += 1
-        snapshot = self._snapshots.get(row.id, Question(), now)
-        history.keep(self._database, snapshot, "look", now, self._days, look=made.look.number)
+        made = history.look(self._snapshots, self._database, row.id, SCHEDULE, now, self._days)
+        if made.new:
+            del self._next_try[row.id]
+            self.done.looks += 1

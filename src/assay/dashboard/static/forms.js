@@ -135,8 +135,32 @@ for (const button of document.querySelectorAll("[data-print]")) {
     print();
   });
 }
-for (const busy of document.querySelectorAll("[data-busy]")) {
-  busy.addEventListener("click", () => { busy.textContent = busy.dataset.busy; busy.setAttribute("aria-busy", "true"); });
+// What takes its time says so, and for how long already, until the next page is there.
+function slow(text) {
+  const note = document.createElement("div");
+  note.className = "slow";
+  note.setAttribute("role", "status");
+  const words = document.createElement("span");
+  note.append(document.createElement("progress"), words);
+  document.body.append(note);
+  const begun = performance.now();
+  const tell = () => {
+    const seconds = Math.round((performance.now() - begun) / 1000);
+    words.textContent = `${text} …${seconds ? ` ${seconds} s` : ""}`;
+  };
+  tell();
+  setInterval(tell, 1000);
+}
+for (const link of document.querySelectorAll("a[data-slow]")) {
+  link.addEventListener("click", (event) => {
+    if (!event.ctrlKey && !event.metaKey && !event.shiftKey) slow(link.dataset.slow);
+  });
+}
+for (const form of document.querySelectorAll("form[data-slow]")) {
+  form.addEventListener("submit", (event) => { if (!event.defaultPrevented) slow(form.dataset.slow); });
+}
+for (const form of document.querySelectorAll("form[data-at-once]")) {
+  form.addEventListener("change", () => { slow("Computing"); form.requestSubmit(); });
 }
 // A page that comes back from the browser's memory may have a form that was sent before.
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });

@@ -1,0 +1,54 @@
+"""What an address narrows the result to: everything until one moment, the members of one segment, or both."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from assay.catalog.database import ReadTx
+from assay.catalog.tables import Experiment, Segment
+from assay.dashboard.pages import Visit
+from assay.reports.question import Question, ask
+from assay.reports.snapshots import Snapshot
+
+#: Segments that a page offers; any other can be named in the address.
+_OFFERED = 200
+
+
+class Choice(NamedTuple):
+    """A segment that the result may be narrowed to: how the address names it, and its name."""
+
+    value: str
+    name: str
+
+
+def kept(visit: Visit) -> dict[str, str]:
+    """The part of the address that narrows the result, for the links to its other parts."""
+    return {name: found for name in ("as_of", "segment") if (found := visit.query.get(name))}
+
+
+def asked(visit: Visit, dimension: str = "") -> Question:
+    """What the address asks. Raises `Invalid` naming what is wrong with it."""
+    given = kept(visit)
+    raw = {"end": given.get("as_of"), "segment": given.get("segment"), "dimension": dimension}
+    return ask(raw, visit.now)
+
+
+def snapshot(visit: Visit, *, sql: bool = False) -> Snapshot:
+    """The report that the address asks for; with `sql`, knowing what the store was asked."""
+    reports = visit.parts.snapshots
+    return reports.get(visit.place["key"], replace(asked(visit), sql=sql), visit.now, max_age=reports.max_age)
+
+
+def choices(tx: ReadTx, experiment: Experiment) -> list[Choice]:
+    """The segments that the result can be narrowed to: by name, or by id where a name would be mistaken."""
+    if experiment.unit != "user_id":
+        return []
+    rows = tx.execute(
+        select(Segment.id, Segment.name).order_by(Segment.name, Segment.id).limit(_OFFERED)
+    ).all()
+    names = [name for _, name in rows]
+    return [
+        Choice(name if names.count(name) == 1 and not name.strip().isdigit() else str(number), name)
+        for number, name in rows
+    ]
