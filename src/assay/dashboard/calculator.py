@@ -72,7 +72,9 @@ def _answer(visit: Visit) -> Answer:
         other = after * (1.0 - after) or variance
     else:
         variance = other = _positive(asked.get("calc-spread"), "the standard deviation") ** 2
-    arms = max(2, sum(1 for name, _ in asked.pairs if name.endswith("-share")))
+    arms = max(
+        2, sum(1 for name, _ in asked.pairs if name.startswith("variant-") and name.endswith("-share"))
+    )
     level = _between(asked.get("significance_level") or "5", "the significance level", 50.0) / 100.0
     power = _between(asked.get("power") or "80", "the power", 100.0) / 100.0
     design = _design(asked, level / (arms - 1))

@@ -2,18 +2,24 @@
 
 from datetime import timedelta
 
+from sqlalchemy import select
 from starlette.responses import Response
 
+from assay.bucketing.ruleset import Status
 from assay.catalog import keys
 from assay.catalog.checks import parse
 from assay.catalog.documents import iso
-from assay.catalog.tables import ApiKey
+from assay.catalog.tables import ApiKey, Experiment, Tag
+from assay.dashboard import plan_fields
 from assay.dashboard.experiments import number
-from assay.dashboard.pages import Problems, Visit, go, link, render
-from assay.errors import Invalid, NotFound
+from assay.dashboard.pages import Form, Problems, Visit, go, link, render
+from assay.errors import FieldError, Invalid, NotFound
 from assay.published import Role
 
 _PAGE = 50
+_MOST_OFFERED = 500
+#: What a client key can be limited to.
+_LIMITS = ("experiments", "tags")
 #: How long a key may live, in days; empty is for ever.
 _LIVES = (("", "Never"), ("30", "After 30 days"), ("90", "After 90 days"), ("365", "After a year"))
 _ABOUT = {
@@ -33,12 +39,21 @@ def listed(visit: Visit) -> Response:
     if days in {"30", "90", "365"}:
         given["expires_at"] = iso(visit.now + timedelta(days=int(days)))
     try:
-        wanted = parse(keys.KeyInput, given)
+        wanted = parse(keys.KeyInput, given | _limits(visit.form))
         with visit.parts.database.writing(visit.actor, visit.now) as tx:
             row, secret = keys.create(tx, wanted)
     except Invalid as error:
-        return _page(visit, problems={each.path: each.message for each in error.errors})
+        return _page(visit, problems={each.path.partition("[")[0]: each.message for each in error.errors})
     return _page(visit, made=row, secret=secret)
+
+
+def _limits(form: Form) -> dict[str, list[str]]:
+    """What the key is limited to; nothing said is no limit."""
+    wrong: list[FieldError] = []
+    named = {name: plan_fields.split(form.get(name), name, wrong) for name in _LIMITS}
+    if wrong:
+        raise Invalid(wrong[0].message, errors=wrong)
+    return {name: words for name, words in named.items() if words}
 
 
 def revoke(visit: Visit) -> Response:
@@ -67,11 +82,22 @@ def _page(
     skip = number(visit.query, "skip")
     with visit.parts.database.reading() as tx:
         rows, total = keys.page(tx, skip=skip, limit=_PAGE)
+        numbers = {each for row in rows if row.scope for each in row.scope["experiments"]}
+        named = tx.execute(
+            select(Experiment.id, Experiment.key, Experiment.name).where(Experiment.id.in_(numbers))
+        )
+        limited = {each.id: (each.key, each.name) for each in named}
+        newest = select(Experiment.key, Experiment.name).where(Experiment.status != Status.ARCHIVED)
+        offered = [*tx.execute(newest.order_by(Experiment.id.desc()).limit(_MOST_OFFERED))]
+        tags = list(tx.scalars(select(Tag.tag).distinct().order_by(Tag.tag).limit(_MOST_OFFERED)))
     return render(
         visit,
         "keys.html",
         status=422 if problems else 200,
         keys=rows,
+        limited=limited,
+        offered=offered,
+        tags=[(tag, tag) for tag in tags],
         total=total,
         skip=skip,
         limit=_PAGE,

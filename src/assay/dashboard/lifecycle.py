@@ -28,7 +28,8 @@ class Step(NamedTuple):
 def possible(experiment: Experiment) -> list[str]:
     """The steps that the state of an experiment allows, the likeliest first."""
     again = ("resume",) if breakers.has_stopped(experiment) else ()
-    return [*again, *_BY_STATE[Status(experiment.status)]]
+    steps = [*again, *_BY_STATE[Status(experiment.status)]]
+    return steps if experiment.holdout is None else [each for each in steps if each != "pause"]
 
 
 def step(visit: Visit) -> Response:
@@ -91,19 +92,49 @@ def _ask(
 
 
 def _starting(experiment: Experiment) -> list[str]:
-    planned = experiment.target_sample_size
+    if experiment.holdout is not None:
+        return [
+            "From now on its units enter no experiment that it covers and that starts while it runs.",
+            "Its share, key and unit, and what it covers, are fixed from here.",
+        ]
     said = [
         "From now on the application's users are assigned; each keeps the variant they get.",
+        "The plan is frozen: hypothesis, metrics, method, planned sample. A later change is a deviation.",
         "Key, unit and bucketing are fixed from here; metrics added later are labelled exploratory.",
-        f"The result is judged when the planned {planned:,} units are in: looking earlier is free, "
-        "deciding earlier is not."
-        if planned
-        else "No sample size is planned: a fixed-horizon test that is read again and again errs more often "
-        f"than its level of {experiment.significance_level:g} says. Plan one first with the calculator.",
+        _judged(experiment),
     ]
+    if experiment.ramp:
+        steps = ", ".join(f"{each['traffic_allocation'] * 100.0:.4g} %" for each in experiment.ramp)
+        said.append(
+            f"It begins with {experiment.coverage * 100.0:.4g} % of the traffic; the ramp opens {steps} "
+            "while nothing speaks against it."
+        )
+    if experiment.breaker:
+        does = "stops" if experiment.breaker["action"] == "stop" else "pauses"
+        said.append(f"The circuit breaker {does} it once harm to a guardrail is shown.")
     if not experiment.metrics:
         said.append("It has no metric: there will be assignments, but nothing to decide by.")
     return said
+
+
+def _judged(experiment: Experiment) -> str:
+    """When its method says something one may act on."""
+    planned, method = experiment.target_sample_size, experiment.analysis.get("method", "fixed")
+    if method in {"group_sequential", "always_valid"}:
+        return "Its verdict changes at looks alone, and may be acted on at each of them."
+    if method == "bandit":
+        return "New users are dealt by what is learnt; intervals hold at every moment, and are wide."
+    if method == "bayesian":
+        return "Its chances hold under their prior; stopping as soon as they look good errs often."
+    if planned:
+        return (
+            f"The result is judged when the planned {planned:,} units are in: looking earlier is free, "
+            "deciding earlier is not."
+        )
+    return (
+        "No sample size is planned: a fixed-horizon test that is read again and again errs more often than "
+        f"its level of {experiment.significance_level * 100.0:.3g} % says. Plan one with the calculator."
+    )
 
 
 def _pausing(_experiment: Experiment) -> list[str]:
@@ -124,13 +155,28 @@ def _resuming(experiment: Experiment) -> list[str]:
 
 
 def _stopping(experiment: Experiment) -> list[str]:
-    planned = experiment.target_sample_size
-    return [
+    if experiment.holdout is not None:
+        return [
+            "Its units are let into the experiments that it covers. This cannot be undone.",
+            "Events from now on do not count for its result any more.",
+        ]
+    method = experiment.analysis.get("method", "fixed")
+    said = [
         "Events from now on do not count any more, and nobody new comes in. This cannot be undone.",
         "With a winner, everybody gets its configuration from now on; without, nobody is served a variant.",
-        "Stopping because it looks good, before the planned sample is in, makes chance findings likelier."
-        if planned
-        else "Stopping at the moment a result looks good makes chance findings likelier than the level says.",
+    ]
+    if method in {"group_sequential", "always_valid"}:
+        return [*said, "Its method allows to stop at a look whose verdict says so; the error rate holds."]
+    if method == "bandit":
+        return said
+    if experiment.target_sample_size:
+        return [
+            *said,
+            "Stopped because it looks good, before the planned sample is in, chance findings are likelier.",
+        ]
+    return [
+        *said,
+        "Stopping at the moment a result looks good makes chance findings likelier than the level says.",
     ]
 
 

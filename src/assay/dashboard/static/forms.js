@@ -120,9 +120,15 @@ document.addEventListener("change", (event) => {
   }
 });
 
+// What the calculator reads; other fields do not ask it again.
+const PLANNED = /^(calc-|significance_level$|power$|analysis-(method|alternative|looks|look_dates|spending|spending_power)$)/;
 document.addEventListener("input", (event) => {
   const form = event.target.closest?.("form[data-experiment]");
-  if (form) split(form);
+  if (!form) return;
+  split(form);
+  if (PLANNED.test(event.target.name) || event.target.matches("[data-share]")) {
+    form.querySelector("[data-calculator]").dispatchEvent(new Event("planned"));
+  }
 });
 for (const button of document.querySelectorAll("[data-copy-link]")) {
   button.hidden = false;
