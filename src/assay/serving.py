@@ -26,9 +26,9 @@ from assay.workers import Workers, listening
 #: Seconds in which answers still go out with `Connection: close` before idle connections are closed: who is
 #: using a connection gets to hear of it in an answer, not by a reset.
 _FAREWELL = 1.0
-#: How many times over the listening socket is watched. The event loop accepts one connection of each in a
-#: turn; in the long turns of a busy server a crowd of new clients would wait for minutes to be heard.
-_DOORS = 32
+#: Connections accepted ten times a second, if so many knock. The event loop itself accepts one in a turn; in
+#: the long turns of a busy server new clients would wait for minutes.
+_LET_IN = 256
 #: New objects after which a search for cycles among them begins; ten such searches make one among older ones.
 _YOUNG_OBJECTS = 50_000
 #: How long a thread may keep the interpreter while another waits for it.
@@ -49,6 +49,8 @@ class _Server(uvicorn.Server):
         self._sibling = sibling
         self._asked_at: float | None = None
         self._closed_at: float | None = None
+        self._listener: socket.socket | None = None
+        self._entering: set[asyncio.Task[Any]] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal."""
@@ -62,6 +64,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say that this worker serves."""
         await super().startup(sockets)
+        if self.started and sockets:
+            self._listener = sockets[0]
         if self.started and self._sibling is not None:
             self._sibling.mark(serving=True)
 
@@ -77,7 +81,27 @@ class _Server(uvicorn.Server):
                 not self.server_state.connections or now >= self._closed_at + _FAREWELL
             ):
                 self.should_exit = True
+        if self._listener is not None and self._closed_at is None and not self.should_exit:
+            self._let_in(self._listener)
         return await super().on_tick(counter)
+
+    def _let_in(self, listener: socket.socket) -> None:
+        """Accept those who knock."""
+        loop = asyncio.get_running_loop()
+        make: Callable[..., Any] = self.config.http_protocol_class
+        state, shared = self.server_state, self.lifespan.state
+        for _ in range(_LET_IN):
+            try:
+                accepted, _address = listener.accept()
+            except OSError:  # nobody is left; or no file descriptor is, with which the event loop deals
+                break
+            task = loop.create_task(
+                loop.connect_accepted_socket(
+                    lambda: make(config=self.config, server_state=state, app_state=shared), accepted
+                )
+            )
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
 
 
 def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
@@ -158,7 +182,7 @@ def _run(
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
     # The event loop waits a millisecond for the writer, the drain and reports to let go, not five.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server.run(sockets=[listener, *(listener.dup() for _ in range(_DOORS - 1))])
+    server.run(sockets=[listener])
     return 0 if server.started else 1
 
 

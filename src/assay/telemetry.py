@@ -4,12 +4,22 @@ Counters on the hot path are plain dictionaries, an increment each; they become 
 when somebody scrapes. Labels that callers can invent are bounded: past the bound they count as `other`.
 """
 
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+if "structlog" not in sys.modules and "rich" not in sys.modules:
+    # It would load rich, 7 MiB of an idle server, for tracebacks in colours that nobody asks for here.
+    sys.modules["rich"] = None  # type: ignore[assignment] # that is how one says: not there
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del sys.modules["rich"]
+
 import structlog
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -36,7 +36,6 @@ from assay.published import anonymous_rights
 from assay.settings import Settings, load
 from assay.stores.base import utc_now
 from assay.stores.choice import stores_for
-from assay.stores.commands import perform
 from assay.telemetry import Telemetry, configure_logging
 
 if TYPE_CHECKING:
@@ -192,7 +191,11 @@ class Application:
             asyncio.create_task(self._repeat(self._keep_schedule, "assay-schedule")),
             asyncio.create_task(self._fill()),
         ]
-        self.stores.listen(lambda request, say: perform(self.stores, request, say))
+        self.stores.listen(self._perform)
+
+    def _perform(self, request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
+        """Do what another process asks of the stores; reports and numpy are imported for the first."""
+        import_module("assay.stores.commands").perform(self.stores, request, say)
 
     async def shutdown(self) -> None:
         """Finish what was accepted and close everything."""

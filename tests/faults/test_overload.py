@@ -4,6 +4,7 @@ Rates and latencies are compared with those of the same run, for neighbours have
 """
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from assay.hotpath.admission import Admission
+from hotpath import wire
+from hotpath.served import Serving
+from hotpath.wire import Wire, get, post, prepared
 from live import Server, until
 from load import Load, check, memory, traffic_on
 
@@ -26,6 +31,45 @@ def stalled(database: Path) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
+
+
+def test_disk_that_hangs__as_many_wait_as_may__the_rest_told_to_come_again(tmp_path: Path) -> None:
+    """What memory knows, health and readiness are answered meanwhile; who waits is answered afterwards."""
+
+    async def journey(server: Serving) -> None:
+        hot = server.front.hot()
+        assert hot is not None
+        first = await prepared(server)
+        wires = [first, *[await Wire.to(server) for _ in range(9)]]
+        known = await first.ask(get("/experiments/1/assignment/known"))
+        hot.admission = Admission(most=8, few=4)
+        with stalled(tmp_path / "data" / "assay.db"):
+            for number, each in enumerate(wires[:8]):
+                each.say(get(f"/experiments/1/assignment/new-{number}"))
+            await wire.until(lambda: hot.admission.waiting == 8)
+            refused = [
+                await wires[8].ask(get("/experiments/1/assignment/more")),
+                await wires[9].ask(post("/experiments/1/assign", {"user_id": "more"})),
+                await wires[8].ask(post("/events", {"user_id": "more", "type": "t"})),
+                await wires[9].ask(post("/events", [{"user_id": "more", "type": "t"}] * 2000)),
+            ]
+            wires[9] = await Wire.to(server)  # so long a body was not read, and its connection is gone
+            served = [
+                await wires[8].ask(get("/experiments/1/assignment/known")),
+                await wires[9].ask(get("/health")),
+                await wires[9].ask(get("/ready")),
+            ]
+        for status, head, body in refused:
+            assert status == 503
+            assert b"\r\nretry-after: 1\r\n" in head
+            assert json.loads(body)["code"] == "overloaded"
+        assert [status for status, _, _ in served] == [200, 200, 200]
+        assert served[0][2] == known[2]
+        assert [(await each.hear())[0] for each in wires[:8]] == [200] * 8
+        assert (await wires[8].ask(get("/experiments/1/assignment/more")))[0] == 200
+        assert hot.admission.waiting == 0
+
+    wire.run(tmp_path, journey)
 
 
 @pytest.mark.slow
