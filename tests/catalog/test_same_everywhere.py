@@ -97,7 +97,7 @@ def test_what_no_database_can_hold_is_not_found_or_refused(catalog: Catalog) -> 
     for look, error in expected:
         with pytest.raises(error), catalog.write() as tx:
             look(tx)
-    with pytest.raises(Invalid, match="there is no segment 1180591620717411303424"):
+    with pytest.raises(Invalid, match="There is no segment 1180591620717411303424"):
         catalog.create(segments=[2**70])
 
 

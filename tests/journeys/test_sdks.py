@@ -1,5 +1,6 @@
 """SDKs that nobody here wrote, against a real server process."""
 
+import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -96,6 +97,82 @@ def test_growthbook__loads_our_payload_and_gives_what_the_server_gives(server: S
     assert compared["forced"] == {"None", "{'colour': 'blue'}"}
     assert compared["hidden"] == {"None"}
     assert compared["won"] == {"{'colour': 'blue'}"}
+
+
+def random_experiments(client: httpx2.Client, count: int, chance: random.Random) -> list[str]:
+    """Experiments of every kind that SDKs evaluate, and the lists, segments and layer that they use."""
+    for body in ({"name": "vip"}, {"name": "german", "rules": {"country": "DE"}}):
+        assert client.post("/segments", json=body).status_code == 201
+    vips = [f"user-{number}" for number in range(0, 1000, 3)]
+    assert client.post("/segments/vip/users", json={"user_ids": vips}).status_code == 200
+    assert client.post("/api/v1/layers", json={"key": "page", "name": "Page"}).status_code == 201
+    conditions: list[dict[str, Any]] = [
+        CONDITION,
+        {"id": {"$inGroup": "vip"}},
+        {"id": {"$notInGroup": "vip"}, "$or": [{"country": "FR"}, {"version": {"$vlt": "2.0.0"}}]},
+        {"id": {"$regex": "[02468]$"}},
+    ]
+    keys: list[str] = []
+    for number in range(count):
+        shares = [chance.randint(1, 9) for _ in range(chance.randint(1, 4))]
+        exact = [round(share / sum(shares), 4) for share in shares]
+        exact[-1] = round(1 - sum(exact[:-1]), 4)
+        fields: dict[str, Any] = {
+            "variants": [{"name": f"v{at}", "allocation": share} for at, share in enumerate(exact)],
+            "traffic_allocation": chance.choice([0.2, 0.5, 1.0]),
+        }
+        kind = ("plain", "condition", "segment", "layer", "account", "prerequisite")[number % 6]
+        if kind == "condition":
+            fields["condition"] = conditions[number // 6 % len(conditions)]
+        elif kind == "segment":
+            fields["segments"] = [1, 2][: number // 6 % 2 + 1]
+        elif kind == "layer" and number < 24:
+            fields["layer"] = {"key": "page", "share": 0.25}
+        elif kind == "account":
+            fields["unit"] = "account_id"
+        elif kind == "prerequisite":
+            fields["prerequisites"] = [{"experiment": chance.choice(keys[:4]), "variants": ["v0"]}]
+        keys.append(f"e{number}")
+        made(client, keys[-1], **fields)
+        if kind == "plain":
+            path = f"/api/v1/experiments/{keys[-1]}/overrides/user-{number}"
+            assert client.put(path, json={"variant": "v0"}).status_code in {200, 201}
+    return keys
+
+
+# The SDK takes seven minutes for 100,000 users of 50 experiments.
+@pytest.mark.usefixtures("growthbook")
+@pytest.mark.parametrize(
+    ("experiments", "users"), [(12, 200), pytest.param(50, 100_000, marks=pytest.mark.nightly)]
+)
+def test_growthbook__any_experiments_and_users__what_the_server_assigns(
+    server: Server, experiments: int, users: int
+) -> None:
+    chance = random.Random(20260712)
+    with server.client() as client:
+        keys = random_experiments(client, experiments, chance)
+        sdk = GrowthBook(api_host=server.url, client_key=sdk_key(client)["key"])
+        sdk.load_features()
+        inside = compared = 0
+        for start in range(0, users, 200):
+            numbers = range(start, min(start + 200, users))
+            asked = [
+                {"user_id": f"user-{each}", "context": known, "units": {"account_id": known["account_id"]}}
+                for each in numbers
+                for known in [attributes(each)]
+            ]
+            answer = client.post("/api/v1/assignments", json={"units": asked, "experiments": keys})
+            assert answer.status_code == 200, answer.text
+            found = {(each["user_id"], each["experiment_key"]): each for each in answer.json()["assignments"]}
+            for number in numbers:
+                sdk.set_attributes({"id": f"user-{number}", **attributes(number)})
+                for key in keys:
+                    served = found[f"user-{number}", key]["variant"]
+                    assert sdk.get_feature_value(key, None) == served, (key, number)
+                    inside += served is not None
+                    compared += 1
+    assert compared == users * experiments
+    assert 0.1 < inside / compared < 0.9  # neither nobody nor everybody, else nothing is compared
 
 
 @pytest.mark.usefixtures("growthbook")

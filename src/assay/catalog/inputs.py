@@ -173,6 +173,13 @@ class RampHaltInput(Input):
 
 
 def _prerequisite(value: object) -> object:
+    """What GrowthBook's SDKs call `gate` decides what stands behind an unmet rule: here, always nothing."""
+    if isinstance(value, dict) and "gate" in value:
+        raise refuse(
+            "is no choice here: who does not meet a prerequisite is served nothing, with the reason "
+            "prerequisite, as behind a gate; leave it out",
+            "gate",
+        )
     return {"experiment": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
