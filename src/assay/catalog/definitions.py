@@ -10,15 +10,14 @@ from typing import Any
 
 from sqlalchemy import delete, func, or_, select
 
-from assay.catalog import documents
+from assay.catalog import documents, keying
 from assay.catalog.checks import expect_storable, parse, shown, storable
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import LIVE, as_id, expect_version
-from assay.catalog.keying import free, slug
 from assay.catalog.measuring import USES, DefinitionEdit, DefinitionInput
 from assay.catalog.metrics import StoredMetric
 from assay.catalog.tables import Experiment, ExperimentDefinition, MetricDefinition, MetricVersion, Template
-from assay.errors import Conflict, FieldError, Invalid, NotFound
+from assay.errors import Conflict, Invalid, NotFound
 
 #: Fields of an answer that are changed by other calls, if at all.
 _READ_ONLY = ("id", "archived", "created_at", "updated_at", "updated_by", "experiments")
@@ -84,8 +83,7 @@ def page(
 
 def create(tx: WriteTx, given: DefinitionInput) -> MetricDefinition:
     """A new definition, in its first version. Raises `Conflict` for a key that is taken."""
-    key = given.key or _free_key(tx, given.name or "")
-    _refuse_taken(tx, key)
+    key = keying.settled(tx, MetricDefinition.key, "metric", given.key, given.name or "")
     body = _body(given, key)
     row = MetricDefinition(
         key=key,
@@ -264,25 +262,10 @@ def _rename(tx: WriteTx, definition: MetricDefinition, key: object) -> None:
             "change.",
             code="definition_in_use",
         )
-    _refuse_taken(tx, key)
+    keying.refuse_taken(tx, MetricDefinition.key, "metric", key)
     definition.key = key
 
 
 def _in_a_template(tx: ReadTx, key: str) -> bool:
     listed = [each for body in tx.scalars(select(Template.body)) for each in body.get("metrics", ())]
     return any(isinstance(each, dict) and each.get("definition") == key for each in listed)
-
-
-def _free_key(tx: ReadTx, name: str) -> str:
-    base = slug(name, "metric")
-    alike = tx.scalars(
-        select(MetricDefinition.key).where(MetricDefinition.key.startswith(base, autoescape=True))
-    )
-    return free(base, set(alike).__contains__)
-
-
-def _refuse_taken(tx: ReadTx, key: str) -> None:
-    if tx.scalar(select(MetricDefinition.id).where(MetricDefinition.key == key)) is not None:
-        raise Conflict(
-            f"The metric key {key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
-        )

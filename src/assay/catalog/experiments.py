@@ -13,6 +13,7 @@ from assay.catalog import (
     breakers,
     definitions,
     documents,
+    keying,
     layers,
     lifecycle,
     metrics,
@@ -26,9 +27,8 @@ from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import LIVE, as_id, changing, expect_version, state_forbids, whole
 from assay.catalog.groups import checked_rule
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, ExperimentInput
-from assay.catalog.keying import free, slug
 from assay.catalog.tables import Experiment, Segment, Tag
-from assay.errors import Conflict, FieldError, Invalid, NotFound
+from assay.errors import Invalid, NotFound
 
 #: How long after its `start_at` a new plan still means "at once".
 _DUE = timedelta(days=1)
@@ -105,7 +105,7 @@ def described(tx: ReadTx, given: ExperimentCreate, now: datetime) -> Experiment:
     """The row of a draft as `create` would make it, not in the database. Raises what `create` would."""
     chosen = metrics.settled([], given, partial(definitions.look_up, tx), started=False)
     row = Experiment(
-        key=_free_key(tx, given),
+        key=keying.settled(tx, Experiment.key, "experiment", given.key, given.name),
         name=given.name,
         description=given.description,
         hypothesis=given.hypothesis,
@@ -251,29 +251,13 @@ def detach(tx: WriteTx, experiment: Experiment, segment: Segment) -> None:
         experiment.segments.remove(segment)
 
 
-def _free_key(tx: ReadTx, given: ExperimentCreate) -> str:
-    if given.key is not None:
-        _refuse_taken(tx, given.key)
-        return given.key
-    base = slug(given.name, "experiment")
-    alike = tx.scalars(select(Experiment.key).where(Experiment.key.startswith(base, autoescape=True)))
-    return free(base, set(alike).__contains__)
-
-
-def _refuse_taken(tx: ReadTx, key: str) -> None:
-    if tx.scalar(select(Experiment.id).where(Experiment.key == key)) is not None:
-        raise Conflict(
-            f"The experiment key {key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
-        )
-
-
 def _rename_key(tx: ReadTx, experiment: Experiment, key: str | None) -> None:
     if key is None:
         raise Invalid.field("key", "must be a string; got null")
     if key != experiment.key:
         if experiment.status != Status.DRAFT:
             raise state_forbids(experiment, "its key decides who gets what and can no longer change")
-        _refuse_taken(tx, key)
+        keying.refuse_taken(tx, Experiment.key, "experiment", key)
         experiment.key = key
 
 

@@ -1,8 +1,14 @@
-"""Keys made from names."""
+"""Keys: chosen by people, or made from names."""
 
 import re
 import unicodedata
 from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from assay.catalog.database import ReadTx
+from assay.errors import Conflict, FieldError
 
 
 def slug(name: str, fallback: str) -> str:
@@ -25,3 +31,25 @@ def free(base: str, taken: Callable[[str], bool]) -> str:
         number += 1
         key = f"{base}-{number}"
     return key
+
+
+def settled(tx: ReadTx, column: InstrumentedAttribute[str], noun: str, key: str | None, name: str) -> str:
+    """The key that was given, or else a free one made from the name. Raises `Conflict` for one that is taken.
+
+    `column` holds the keys of this kind, which is called `noun`.
+    """
+    if key is not None:
+        refuse_taken(tx, column, noun, key)
+        return key
+    base = slug(name, noun)
+    return free(
+        base, set(tx.scalars(select(column).where(column.startswith(base, autoescape=True)))).__contains__
+    )
+
+
+def refuse_taken(tx: ReadTx, column: InstrumentedAttribute[str], noun: str, key: str) -> None:
+    """Raises `Conflict` for a key that another one has."""
+    if tx.scalar(select(column).where(column == key)) is not None:
+        raise Conflict(
+            f"The {noun} key {key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
+        )

@@ -9,13 +9,12 @@ from sqlalchemy import func, select
 
 from assay.bucketing.hashing import SLOTS
 from assay.bucketing.ruleset import Status
-from assay.catalog import documents, slots
+from assay.catalog import documents, keying, slots
 from assay.catalog.checks import Input, KeyText, Name, OuterId, Prose, expect_storable, shown, storable
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.durations import Duration
 from assay.catalog.editing import LIVE, as_id, expect_version, state_forbids
 from assay.catalog.inputs import LayerShare
-from assay.catalog.keying import free, slug
 from assay.catalog.tables import Experiment, Layer
 from assay.errors import Conflict, FieldError, Invalid, NotFound
 
@@ -131,14 +130,8 @@ def page(tx: ReadTx, *, q: str | None = None, skip: int = 0, limit: int = 100) -
 
 def create(tx: WriteTx, given: LayerInput) -> Layer:
     """A new layer, with all of its slots free."""
-    if given.key is not None and tx.scalar(select(Layer.id).where(Layer.key == given.key)) is not None:
-        raise Conflict(
-            f"The layer key {given.key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
-        )
-    base = slug(given.name, "layer")
-    alike = tx.scalars(select(Layer.key).where(Layer.key.startswith(base, autoescape=True)))
     row = Layer(
-        key=given.key or free(base, set(alike).__contains__),
+        key=keying.settled(tx, Layer.key, "layer", given.key, given.name),
         name=given.name,
         description=given.description,
         unit=given.unit,

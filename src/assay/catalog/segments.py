@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from assay.bucketing import ruleset
 from assay.bucketing.conditions import Condition, compile_condition
 from assay.bucketing.ruleset import Status
-from assay.catalog import documents
+from assay.catalog import documents, keying
 from assay.catalog.checks import (
     Input,
     KeyText,
@@ -47,7 +47,6 @@ from assay.catalog.editing import (
     whole,
 )
 from assay.catalog.groups import Rules, checked_rule, expect_unnamed, listed
-from assay.catalog.keying import free, slug
 from assay.catalog.tables import (
     Experiment,
     ExperimentSegment,
@@ -56,7 +55,7 @@ from assay.catalog.tables import (
     SegmentMember,
     SpareList,
 )
-from assay.errors import Conflict, FieldError, Invalid, NotFound
+from assay.errors import Conflict, Invalid, NotFound
 
 #: A spare list that has not grown for so long was abandoned; rows of it that go in one transaction.
 _ABANDONED: Final = timedelta(minutes=10)
@@ -156,14 +155,8 @@ def page(tx: ReadTx, *, q: str | None = None, skip: int = 0, limit: int = 100) -
 
 def create(tx: WriteTx, given: SegmentInput) -> Segment:
     """A new segment, attached to nothing. Raises `Conflict` for a key that is taken."""
-    if given.key is not None and tx.scalar(select(Segment.id).where(Segment.key == given.key)) is not None:
-        raise Conflict(
-            f"The segment key {given.key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
-        )
-    base = slug(given.name, "segment")
-    alike = tx.scalars(select(Segment.key).where(Segment.key.startswith(base, autoescape=True)))
     row = Segment(
-        key=given.key or free(base, set(alike).__contains__),
+        key=keying.settled(tx, Segment.key, "segment", given.key, given.name),
         name=given.name,
         description=given.description,
         rules=checked_rule(tx, given.rules, "rules"),

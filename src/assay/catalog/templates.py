@@ -7,14 +7,13 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from sqlalchemy import func, select
 
-from assay.catalog import documents, experiments
+from assay.catalog import documents, experiments, keying
 from assay.catalog.checks import Input, KeyText, Name, Prose, parse, refuse, shown, storable
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.editing import as_id, find
 from assay.catalog.inputs import ExperimentCreate
-from assay.catalog.keying import free, slug
 from assay.catalog.tables import Experiment, Template
-from assay.errors import Conflict, FieldError, Invalid, NotFound
+from assay.errors import FieldError, Invalid, NotFound
 
 #: What belongs to one experiment alone.
 _OWN = ("key", "status", "start_at", "end_at")
@@ -156,7 +155,7 @@ def create(tx: WriteTx, given: TemplateInput) -> Template:
         name, body = given.name or given.key or "", dict(given.body or {})
     _try(tx, name, body)
     row = Template(
-        key=_free_key(tx, given.key, name),
+        key=keying.settled(tx, Template.key, "template", given.key, name),
         name=name,
         description=given.description,
         body=body,
@@ -219,15 +218,3 @@ def _try(tx: WriteTx, name: str, body: dict[str, Any]) -> None:
     except Invalid as error:
         errors = [FieldError(f"body.{each.path}", each.message) for each in error.errors]
         raise Invalid(f"body.{error.detail}", code=error.code, errors=errors) from error
-
-
-def _free_key(tx: ReadTx, key: str | None, name: str) -> str:
-    if key is None:
-        base = slug(name, "template")
-        alike = tx.scalars(select(Template.key).where(Template.key.startswith(base, autoescape=True)))
-        return free(base, set(alike).__contains__)
-    if tx.scalar(select(Template.id).where(Template.key == key)) is not None:
-        raise Conflict(
-            f"The template key {key} is taken.", code="key_taken", errors=[FieldError("key", "is taken")]
-        )
-    return key
