@@ -272,6 +272,23 @@ def test_a_segment_has_a_key_that_stays(house: House) -> None:
     assert house.ask("GET", "/segments?q=our-vips-2").json()["total"] == 1
 
 
+def test_a_segment_is_meant_by_its_key_wherever_by_its_id(house: House) -> None:
+    made(house, name="vip")
+    assert house.ask("POST", "/segments/assign-user", {"user_id": "ann", "segment_id": "vip"}).json() == {
+        "segment_id": 1,
+        "user_id": "ann",
+        "added": True,
+    }
+    created = house.ask("POST", "/experiments", {"name": "e", "segments": ["vip", 1, {"id": 1}]})
+    assert [each["id"] for each in created.json()["segments"]] == [1]
+    pair = {"experiment_id": "e", "segment_id": "vip"}
+    assert house.ask("DELETE", "/segments/unassign-experiment", pair).json()["attached"] is False
+    assert house.ask("POST", "/segments/assign-experiment", pair).json()["segment_id"] == 1
+    for wrong in ("nobody", 7, True):
+        refused = house.ask("PATCH", "/api/v1/experiments/e", {"segments": ["vip", wrong]})
+        assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "segments[1]")
+
+
 def test_a_condition_names_lists_that_are_there(house: House) -> None:
     unknown = house.ask("POST", "/experiments", {"name": "e", "condition": {"$or": [{"a": 1}, VIP]}})
     assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_group")

@@ -158,7 +158,7 @@ def test_an_end_ends_the_ramp(catalog: Catalog) -> None:
     [
         ([{"traffic_allocation": 0.01, "after": "1h"}], "ramp[0].traffic_allocation"),
         ([{"traffic_allocation": 0.5}], "ramp[0].after"),
-        ([{"traffic_allocation": 0.5, "after": "1h", "at": "2027-01-01"}], "ramp[0].after"),
+        ([{"traffic_allocation": 0.5, "after": "1h", "at": "2027-01-01"}], "ramp[0].at"),
         ([{"traffic_allocation": 0.5, "after": "soon"}], "ramp[0].after"),
         ([STEPS[1], STEPS[0]], "ramp[1].traffic_allocation"),
         ([{"traffic_allocation": 5, "after": "1h"}], "ramp[0].traffic_allocation"),

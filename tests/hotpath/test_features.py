@@ -503,6 +503,19 @@ def test_what_is_private_is_evaluated_by_the_server_alone(play: Play) -> None:
         await running(client, key="open")
         secret = await scoped(client)
         answer = await client.get(f"/api/features/{secret}")
+        # Those who ask the server are to hear of changes of what they are not told.
+        for path, change in (
+            ("experiments/rule", {"condition": {"plan": "x"}}),
+            ("segments/1", {"rules": {"a": 1}}),
+        ):
+            sent = {"If-None-Match": answer.headers["etag"]}
+            assert (await client.get(f"/api/features/{secret}", headers=sent)).status_code == 304
+            await told(client, "PATCH", f"/api/v1/{path}", json=change)
+            changed = await client.get(f"/api/features/{secret}", headers=sent)
+            assert (changed.status_code, changed.text) == (200, answer.text)
+            answer = changed
+        await told(client, "PATCH", "/api/v1/experiments/rule", json={"condition": {"plan": "gold-77"}})
+        await told(client, "PATCH", "/api/v1/segments/1", json={"rules": {"plan": "gold-77"}})
         asked = {"attributes": {"id": "ann", "plan": "gold-77"}}
         evaluated = (await client.post(f"/api/eval/{secret}", json=asked)).json()["features"]
         return [answer.text, answer.json(), {key: each["defaultValue"] for key, each in evaluated.items()}]
@@ -521,10 +534,17 @@ def test_a_list_that_a_condition_names_is_sent_and_followed(play: Play) -> None:
         await told(client, "POST", "/segments", json={"name": "Big spenders"})
         await running(client, key="named", condition={"id": {"$inGroup": "big-spenders"}})
         seen: list[Any] = []
-        for members in (["ann"], ["bob"], [f"u{number}" for number in range(10_001)]):
+        marks: list[str] = []
+        for members in (
+            ["ann"],
+            ["bob"],
+            *([f"{each}{number}" for number in range(10_001)] for each in "uv"),
+        ):
             path = "/segments/big-spenders/users"
             await told(client, "POST", path, json={"user_ids": members, "replace": True})
-            payload = (await client.get(f"/api/features/{secret}")).json()
+            answer = await client.get(f"/api/features/{secret}")
+            payload = answer.json()
+            marks.append(answer.headers["etag"])
             asked = [
                 (await client.post(f"/api/eval/{secret}", json={"attributes": {"id": user}})).json()
                 for user in (members[-1], "zoe")
@@ -532,9 +552,11 @@ def test_a_list_that_a_condition_names_is_sent_and_followed(play: Play) -> None:
             inside = [each["features"]["named"]["defaultValue"] is not None for each in asked]
             remote = payload["assay"]["remote_only"]
             seen.append((payload["savedGroups"], "named" in payload["features"], remote, inside))
+        assert len(set(marks)) == len(marks)
         return seen
 
-    first, second, long = play(journey)
+    first, second, long, others = play(journey)
+    assert others == long
     assert first == ({"segment-1": ["ann"]}, True, {}, [True, False])
     assert second == ({"segment-1": ["bob"]}, True, {}, [True, False])
     assert long == (

@@ -165,7 +165,7 @@ def unassign_experiment(
     call: Editing,
     body: OptionalDocument,
     experiment_id: Annotated[str | None, Query(description="For clients that send no body.")] = None,
-    segment_id: Annotated[int | None, Query(description="For clients that send no body.")] = None,
+    segment_id: Annotated[str | None, Query(description="For clients that send no body.")] = None,
 ) -> Response:
     """Take a segment off an experiment."""
     if not body:

@@ -144,7 +144,7 @@ class _Compiler:
 
     def _in_group(self, given: Any, path: str, _depth: int) -> Check:
         if not isinstance(given, str):
-            _refuse(path, "must be the name of a group", given)
+            _refuse(path, "must be the name of a group: the key of a segment", given)
         listed = self._groups.get(given, ())
         if isinstance(listed, Iterable):
             return _member_of(list(listed), path)

@@ -6,7 +6,8 @@ served by, what people wrote for people (names and descriptions of experiments a
 private, and a list of ids too long to send.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,13 +29,15 @@ class Feature(NamedTuple):
 
     `definition` is None for one that only the server can evaluate, and `remote` a sentence that says why.
     `groups` are the lists that its conditions mention with `$inGroup`, by name, and `others` features that
-    its rules require, which say which variant an experiment serves.
+    its rules require, which say which variant an experiment serves. `mark` tells what is not sent from what
+    was not sent before: those who ask the server are to hear of a change, too.
     """
 
     definition: Definition | None
     groups: Groups
     remote: str | None = None
     others: Mapping[str, Definition] = MappingProxyType({})
+    mark: str = ""
 
 
 def value_of(variant: Variant) -> Any:
@@ -59,16 +62,40 @@ def feature_of(experiment: Experiment) -> Feature | None:
         return None
     if experiment.private:
         served = experiment.status is Status.RUNNING or experiment.winner is not None
-        return Feature(None, {}, "it is private") if served else None
+        return Feature(None, {}, "it is private", mark=_mark(experiment)) if served else None
     if not _serves(experiment):
         return None
     why = _withheld(experiment, set())
     if why is not None:
-        return Feature(None, {}, why)
+        return Feature(None, {}, why, mark=_mark(experiment))
     groups: Groups = {}
     others: dict[str, Definition] = {}
     definition = _definition(experiment, value_of, groups, others)
     return Feature(definition, groups, None, others)
+
+
+def _mark(experiment: Experiment) -> str:
+    """What an experiment and all that it requires are made of: their versions, and who is on their lists."""
+    waiting, seen = [experiment], {experiment.id: experiment}
+    while waiting:
+        for each in waiting.pop().requires:
+            if each.parent.id not in seen:
+                seen[each.parent.id] = each.parent
+                waiting.append(each.parent)
+    mark = blake2b(digest_size=8)
+    for number in sorted(seen):
+        mark.update(b"%d:%d;" % (number, seen[number].version))
+        for segment in _lists(seen[number]):
+            mark.update(b"%d:" % segment.id + (segment.members.mark if segment.members is not None else b"-"))
+    return mark.hexdigest()
+
+
+def _lists(experiment: Experiment) -> Iterator[Segment]:
+    """The segments that decide who is in: those attached, and those whose lists conditions name."""
+    yield from experiment.segments
+    yield from experiment.groups.values()
+    for segment in experiment.segments:
+        yield from segment.groups.values()
 
 
 def _serves(experiment: Experiment) -> bool:
@@ -134,8 +161,7 @@ def _withheld(experiment: Experiment, sendable: set[int]) -> str | None:
             return f"experiment {each.parent.id}, which it requires: {why}"
     if len(experiment.overrides) > MOST_IDS:
         return f"{len(experiment.overrides)} overrides; at most {MOST_IDS} are sent"
-    own = experiment.segments
-    for segment in (*own, *experiment.groups.values(), *(g for each in own for g in each.groups.values())):
+    for segment in _lists(experiment):
         if segment.private:
             return f"segment {segment.id} is private"
         if segment.members is not None and segment.members.listed is None:

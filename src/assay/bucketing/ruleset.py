@@ -57,11 +57,12 @@ class Members:
     """
 
     SMALL = 10_000
-    __slots__ = ("_digests", "_ids", "_size")
+    __slots__ = ("_digests", "_ids", "_mark", "_size")
 
     def __init__(self, ids: Iterable[str]) -> None:
         found = frozenset(ids)
         self._size = len(found)
+        self._mark: bytes | None = None
         self._ids: frozenset[str] | None = found if len(found) <= self.SMALL else None
         self._digests = array("Q", () if self._ids is not None else sorted(map(_digest, found)))
 
@@ -83,6 +84,14 @@ class Members:
         digest = _digest(unit_id)
         place = bisect_left(self._digests, digest)
         return place < self._size and self._digests[place] == digest
+
+    @property
+    def mark(self) -> bytes:
+        """What tells this set from others, the same in every process."""
+        if self._mark is None:
+            every = self._digests if self._ids is None else array("Q", sorted(map(_digest, self._ids)))
+            self._mark = blake2b(every.tobytes(), digest_size=8).digest()
+        return self._mark
 
     def changed(self, without: AbstractSet[str], beside: AbstractSet[str]) -> "Members":
         """The same without some ids, and with others."""

@@ -20,11 +20,12 @@ from assay.catalog import (
     preregistration,
     prerequisites,
     ramps,
+    segments,
     variants,
 )
 from assay.catalog.checks import expect_storable, shown
 from assay.catalog.database import ReadTx, WriteTx
-from assay.catalog.editing import LIVE, as_id, changing, expect_version, state_forbids, whole
+from assay.catalog.editing import LIVE, changing, expect_version, state_forbids, whole
 from assay.catalog.groups import checked_rule
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, ExperimentInput
 from assay.catalog.tables import Experiment, Segment, Tag
@@ -389,10 +390,12 @@ def _tags(tags: Sequence[str]) -> list[Tag]:
     return [Tag(tag=tag, position=at) for at, tag in enumerate(dict.fromkeys(tags))]
 
 
-def _segments(tx: ReadTx, ids: Sequence[int]) -> list[Segment]:
-    known = [each for each in ids if as_id(each) is not None]
-    found = {each.id: each for each in tx.scalars(select(Segment).where(Segment.id.in_(known)))}
-    for at, each in enumerate(ids):
-        if each not in found:
-            raise Invalid.field(f"segments[{at}]", f"there is no segment {each}", code="unknown_segment")
-    return [found[each] for each in sorted(set(ids))]
+def _segments(tx: ReadTx, references: Sequence[int | str]) -> list[Segment]:
+    found: dict[int, Segment] = {}
+    for at, each in enumerate(references):
+        try:
+            row = segments.find(tx, each)
+        except NotFound as error:
+            raise Invalid.field(f"segments[{at}]", error.detail, code="unknown_segment") from error
+        found[row.id] = row
+    return [found[each] for each in sorted(found)]

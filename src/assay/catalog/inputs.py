@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from assay.bucketing.hashing import SLOTS
 from assay.bucketing.ruleset import Status
 from assay.catalog.checks import (
     Config,
@@ -143,7 +144,9 @@ class RampStep(Input):
 
     @model_validator(mode="after")
     def _says_when(self) -> Self:
-        if (self.after is None) == (self.at is None):
+        if self.after is not None and self.at is not None:
+            raise refuse("and after both say when; give one of them", "at")
+        if self.after is None and self.at is None:
             raise refuse("is required, or at: how long after the step before it, or when", "after")
         return self
 
@@ -210,7 +213,7 @@ class LayerShare(Input):
 
     key: Name | None = None
     id: int | None = None
-    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    share: Annotated[float, Field(ge=1 / SLOTS, le=1)] | None = Field(
         default=None,
         description="Share of the layer's slots that it holds while it runs, of whose units "
         "`traffic_allocation` says how many enter. By default `traffic_allocation`, and all of them enter.",
@@ -362,7 +365,7 @@ class CircuitBreakerInput(Input):
 
 Metric = Annotated[MetricInput, BeforeValidator(_metric)]
 StatusText = Annotated[Status, BeforeValidator(_status)]
-SegmentId = Annotated[int, BeforeValidator(_segment)]
+SegmentReference = Annotated[Reference, BeforeValidator(_segment)]
 
 
 class ExperimentInput(Input):
@@ -387,7 +390,7 @@ class ExperimentInput(Input):
         default=1.0, description="Share of the eligible units that enter at all."
     )
     variants: Annotated[list[VariantInput], Field(max_length=MAX_VARIANTS)] = Field(default_factory=list)
-    segments: Annotated[list[SegmentId], Field(max_length=100)] = Field(default_factory=list)
+    segments: Annotated[list[SegmentReference], Field(max_length=100)] = Field(default_factory=list)
     condition: Rule | None = None
     private: bool = Field(
         default=False,

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from assay.bucketing import ruleset
 from assay.bucketing.conditions import Condition
 from assay.catalog import segments
-from assay.catalog.checks import Input, Rule, refuse
+from assay.catalog.checks import Input, Reference, Rule, refuse
 from assay.catalog.database import ReadTx
 from assay.catalog.groups import checked_rule
 from assay.catalog.tables import Experiment, User
@@ -30,7 +30,7 @@ class PreviewInput(Input):
 
     condition: Rule | None = None
     rules: Rule | None = Field(default=None, description="The same as `condition`.")
-    segments: Annotated[list[int], Field(max_length=100)] = Field(default_factory=list)
+    segments: Annotated[list[Reference], Field(max_length=100)] = Field(default_factory=list)
     sample: Annotated[int, Field(ge=0, le=_MOST_SHOWN)] = Field(
         default=10, description="How many of the users that match to show."
     )

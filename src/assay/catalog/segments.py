@@ -33,6 +33,7 @@ from assay.catalog.checks import (
     Name,
     OuterId,
     Prose,
+    Reference,
     Rule,
     expect_storable,
     shown,
@@ -97,7 +98,7 @@ class MemberInput(Input):
     """One user to put into a segment."""
 
     user_id: OuterId
-    segment_id: int
+    segment_id: Reference
 
 
 class MembersInput(Input):
@@ -110,8 +111,8 @@ class MembersInput(Input):
 class AttachmentInput(Input):
     """A segment and the experiment it is attached to or taken off."""
 
-    experiment_id: int | Name
-    segment_id: int
+    experiment_id: Reference
+    segment_id: Reference
 
 
 def find(tx: Session, reference: int | str) -> Segment:

@@ -41,7 +41,7 @@ _evaluation = msgspec.json.Decoder(Evaluation)
 
 
 class Compiled(NamedTuple):
-    """The payload as it is sent; `mark` tells it from every other one."""
+    """The payload as it is sent; `mark` tells it from others, and from one with other rules unsent."""
 
     mark: bytes
     plain: bytes
@@ -55,6 +55,7 @@ class _Made(NamedTuple):
     groups: dict[str, msgspec.Raw]
     others: dict[str, msgspec.Raw]
     remote: str
+    mark: str
 
 
 def _made(experiment: Experiment) -> _Made | None:
@@ -64,7 +65,7 @@ def _made(experiment: Experiment) -> _Made | None:
     definition = None if feature.definition is None else msgspec.Raw(_encode(feature.definition))
     groups = {name: msgspec.Raw(_encode(ids)) for name, ids in feature.groups.items()}
     others = {name: msgspec.Raw(_encode(each)) for name, each in feature.others.items()}
-    return _Made(definition, groups, others, feature.remote or "")
+    return _Made(definition, groups, others, feature.remote or "", feature.mark)
 
 
 class Features:
@@ -76,26 +77,26 @@ class Features:
         self._made_of: Ruleset | None = None
         #: By the experiment's id: what was made of it, which is good for as long as it is this very one.
         self._made: dict[int, tuple[Experiment, _Made | None]] = {}
-        #: By scope: the payload, and the ruleset it was last made of.
-        self._compiled: dict[frozenset[int] | None, tuple[Ruleset, Compiled]] = {}
+        #: By scope: the payload, with the ruleset it was last made of and what tells apart what is not in it.
+        self._compiled: dict[frozenset[int] | None, tuple[Ruleset, bytes, Compiled]] = {}
 
     def current(self, key: Key | None = None) -> Compiled:
         """What SDKs with this key are given now."""
         ruleset, scope = self.published.ruleset, None if key is None else key.scope
         known = self._compiled.get(scope)
         if known is not None and known[0] is ruleset:
-            return known[1]
+            return known[2]
         self._take(ruleset)
-        plain = self._document(key)
+        plain, unsent = self._document(key)
         # Most changes of the catalog, those of drafts for one, leave it as it was.
-        if known is None or plain != known[1].plain:
-            mark = blake2b(plain, digest_size=12).hexdigest().encode()
+        if known is None or plain != known[2].plain or unsent != known[1]:
+            mark = blake2b(unsent + plain, digest_size=12).hexdigest().encode()
             compiled = Compiled(mark, plain, gzip.compress(plain, _GZIP_LEVEL, mtime=0))
         else:
-            compiled = known[1]
+            compiled = known[2]
         if known is None and len(self._compiled) >= _MOST_SCOPES:
             self._compiled.clear()
-        self._compiled[scope] = (ruleset, compiled)
+        self._compiled[scope] = (ruleset, unsent, compiled)
         return compiled
 
     def _take(self, ruleset: Ruleset) -> None:
@@ -110,10 +111,12 @@ class Features:
             self._made[number] = entry
         self._made_of = ruleset
 
-    def _document(self, key: Key | None) -> bytes:
+    def _document(self, key: Key | None) -> tuple[bytes, bytes]:
+        """The payload, and what tells apart the rules that are not in it."""
         features: dict[str, msgspec.Raw] = {}
         groups: dict[str, msgspec.Raw] = {}
         remote: dict[str, str] = {}
+        unsent: list[str] = []
         for experiment, made in self._made.values():
             if made is None or not covers(key, experiment.id):
                 continue
@@ -123,7 +126,8 @@ class Features:
                 groups.update(made.groups)
             else:
                 remote[experiment.key] = made.remote
-        return _encode(
+                unsent.append(made.mark)
+        document = _encode(
             {
                 "status": 200,
                 "features": features,
@@ -132,6 +136,7 @@ class Features:
                 "assay": {"remote_only": remote},
             }
         )
+        return document, ",".join(unsent).encode()
 
     def authorise(self, secret: str, now: int) -> Key:
         """The key with this secret. Raises `Unauthorized`, or `Forbidden` for one that may not evaluate."""
