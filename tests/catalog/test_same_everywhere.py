@@ -1,10 +1,21 @@
 """Texts, orders and documents that databases are known to treat differently, and here do not."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from assay.catalog import audit, documents, experiments, overrides, segments, users
+from assay.catalog import (
+    audit,
+    definitions,
+    documents,
+    experiments,
+    layers,
+    overrides,
+    segments,
+    templates,
+    users,
+)
 from assay.catalog.checks import parse
 from assay.catalog.editing import find
 from assay.errors import AssayError, Invalid, NotFound
@@ -81,6 +92,12 @@ def test_what_no_database_can_hold_is_not_found_or_refused(catalog: Catalog) -> 
         lambda tx: users.remove(tx, "a\x00b"),
         lambda tx: overrides.remove(tx, find(tx, experiment), "a\x00b"),
         lambda tx: segments.remove_member(tx, segments.find(tx, segment), "a\x00b"),
+        # A key is text, and one database compares it with nothing else.
+        *(
+            partial(look, reference=number)
+            for number in (0, -1, 2**70)
+            for look in (find, segments.find, layers.find, definitions.find, templates.find_template)
+        ),
     ]
     refused = [
         lambda tx: experiments.page(tx, q="a\x00b"),

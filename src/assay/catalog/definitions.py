@@ -27,7 +27,7 @@ _SPELLINGS = {"event": "event_type"}
 def find(tx: ReadTx, reference: int | str) -> MetricDefinition:
     """The definition with this id or key; all digits are an id. Raises `NotFound`."""
     number = as_id(reference)
-    condition = MetricDefinition.key == reference if number is None else MetricDefinition.id == number
+    condition = MetricDefinition.key == str(reference) if number is None else MetricDefinition.id == number
     found = None
     if number is not None or storable(str(reference)):
         found = tx.scalar(select(MetricDefinition).where(condition))

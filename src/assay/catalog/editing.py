@@ -32,7 +32,7 @@ def whole() -> tuple[ORMOption, ...]:
 def find(tx: ReadTx, reference: int | str) -> Experiment:
     """The experiment with this id or key; all digits are an id. Raises `NotFound`."""
     number = as_id(reference)
-    condition = Experiment.key == reference if number is None else Experiment.id == number
+    condition = Experiment.key == str(reference) if number is None else Experiment.id == number
     found = None
     if number is not None or storable(str(reference)):
         found = tx.scalar(select(Experiment).where(condition).options(*whole()))

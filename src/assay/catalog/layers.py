@@ -112,7 +112,7 @@ def find(tx: ReadTx, reference: int | str) -> Layer:
     if number is not None:
         row = tx.get(Layer, number)
     elif storable(str(reference)):
-        row = tx.scalar(select(Layer).where(Layer.key == reference))
+        row = tx.scalar(select(Layer).where(Layer.key == str(reference)))
     if row is None:
         raise NotFound(f"There is no layer {shown(reference)}.", code="unknown_layer")
     return row

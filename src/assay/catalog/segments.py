@@ -122,7 +122,7 @@ def find(tx: Session, reference: int | str) -> Segment:
     if number is not None:
         row = tx.get(Segment, number)
     elif storable(str(reference)):
-        row = tx.scalar(select(Segment).where(Segment.key == reference))
+        row = tx.scalar(select(Segment).where(Segment.key == str(reference)))
     if row is None:
         raise NotFound(f"There is no segment {shown(reference)}.", code="unknown_segment")
     return row

@@ -123,7 +123,7 @@ def _whole_split(body: dict[str, Any]) -> dict[str, Any]:
 def find_template(tx: ReadTx, reference: int | str) -> Template:
     """The template with this id or key; all digits are an id. Raises `NotFound`."""
     number = as_id(reference)
-    condition = Template.key == reference if number is None else Template.id == number
+    condition = Template.key == str(reference) if number is None else Template.id == number
     found = None
     if number is not None or storable(str(reference)):
         found = tx.scalar(select(Template).where(condition))
