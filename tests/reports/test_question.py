@@ -47,6 +47,12 @@ def test_last_day__reaches_back_from_now() -> None:
     assert ask({"last_day": "30"}, NOW).start == NOW - timedelta(days=30)
 
 
+def test_last_day__is_the_same_question_for_a_minute() -> None:
+    asked = [ask({"last_day": "1"}, NOW + timedelta(seconds=seconds)) for seconds in (0, 59, 60)]
+    assert asked[0] == asked[1]
+    assert asked[2] == Question(start=NOW - timedelta(days=1) + timedelta(minutes=1))
+
+
 def test_synonyms__are_one_parameter() -> None:
     assert ask({"group_by": "Day"}, NOW).grain == "day"
     assert ask({"aggregation": "hour"}, NOW).grain == "hour"

@@ -95,7 +95,9 @@ def _window(question: Question, raw: Raw, now: datetime) -> Question:
         clash = begin or finish
         if clash is not None:
             raise Invalid.field("last_day", f"cannot be combined with {clash[0]}: send one or the other")
-        start = now - timedelta(days=_whole(raw, "last_day", 1, _MOST_DAYS))
+        # From a full minute on, so that whoever asks again within it asks the same, which is kept.
+        minute = now.replace(second=0, microsecond=0)
+        start = minute - timedelta(days=_whole(raw, "last_day", 1, _MOST_DAYS))
     if begin is not None and start is not None and end is not None and start > end:
         raise Invalid.field(begin[0], f"{raw[begin[0]]} lies after the end of the window")
     return replace(question, start=start, end=end)
