@@ -265,7 +265,7 @@ def _kept(
     known = {row[1]: Rollup(*row) for row in rows}
     # A source's events are counted along with its sums, so that one rollup may do for both.
     sums = {totals.source: totals for one, totals in wanted.items() if totals and one.take is not Take.COUNT}
-    kept = {}
+    kept, missed = {}, set()
     for one, totals in wanted.items():
         if totals is None:
             continue
@@ -275,7 +275,9 @@ def _kept(
             kept[one] = rollup
             engine.wishes.used(rollup.number)
         elif rollup is None or not rollup.ends_as(scope.ended_at):
-            engine.wishes.missed(scope.experiment_id, chosen.text(), scope.ended_at)
+            missed.add(chosen.text())
+    for text in sorted(missed):  # once a question, however many of its features are in the same totals
+        engine.wishes.missed(scope.experiment_id, text, scope.ended_at)
     if not kept or not engine.dialect.follows:
         return kept, None
     behind = _behind(engine, scope)
