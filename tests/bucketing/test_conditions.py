@@ -259,6 +259,8 @@ def test_group__attribute_that_is_a_list__any_element_counts() -> None:
         ),
         ({"a": {"$elemMatch": 5}}, "condition.a.$elemMatch", "must be an object"),
         ({"a": {"$inGroup": 5}}, "condition.a.$inGroup", "must be the name of a group"),
+        ({"a": {"$size": "2"}}, "condition.a.$size", 'must be a number, or an object of operators; got "2"'),
+        ({"a": {"$size": {"b": 2}}}, "condition.a.$size", "must be a number, or an object of operators"),
         ({"a": {"$gt": 5, "b": 6}}, "condition.a", "mixes operators with other names; got an object"),
         ({"a": {"$in": "x" * 100}}, "condition.a.$in", f'got "{"x" * 60}…"'),
         ({"a": {"$in": 10**5000}}, "condition.a.$in", "got a number of many digits"),

@@ -113,6 +113,8 @@ class _Compiler:
         return _not(self.value(given, path, depth + 1))
 
     def _size(self, given: Any, path: str, depth: int) -> Check:
+        if isinstance(given, bool) or not (isinstance(given, int | float) or is_operators(given)):
+            _refuse(path, "must be a number, or an object of operators", given)
         check = self.value(given, path, depth + 1)
         return lambda found: isinstance(found, list) and check(len(found))
 
