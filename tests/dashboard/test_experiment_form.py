@@ -1,5 +1,6 @@
 """The form of an experiment: nothing it shows or hides is lost, and what is wrong stands beside its field."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -423,6 +424,36 @@ def test_an_experiment_says_which_holdouts_keep_units_out_of_it(house: House) ->
     furnished(house, {**MAXIMAL, "start_at": None}, status="running")
     page = house.ask("GET", "/ui/experiments/maximal/edit").text
     assert "First &lt;half&gt;</bdi></a> keeps its units out of this experiment" in page
+
+
+def test_the_start_says_what_is_worth_a_look_before(house: House) -> None:
+    furnished(house, {**MAXIMAL, "start_at": None, "prerequisites": []})
+    house.sign_in("editor")
+    page = house.ask("GET", "/ui/experiments/maximal/do/start").text
+    assert "No event of type checkout opened, purchase, error, visit has arrived in the last" in page
+    assert "Its verdict changes at looks alone" in page
+    assert "the ramp opens 3.333 %, 33.33 %, 100 %" in page
+    assert "The circuit breaker stops it" in page
+    start = form(house, "/ui/experiments/maximal/do/start")
+    assert house.ask("POST", "/ui/experiments/maximal/do/start", start).status_code == 303
+    assert stored(house, "maximal")["status"] == "running"
+
+
+def test_the_calculator_plans_the_test_that_is_chosen(house: House) -> None:
+    house.sign_in("viewer")
+    asked = "/ui/calculator?calc-base=10&calc-lift=10&variant-0-share=50&variant-1-share=50&layer-share=20"
+    sizes = {}
+    for name, more in (
+        ("fixed", ""),
+        ("one-sided", "&analysis-alternative=less"),
+        ("looks", "&analysis-method=group_sequential&analysis-looks=5"),
+        ("always", "&analysis-method=always_valid"),
+    ):
+        page = house.ask("GET", asked + more).text
+        sizes[name] = int(re.search(r"<strong>([\d,]+)</strong> users", page)[1].replace(",", ""))  # type: ignore[index]
+        assert "in each of 2 variants" in page
+    assert sizes["one-sided"] < sizes["fixed"] < sizes["looks"] < 1.05 * sizes["fixed"] < sizes["always"]
+    assert "Enter the value now" in house.ask("GET", "/ui/calculator?analysis-looks=x").text
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)

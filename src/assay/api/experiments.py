@@ -6,7 +6,7 @@ from typing import Annotated, TypedDict
 from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
-from assay.api import launch, spellings
+from assay.api import spellings
 from assay.api.bodies import Document, OptionalDocument
 from assay.api.calls import Call, Editing, Limit, Reading, Skip, answer, listing
 from assay.api.operations import operation
@@ -35,6 +35,7 @@ from assay.catalog.inputs import (
 )
 from assay.catalog.tables import Experiment
 from assay.catalog.templates import NewExperiment
+from assay.reports import launch
 
 router = APIRouter(tags=["experiments"])
 
@@ -208,7 +209,10 @@ def start_experiment(call: Editing, experiment: str, body: OptionalDocument) -> 
         expect_version(row.version, call.expected)
         lifecycle.start(tx, row)
     shown_as = spellings.experiment(documents.experiment(row), short=call.short)
-    return answer({**shown_as, "warnings": launch.warnings(call, row.id)}, version=row.version)
+    return answer(
+        {**shown_as, "warnings": launch.warnings(call.parts.database, call.parts.store, row.id, call.now)},
+        version=row.version,
+    )
 
 
 _step("pause", lifecycle.pause, "Let nobody new in.")

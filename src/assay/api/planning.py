@@ -4,7 +4,6 @@ from typing import TypedDict
 
 from fastapi import APIRouter, Response
 
-from assay.api import launch
 from assay.api.bodies import Document, OptionalDocument
 from assay.api.calls import Editing, Limit, Reading, Skip, answer, listing, nothing
 from assay.api.experiments import shown
@@ -12,6 +11,7 @@ from assay.api.operations import operation
 from assay.catalog import checklist, documents, preregistration, templates
 from assay.catalog.checks import parse
 from assay.catalog.editing import find
+from assay.reports import launch
 
 router = APIRouter()
 
@@ -48,7 +48,7 @@ def get_checklist(call: Reading, experiment: str) -> Response:
     """What is worth a look before the start: plan, power, events, targeting, layer, the first share."""
     with call.parts.database.reading() as tx:
         row = find(tx, experiment)
-    items = launch.examined(call, row.id)
+    items = launch.examined(call.parts.database, call.parts.store, row.id, call.now)
     return answer(
         {
             "experiment_id": row.id,

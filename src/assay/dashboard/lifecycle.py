@@ -12,6 +12,7 @@ from assay.catalog.editing import expect_version, find
 from assay.catalog.tables import Experiment
 from assay.dashboard.pages import Visit, go, link, render
 from assay.errors import AssayError, NotFound
+from assay.reports import launch
 
 
 class Step(NamedTuple):
@@ -75,6 +76,9 @@ def _ask(
     visit: Visit, name: str, chosen: Step, experiment: Experiment, problem: AssayError | None = None
 ) -> Response:
     kept = visit.kept_report(str(experiment.id)) if experiment.started_at else None
+    parts = visit.parts
+    starts = name == "start" and name in possible(experiment) and experiment.holdout is None
+    items = launch.examined(parts.database, parts.store, experiment.id, visit.now) if starts else []
     return render(
         visit,
         "step.html",
@@ -84,6 +88,7 @@ def _ask(
         name=name,
         step=chosen,
         follows=chosen.follows(experiment),
+        items=items,
         allowed=name in possible(experiment),
         problem=problem.detail if problem else "",
         advice=kept.decision.text if kept and name == "stop" else "",

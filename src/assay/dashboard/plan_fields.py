@@ -33,8 +33,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "always_valid": "Look and stop whenever you like: the error rate holds at every moment. The price is "
     "wider intervals.",
     "bayesian": "A chance to win and an expected loss, from a normal prior with a standard deviation of "
-    f"{DEFAULT_PRIOR.sd:.0%} around no lift. It promises no error rate: stopped at a daily look that shows a "
-    "95 % chance to win, it finds a winner in 40 % of tests without any effect.",
+    f"{DEFAULT_PRIOR.sd * 100:.0f} % around no lift. It promises no error rate: stopped at a daily look that "
+    "shows a 95 % chance to win, it finds a winner in 40 % of tests without any effect.",
     "bandit": "Deals more new units to what does better. For choosing among offers, not for measuring by how "
     "much one is better: intervals become wider.",
 }

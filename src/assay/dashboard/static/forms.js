@@ -105,12 +105,14 @@ function fit(metric) {
 function suit(form) {
   const chosen = form.querySelector("[data-method]:checked")?.value;
   form.querySelectorAll("[data-methods]").forEach((each) => {
-    each.hidden = !each.dataset.methods.split(" ").includes(chosen);
+    const spends = form.querySelector("[name=analysis-spending]").value;
+    const other = each.dataset.spending && each.dataset.spending !== spends;
+    each.hidden = other || !each.dataset.methods.split(" ").includes(chosen);
   });
 }
 
 document.addEventListener("change", (event) => {
-  if (event.target.matches?.("[data-method]")) suit(event.target.form);
+  if (event.target.matches?.("[data-method], [name=analysis-spending]")) suit(event.target.form);
   event.target.closest?.("[data-fold]")?.querySelector(".changed")?.removeAttribute("hidden");
   const metric = event.target.closest?.("[data-metric]");
   if (metric) fit(metric);

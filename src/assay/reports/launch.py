@@ -1,27 +1,30 @@
 """The checklist of an experiment, with what the event store has seen lately."""
 
 import json
+from datetime import datetime
 
-from assay.api.calls import Call
 from assay.catalog import checklist
+from assay.catalog.database import Database
 from assay.catalog.editing import find
 from assay.errors import Unavailable
 from assay.events.timestamps import micros
-from assay.eventstore.base import EventFilter
+from assay.eventstore.base import EventFilter, EventStore
 
 #: Events of each type that are looked at; the store finds the latest without reading the rest.
 _LATEST = 20
 
 
-def examined(call: Call, reference: int | str) -> list[checklist.Item]:
+def examined(
+    database: Database, store: EventStore, reference: int | str, now: datetime
+) -> list[checklist.Item]:
     """Every item of the checklist of this experiment. Raises `NotFound`."""
-    with call.parts.database.reading() as tx:
+    with database.reading() as tx:
         types = checklist.event_types(find(tx, reference))
     seen: dict[str, checklist.Arrived | Unavailable] = {}
     # No transaction of the catalog waits for the event store, nor the rest of the types for one that failed.
     for event_type in types:
         try:
-            seen[event_type] = _arrived(call, event_type)
+            seen[event_type] = _arrived(store, event_type, now)
         except Unavailable as error:
             seen = dict.fromkeys(types, error)
             break
@@ -32,21 +35,23 @@ def examined(call: Call, reference: int | str) -> list[checklist.Item]:
             raise found
         return found
 
-    with call.parts.database.reading() as tx:
-        return checklist.examine(tx, find(tx, reference), arrivals, call.now)
+    with database.reading() as tx:
+        return checklist.examine(tx, find(tx, reference), arrivals, now)
 
 
-def warnings(call: Call, reference: int | str) -> list[checklist.Item]:
+def warnings(
+    database: Database, store: EventStore, reference: int | str, now: datetime
+) -> list[checklist.Item]:
     """What is worth a look, for an experiment that has started: that stands, whatever happens here."""
     try:
-        return checklist.warnings(examined(call, reference))
+        return checklist.warnings(examined(database, store, reference, now))
     except Unavailable as error:
         return [checklist.unknown("checklist", "The checklist could not be made.", error, {})]
 
 
-def _arrived(call: Call, event_type: str) -> checklist.Arrived:
-    since = micros(call.now - checklist.LATELY)
-    latest, _ = call.parts.store.events(EventFilter(types=(event_type,), start=since), _LATEST)
+def _arrived(store: EventStore, event_type: str, now: datetime) -> checklist.Arrived:
+    since = micros(now - checklist.LATELY)
+    latest, _ = store.events(EventFilter(types=(event_type,), start=since), _LATEST)
     properties = [json.loads(each.properties) for each in latest if each.properties]
     return checklist.Arrived(
         len(latest),
