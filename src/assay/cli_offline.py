@@ -3,11 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay.errors import Invalid
+
+if TYPE_CHECKING:
+    from assay.settings import Settings
 
 offline_app = typer.Typer()
 
@@ -391,9 +394,24 @@ def simulate(
 
 @offline_app.command()
 def verify(
-    file: Annotated[str, typer.Argument(help="A report as JSON: of the API, or of `assay report --json`.")],
+    file: Annotated[
+        str | None, typer.Argument(help="A report as JSON: of the API, or of `assay report --json`.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Compare the totals that are kept with the events, instead.")
+    ] = False,
+    data: Annotated[Path | None, typer.Option(help="With --rebuild: the data directory.")] = None,
 ) -> None:
-    """Compute a report again from the statistics in it; exit code 1 where a number differs."""
+    """Compute a report again from the statistics in it; exit code 1 where a number differs.
+
+    With --rebuild, the totals of units that reports are answered from are computed again from the events, and
+    those that differ are replaced.
+    """
+    if rebuild == (file is not None):
+        raise Invalid("Name a report to verify, or --rebuild; one of the two.")
+    if file is None:
+        _rebuild(data)
+        return
     from assay.reports.verify import verify as run
 
     try:
@@ -413,17 +431,42 @@ def verify(
     print(f"All {found.compared} values are what the report's own statistics give.")
 
 
-def _stored(experiment: str, metrics: list[str], data: Path | None) -> dict[str, Any]:
-    """The units of a stored experiment, from whoever owns the stores or by opening them."""
-    from assay import settings
-    from assay.offline.simulate import stored
+def _rebuild(data: Path | None) -> None:
     from assay.stores.commands import run
+
+    found: list[dict[str, Any]] = []
+    run(_settings_of(data), {"do": "rebuild"}, found.append)
+    differing = 0
+    for one in (message["rebuilt"] for message in found):
+        source = json.loads(one["totals"])["source"]["event_type"] or "every type"
+        said = f"{one['differing']:,} differ, and were replaced" if one["differing"] else "all agree"
+        print(f"experiment {one['experiment_id']}, {source}: {one['units']:,} units, {said}")
+        differing += one["differing"]
+    if differing:
+        raise typer.Exit(1)
+    print(f"{len(found)} totals that are kept are those of the events.")
+
+
+def _settings_of(data: Path | None) -> "Settings":
+    from assay import settings
 
     found = settings.load(data_dir=data)
     if found.postgres is None and not found.data.is_dir():
         raise Invalid(f"There is no data directory at {found.data}; name it with --data.")
+    return found
+
+
+def _stored(experiment: str, metrics: list[str], data: Path | None) -> dict[str, Any]:
+    """The units of a stored experiment, from whoever owns the stores or by opening them."""
+    from assay.offline.simulate import stored
+    from assay.stores.commands import run
+
     messages: list[dict[str, Any]] = []
-    run(found, {"do": "units", "experiment": experiment, "metrics": ",".join(metrics)}, messages.append)
+    run(
+        _settings_of(data),
+        {"do": "units", "experiment": experiment, "metrics": ",".join(metrics)},
+        messages.append,
+    )
     populations, lacking = stored(messages)
     for sentence in lacking:
         print(sentence, file=sys.stderr)

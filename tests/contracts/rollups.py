@@ -234,6 +234,19 @@ class RollupContract:
             twins.both(lambda feed: feed.store.import_events(what, refused, lambda _: None)[1:4])
         twins.agree()
 
+    def test_rebuilding_changes_nothing(self, twins: Twins) -> None:
+        twins.events(event("u3", a=1e17), event("u3", a=0.25), event("u4", "view"))
+        twins.assign(("u6", 10), at=NOW)
+        twins.keep()
+        mark = twins.kept.store.watermark()
+        found = twins.kept.store.rebuild()
+        assert len(found) > 5
+        assert {one.experiment_id for one in found} == {1}
+        assert [one for one in found if one.differing] == []
+        assert twins.plain.store.rebuild() == []
+        assert twins.kept.store.watermark().epoch == mark.epoch
+        twins.agree()
+
     @pytest.mark.parametrize("seed", range(2))
     def test_whatever_happens_in_whatever_order(self, twins: Twins, seed: int) -> None:
         chance = random.Random(seed)

@@ -271,3 +271,16 @@ def test_a_past_among_too_many_events_is_not_sought_whenever_units_come(
         store.maintain()
     feed.assign(("b", 10))
     assert store.columns(SCOPE, [before], [("before",)])[0].blocks["before",].totals == (3.0,)
+
+
+def test_totals_that_are_not_those_of_the_events_are_replaced(
+    empty: Callable[[], DuckdbStore], reopened_at: Callable[[Path], DuckdbStore]
+) -> None:
+    store, _ = kept(empty)
+    store.close()
+    with duckdb.connect(store.path) as connection:
+        connection.execute("UPDATE events SET amount = 8")
+    again = reopened_at(store.path)
+    assert [(one.units, one.differing) for one in again.rebuild()] == [(2, 2)]
+    assert [arm.measures["purchases"].total for arm in again.moments(SCOPE, [PURCHASES])] == [16.0, 8.0]
+    assert [one.differing for one in again.rebuild()] == [0]

@@ -365,6 +365,17 @@ class Progress(NamedTuple):
     """None: not known for this kind of file."""
 
 
+class Rebuilt(NamedTuple):
+    """How kept totals compare with the events."""
+
+    experiment_id: int
+    totals: str
+    """What is kept, as JSON; see `assay.eventstore.rollups.Totals`."""
+    units: int
+    differing: int
+    """Units of which the events said something else."""
+
+
 class Imported(NamedTuple):
     """What became of a file, earlier runs of the same import included."""
 
@@ -555,6 +566,9 @@ class EventStore(Protocol):
 
         Totals of units that were asked for more than once are kept from here on (`assay.eventstore.rollups`).
         """
+
+    def rebuild(self) -> list[Rebuilt]:
+        """Compare all totals that are kept with the events; those that differ are made anew."""
 
     def import_events(
         self,

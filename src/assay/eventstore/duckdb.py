@@ -24,6 +24,7 @@ from assay.eventstore.base import (
     Imported,
     Position,
     Progress,
+    Rebuilt,
     Rejections,
     Watermark,
 )
@@ -179,6 +180,11 @@ class DuckdbStore(Asking):
         if self._rollups.is_due():
             with self._transaction() as connection, _folding():
                 self._rollups.maintain(_folder(connection))
+
+    def rebuild(self) -> list[Rebuilt]:
+        """See `EventStore`."""
+        with self._transaction() as connection, _folding():
+            return self._rollups.rebuild(_folder(connection))
 
     def import_events(
         self,

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from assay.eventstore import plan
-from assay.eventstore.base import Scope
+from assay.eventstore.base import Rebuilt, Scope
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.listing import canonical
 from assay.eventstore.plan import STORED, Done, Rows
-from assay.eventstore.rollups import Totals, folded_rows, totals_of
+from assay.eventstore.rollups import Totals, folded_rows, rows_of, totals_of
 from assay.eventstore.statements import filled
 
 #: The version of this code: rollups of another one are made anew.
@@ -246,21 +246,39 @@ class Rollups:
         """Make rollups of one experiment, by one scan of the events."""
         folded = _folded(engine, scope, wanted, stored)
         for totals in wanted:
-            number = _next(engine)
-            do(engine, "make", number=str(number), rows=folded.rows(totals))
-            bounds = folded.bounds(totals) or (None, None)
-            parameters = {
-                "number": number,
-                "experiment_id": scope.experiment_id,
-                "totals": totals.text(),
-                "ended_at": scope.ended_at,
-                "first_at": bounds[0],
-                "last_at": bounds[1],
-                "units": _length(engine, number),
-                "form": FORM,
-            }
-            do(engine, "note_made", parameters)
-            self.used(number)
+            self._keep(engine, scope, totals, folded)
+
+    def rebuild(self, engine: Engine, stored: Rows = STORED) -> list[Rebuilt]:
+        """Compare each rollup with the events, and put another in the place of those that differ."""
+        found = []
+        for scope, group in _grouped(everything(engine)).items():
+            folded = _folded(engine, scope, [rollup.totals for rollup in group], stored)
+            for rollup in group:
+                anew = folded.rows(rollup.totals)
+                rows = rows_of(engine, rollup.number, rollup.fresh)
+                [(units, differing)] = do(engine, "differing", rows=rows, anew=anew)
+                if differing:
+                    self.drop(engine, rollup)
+                    self._keep(engine, scope, rollup.totals, folded)
+                found.append(Rebuilt(rollup.experiment_id, rollup.text, units, differing))
+        return found
+
+    def _keep(self, engine: Engine, scope: Scope, totals: Totals, folded: "_Folded") -> None:
+        number = _next(engine)
+        do(engine, "make", number=str(number), rows=folded.rows(totals))
+        bounds = folded.bounds(totals) or (None, None)
+        parameters = {
+            "number": number,
+            "experiment_id": scope.experiment_id,
+            "totals": totals.text(),
+            "ended_at": scope.ended_at,
+            "first_at": bounds[0],
+            "last_at": bounds[1],
+            "units": _length(engine, number),
+            "form": FORM,
+        }
+        do(engine, "note_made", parameters)
+        self.used(number)
 
     def _merge(self, engine: Engine, rollup: Kept) -> None:
         """A new rollup takes the place of an old one, whose rows a question may be reading."""

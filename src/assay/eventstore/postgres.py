@@ -23,13 +23,14 @@ from assay.eventstore.base import (
     Imported,
     Position,
     Progress,
+    Rebuilt,
     Rejections,
     Watermark,
 )
 from assay.eventstore.dialects import Engine, Postgres
 from assay.eventstore.folding import do
 from assay.eventstore.postgres_intake import Target, decoded, reading_file, rows_of, shorten_ledger, store
-from assay.eventstore.postgres_rollups import PostgresRollups
+from assay.eventstore.postgres_rollups import PostgresRollups, up_to
 from assay.eventstore.postgres_server import LOST, Connection, Pool, Row, changed, errors, pool, run
 from assay.eventstore.statements import statements
 
@@ -274,6 +275,16 @@ class PostgresStore(Asking):
             with self._folding() as folder:
                 wished = {wish: one for wish, one in due.items() if wish[0] == experiment_id}
                 self._rollups.grant(folder, wished)
+
+    def rebuild(self) -> list[Rebuilt]:
+        """See `EventStore`."""
+        with self._folding() as folder:
+            folder.ask(_SCHEMA["hold"], {})
+            [turn] = do(folder, "wait_turn")
+            found = self._rollups.rebuild(folder, up_to(*turn))
+            if any(one.differing for one in found):  # reports that were kept are no longer those of this mark
+                folder.ask(_APPEND["taken"], {})
+        return found
 
     def import_events(
         self,

@@ -71,7 +71,7 @@ class PostgresRollups(Rollups):
         """Make what was wished for, as far as all other rollups go."""
         turn = do(engine, "turn")
         if turn:
-            self.make(engine, due, _up_to(*turn[0]))
+            self.make(engine, due, up_to(*turn[0]))
 
     def untrue(self, engine: Engine) -> None:
         """Drop all, since events came or went below the numbers."""
@@ -79,9 +79,9 @@ class PostgresRollups(Rollups):
         self.drop_all(engine)
 
     def _follow(self, engine: Engine, after: Numbers, until: Numbers) -> None:
-        stored = _up_to(*until)
+        stored = up_to(*until)
         if until[1] > after[1]:
-            self.assigned(engine, after[1], _up_to(after[0], until[1]))
+            self.assigned(engine, after[1], up_to(after[0], until[1]))
         if until[0] > after[0] and everything(engine):
             parameters: dict[str, Any] = {"after": after[0], "until": until[0]}
             table(engine, "incoming", engine.statement("rollups", "incoming"), parameters)
@@ -89,7 +89,8 @@ class PostgresRollups(Rollups):
             self.arrived(engine, reversing=bool(reversing), stored=stored)
 
 
-def _up_to(event: int, assignment: int) -> Rows:
+def up_to(event: int, assignment: int) -> Rows:
+    """The events and assignments up to these numbers."""
     return Rows(
         f"(SELECT * FROM events WHERE seq <= {event})",
         f"(SELECT * FROM assignments WHERE seq <= {assignment})",

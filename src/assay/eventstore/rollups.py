@@ -152,6 +152,11 @@ def moments(
     }
 
 
+def rows_of(engine: Engine, number: int, fresh: int) -> str:
+    """The selection of a rollup's rows, one a unit; `fresh`: how many rows were added to it."""
+    return filled(engine.statement("rollups", "rows" if fresh else "rows_alone"), number=str(number))
+
+
 def folded_rows(texts: Mapping[str, str], done: Done, totals: Totals, key: str) -> str:
     """The selection of a rollup's rows from `folded`, which holds what is `done`."""
     features = totals.features()
@@ -230,7 +235,7 @@ def _read(
 ) -> str:
     """A rollup's rows in the form of `done`, with so many slots of each letter."""
     texts = engine.dialect.statements("rollups")
-    rows = filled(texts["rows" if rollup.fresh else "rows_alone"], number=str(rollup.number))
+    rows = rows_of(engine, rollup.number, rollup.fresh)
     slots = ", ".join(
         f"{letter}{at}" if at < _WIDTHS[letter] else f"0 AS {letter}{at}"
         for letter, width in widths.items()

@@ -76,6 +76,10 @@ def perform(stores: Stores, request: dict[str, Any], say: Callable[[dict[str, An
                 say({"metric": units.name, "sentence": units.sentence})
                 for start in range(0, len(units.values), _VALUES):
                     say({"values": units.values[start : start + _VALUES].tolist()})
+        case {"do": "rebuild"}:
+            stores.flush()
+            for one in stores.store.rebuild():
+                say({"rebuilt": one._asdict()})
         case {"do": "create_key", "name": str(name), "role": str(role)}:
             with stores.database.writing(_COMMAND, now) as tx:
                 row, secret = keys.create(tx, parse(keys.KeyInput, {"name": name, "role": role}))

@@ -105,6 +105,21 @@ SELECT count(*) FROM (SELECT 1 FROM {rows} AS counted LIMIT {limit}) AS few;
 -- add --
 INSERT INTO rollup_{number}_fresh {rows};
 
+-- differing --
+-- How many units there are in a rollup or in the same made anew, and of how many the two say something else. Sums of
+-- the same numbers in another order agree to nine digits.
+SELECT
+  count(*),
+  count(*) FILTER (
+    WHERE coalesce(kept.n0, 0) <> coalesce(anew.n0, 0)
+      OR coalesce(kept.n1, 0) <> coalesce(anew.n1, 0)
+      OR coalesce(kept.n2, 0) <> coalesce(anew.n2, 0)
+      OR abs(coalesce(kept.t0, 0) - coalesce(anew.t0, 0))
+        > 1e-9 * greatest(abs(coalesce(kept.t0, 0)), abs(coalesce(anew.t0, 0)), 1)
+  )
+FROM {rows} AS kept
+FULL JOIN ({anew}) AS anew ON anew.unit = kept.unit;
+
 -- drop --
 DROP TABLE IF EXISTS rollup_{number};
 DROP TABLE IF EXISTS rollup_{number}_fresh;
