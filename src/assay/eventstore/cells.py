@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from assay.eventstore import plan, rollups
+from assay.eventstore import plan, rollups, scan
 from assay.eventstore.base import Scope
 from assay.eventstore.columns import (
     Beside,
@@ -20,7 +20,8 @@ from assay.eventstore.columns import (
     UnitValues,
 )
 from assay.eventstore.dialects import Bound, Engine
-from assay.eventstore.plan import Done, Feature, Units
+from assay.eventstore.plan import Done, Feature
+from assay.eventstore.scan import Units
 from assay.eventstore.statements import filled
 
 Key = tuple[Any, ...]
@@ -56,7 +57,7 @@ def columns(
     labels = [] if groups is None or isinstance(groups, Beside) else list(groups)
     grouping = groups if groups is None or isinstance(groups, Beside) else list(groups.values())
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    of = plan.units(engine, scope, bound, grouping, strata)
+    of = scan.units(engine, scope, bound, grouping, strata)
     text = filled(engine.statement("columns", "cells"), key=of.keyed(), units=of.text)
     cells = engine.ask(text, bound.used_in(text))
     asked = _Asked(engine, scope, of, bound, by_key, blocks)
@@ -366,7 +367,7 @@ def percentiles(
 ) -> dict[str, tuple[float | None, ...]]:
     """See `EventStore.percentiles`."""
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    of = plan.units(engine, scope, bound)
+    of = scan.units(engine, scope, bound)
     features = dict.fromkeys(one for column in wanted for one in (plan.feature(column), _active(column)))
     done = rollups.done(engine, scope, of, bound, list(features))
     live = [column for column in wanted if plan.feature(column) in done.slots.of]
@@ -423,7 +424,7 @@ def _quantile(
     engine: Engine, scope: Scope, one: Quantile, strata: Mapping[int, int] | None
 ) -> dict[Key, tuple[Any, ...]]:
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    of = plan.units(engine, scope, bound, strata=strata)
+    of = scan.units(engine, scope, bound, strata=strata)
     observed = _observed(engine, scope, of, bound, one)
     if not observed:
         return {}
@@ -450,7 +451,7 @@ def unit_values(
 ) -> list[UnitValues]:
     """See `EventStore.unit_values`."""
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    every = plan.units(engine, scope, bound)
+    every = scan.units(engine, scope, bound)
     page = filled(
         engine.statement("columns", "units_after"),
         units=every.text,
@@ -491,7 +492,7 @@ def _observed(engine: Engine, scope: Scope, of: Units, bound: Bound, one: Quanti
     """The selection of observations; empty where there can be none."""
     column = one.column
     if one.of_events:
-        reading = plan.Reading(engine, scope, of, bound, [column.source])
+        reading = scan.Reading(engine, scope, of, bound, [column.source])
         if not reading.kinds_of(column.source):
             return ""
         return filled(

@@ -198,3 +198,8 @@ def unit_moments(units: int, row: Sequence[Any]) -> UnitMoments:
 
 def _and(parts: Sequence[str]) -> str:
     return "".join(f" AND {part}" for part in parts)
+
+
+def number(value: float, bound: Bound) -> str:
+    """The placeholder of a number that is not whole, however it is written."""
+    return f"CAST({bound.bind(float(value))} AS FLOAT8)"

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from assay.eventstore import plan
+from assay.eventstore import plan, scan
 from assay.eventstore.base import Rebuilt, Scope
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.listing import canonical
-from assay.eventstore.plan import STORED, Done, Rows
+from assay.eventstore.plan import Done
 from assay.eventstore.rollups import Totals, folded_rows, rows_of, totals_of
+from assay.eventstore.scan import STORED, Rows
 from assay.eventstore.statements import filled
 
 #: The version of this code: rollups of another one are made anew.
@@ -348,7 +349,7 @@ class _Folded(NamedTuple):
 def _folded(engine: Engine, scope: Scope, wanted: Sequence[Totals], rows: Rows) -> _Folded:
     """Make the temporary table `folded`: what each unit did, by one scan."""
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    of = plan.units(engine, scope, bound, rows=rows)
+    of = scan.units(engine, scope, bound, rows=rows)
     features = list(dict.fromkeys(one for totals in wanted for one in totals.features().values()))
     done = plan.done(
         engine,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from assay.eventstore.dialects import Engine
 from assay.eventstore.folding import ASKED, MOST, Rollups, Wish, Wished, do, everything, table
-from assay.eventstore.plan import Rows
+from assay.eventstore.scan import Rows
 
 #: When they are further behind than so many events, rollups are made anew instead.
 _MOST_BEHIND: Final = 2_000_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from assay.eventstore import compose, plan, reversals, rollups
+from assay.eventstore import compose, reversals, rollups, scan
 from assay.eventstore.base import (
     Arm,
     Bucket,
@@ -222,7 +222,7 @@ def _arms(engine: Engine, scope: Scope) -> list[tuple[Any, ...]]:
 
 def assignments(engine: Engine, scope: Scope, bound: Bound) -> str:
     """The table of assignments, or what stands for it where units need an event to be looked at."""
-    found = plan.assignments(engine, scope, bound)
+    found = scan.assignments(engine, scope, bound)
     if scope.activation is None:
         return found
     return filled(engine.statement("columns", "activated_assignments"), activated=found)

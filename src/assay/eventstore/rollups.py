@@ -22,12 +22,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from assay.eventstore import plan, reversals
+from assay.eventstore import plan, reversals, scan
 from assay.eventstore.base import Measure, Scope
 from assay.eventstore.columns import Source
 from assay.eventstore.dialects import Bound, Engine
 from assay.eventstore.listing import canonical
-from assay.eventstore.plan import Done, Feature, Rows, Take, Units
+from assay.eventstore.plan import Done, Feature, Take
+from assay.eventstore.scan import Rows, Units
 from assay.eventstore.statements import filled
 
 #: Kinds of `done` from here on are rollups, so that they never are those of types of events.
@@ -135,7 +136,7 @@ def moments(
     if not found:
         return set(), {}
     bound = Bound(engine.dialect, {"experiment_id": scope.experiment_id})
-    of = plan.units(engine, scope, bound)
+    of = scan.units(engine, scope, bound)
     rollups = {rollup.number: rollup for rollup in found.values()}
     late = _late(engine, scope, of, bound, behind, rollups.values())
     parts = [_read(engine, of, rollup, number, _WIDTHS, late) for number, rollup in rollups.items()]
