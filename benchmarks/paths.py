@@ -285,27 +285,59 @@ def _fill_memory(plan: Plan, assay: Assay) -> float:
     return shares[0]
 
 
+def _durable(
+    plan: Plan,
+    path: str,
+    assay: Assay,
+    title: str,
+    *,
+    unit: str,
+    size: int,
+    target: str,
+    goal: str,
+    typical: Typical | None = None,
+    against: int = 0,
+    times: int = 1,
+) -> str:
+    """A path whose answers wait for the disk: the contest of `times` things a request, and its commits.
+
+    `size` is the length of an answer; `against` is how many times as fast as the typical service is the goal.
+    """
+    before = assay.series()
+    rounds, ours = _contest(
+        plan,
+        path,
+        assay,
+        size=size,
+        target=target,
+        prefix="/api/v1",
+        goal=goal,
+        typical=typical,
+        options={} if times == 1 else {"events": times},
+    )
+    groups = _groups(assay, before)
+    text = table(title, unit, rounds.lines(times=times), yardstick="raw")
+    return text + _note(groups, _durability(rounds, ours, assay, times), _against_typical(rounds, against))
+
+
 def first(plan: Plan, users: int = 0) -> str:
     """P2: first assignment, durable before it is answered, with this many users in the experiment already."""
     with contextlib.ExitStack() as stack:
         assay = stack.enter_context(_assay(replace(plan, users=users)))
         typical = stack.enter_context(_typical(plan, users=users)) if plan.typical else None
         answer = assay.call("GET", "/api/v1" + _ASSIGNMENT + "nabcdefghij-10000")[1]
-        before = assay.series()
-        rounds, ours = _contest(
+        return _durable(
             plan,
             "first",
             assay,
+            f"P2 · first assignment, durable, {plan.engine}, {users:,} users already there",
+            unit="answers/s",
             size=len(answer),
             target=_ASSIGNMENT,
-            prefix="/api/v1",
             goal=plan.goal("0.45", "0.35"),
             typical=typical,
+            against=60,
         )
-        groups = _groups(assay, before)
-        title = f"P2 · first assignment, durable, {plan.engine}, {users:,} users already there"
-        text = table(title, "answers/s", rounds.lines(), yardstick="raw")
-        return text + _note(groups, _durability(rounds, ours, assay), _against_typical(rounds, 60))
 
 
 def event(plan: Plan, stored: int = 0) -> str:
@@ -322,21 +354,18 @@ def event(plan: Plan, stored: int = 0) -> str:
             "properties": {"currency": "EUR", "items": 2},
         }
         answer = assay.call("POST", "/api/v1/events", sent)[1]
-        before = assay.series()
-        rounds, ours = _contest(
+        return _durable(
             plan,
             "event",
             assay,
+            f"P3 · one event a request, durable, {plan.engine}, {stored:,} events already stored",
+            unit="events/s",
             size=len(answer),
             target="/events",
-            prefix="/api/v1",
             goal=plan.goal("0.40", "0.30"),
             typical=typical,
+            against=40,
         )
-        groups = _groups(assay, before)
-        title = f"P3 · one event a request, durable, {plan.engine}, {stored:,} events already stored"
-        text = table(title, "events/s", rounds.lines(), yardstick="raw")
-        return text + _note(groups, _durability(rounds, ours, assay), _against_typical(rounds, 40))
 
 
 def batch(plan: Plan, *, ids: bool) -> str:
@@ -422,22 +451,17 @@ def bulk(plan: Plan) -> str:
         users = [f"nabcdefghij-1000-{number:04d}" for number in range(size)]
         asked = {"experiments": [EXPERIMENT], "user_ids": users}
         answer = assay.call("POST", "/api/v1/assignments", asked)[1]
-        before = assay.series()
-        rounds, ours = _contest(
+        return _durable(
             plan,
             "bulk",
             assay,
+            f"P6 · first assignment of {size:,} users in a call, durable, {plan.engine}",
+            unit="users/s",
             size=len(answer),
             target="/assignments",
-            prefix="/api/v1",
             goal="100,000/s",
-            typical=None,
-            options={"events": size},
+            times=size,
         )
-        groups = _groups(assay, before)
-        title = f"P6 · first assignment of {size:,} users in a call, durable, {plan.engine}"
-        text = table(title, "users/s", rounds.lines(times=size), yardstick="raw")
-        return text + _note(groups, _durability(rounds, ours, assay, size))
 
 
 ALL: dict[str, Callable[[Plan], str]] = {

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.wire import Target
+
 KEY = "benchmark-key"
 _ROOT = Path(__file__).parent.parent
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -69,14 +71,7 @@ class Server:
 
     def call(self, method: str, path: str, body: Any = None, *, patience: float = 600) -> tuple[int, bytes]:
         """One request on a connection of its own: status and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience)
-        try:
-            headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        return Target(f"http://127.0.0.1:{self.port}", KEY).call(method, path, body, patience=patience)
 
     def json(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded answer of a request that must succeed."""
