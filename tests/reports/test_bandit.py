@@ -21,12 +21,12 @@ ARMS = [{"name": "control", "allocation": 0.5}, {"name": "b", "allocation": 0.5}
 class Bandit:
     """A running bandit into which units come as a test says."""
 
-    def __init__(self, kept: Kept, **metric: Any) -> None:
+    def __init__(self, kept: Kept, *others: dict[str, Any], **metric: Any) -> None:
         self.kept, self.catalog = kept, kept.catalog
         self.id = self.catalog.running(
             key="bandit",
             variants=ARMS,
-            metrics=[{"key": "order", "role": "primary", **metric}],
+            metrics=[{"key": "order", "role": "primary", **metric}, *others],
             analysis={"method": "bandit", "reweight_every": "2h", "floor": 0.1},
         )
         self.arms = [each["id"] for each in self.catalog.document(self.id)["variants"]]
@@ -136,3 +136,12 @@ def test_an_arm_without_any_event__is_learnt_from_too(kept: Kept) -> None:
     assert bandit.later(hours=2) == 1
     assert bandit.catalog.allocations(bandit.id)["b"] == pytest.approx(0.1, abs=1e-3)
     assert bandit.report.decision.sentence.startswith("Keep control: control is the best by order")
+
+
+def test_ratios_and_quantiles_beside_it__are_judged_too(kept: Kept) -> None:
+    basket = {"key": "basket", "type": "mean", "event": "order"}
+    bandit = Bandit(kept, basket, {"key": "median", "type": "quantile", "quantile": 0.5, "event": "order"})
+    bandit.come((500, 500), (50, 60))
+    found = canonical(bandit.report)["metrics"]
+    assert [each["key"] for each in found] == ["order", "basket", "median"]
+    assert [each["comparisons"][0]["method"] for each in found] == ["asymptotic_confidence_sequence"] * 3

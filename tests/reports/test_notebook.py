@@ -109,6 +109,7 @@ CASES: dict[str, ExperimentSpec] = {
     "falling": planned(replace(REVENUE, direction=Direction.DECREASE), method="bayesian"),
     "always valid": planned(REVENUE, method="always_valid"),
     "always valid one-sided": planned(PURCHASE, method="always_valid", alternative="greater"),
+    "bandit in a ramp": replace(planned(REVENUE, method="bandit"), phases=RAMP),
     "group sequential": planned(REVENUE, method="group_sequential", looks=4),
     "without a plan": replace(planned(PURCHASE, method="group_sequential"), target_sample_size=None),
 }
@@ -168,7 +169,13 @@ def test_cells__say_what_the_report_says(world: World, tmp_path: Path) -> None:
     assert set(made) == set(cases)
     assert made["without a plan"][1] == []
     # Every notebook has held what it found against what it was told; that is the report.
-    for name in ("conversion in a ramp", "revenue in a ramp with its past", "three arms", "after a look"):
+    for name in (
+        "conversion in a ramp",
+        "revenue in a ramp with its past",
+        "three arms",
+        "after a look",
+        "bandit in a ramp",
+    ):
         (units, found), spec = made[name], cases[name]
         report = world.answer(spec, Question())
         of = report.primary
@@ -179,7 +186,7 @@ def test_cells__say_what_the_report_says(world: World, tmp_path: Path) -> None:
             assert other["standard_error"] == pytest.approx(size, rel=1e-9), name
             for end, own in zip(one["interval"], other["interval"], strict=True):
                 assert own == (None if end is None else pytest.approx(end, rel=1e-9, abs=1e-9 * size)), name
-            if spec.analysis.method in ("fixed", "always_valid"):
+            if spec.analysis.method in ("fixed", "always_valid", "bandit"):
                 assert other["p_value"] == pytest.approx(one["p_value"], rel=1e-9), name
     assert made["revenue in a ramp with its past"] != made["revenue with its past"]
 

@@ -229,7 +229,8 @@ def recomputed(units: dict[str, Any], report: dict[str, Any], said: dict[str, An
     if method == "bayesian":
         return posterior(found, alpha, report["prior"])
     if method == "always_valid":
-        fraction = len(units["phase"]) / report["planned_units"]
+        # Where the split follows the data each comparison has a clock of its own.
+        fraction = said["fraction"] or len(units["phase"]) / report["planned_units"]
         return always_valid(found, alpha, alternative, fraction, said["previous_p"])
     if method == "group_sequential":
         # The limit comes of the plan and of the looks so far, not of the data.

@@ -16,7 +16,7 @@ from datetime import datetime
 from assay.reports.arms import SHARES, value_of
 from assay.reports.compare import Contrasts, contrasts
 from assay.reports.report import Comparison, Judgement, MetricReport, NextLook, Report
-from assay.reports.spec import Direction, ExperimentSpec, LookSpec, LookVerdict, MetricSpec, Role
+from assay.reports.spec import Direction, ExperimentSpec, LookSpec, LookVerdict, MetricSpec, MetricType, Role
 from assay.stats import (
     Alternative,
     Case,
@@ -152,7 +152,7 @@ def rules_of(spec: ExperimentSpec, units: int, now: datetime, alpha: float) -> R
     analysis = spec.analysis
     method, correction = analysis.method, analysis.correction
     if method == "bandit":
-        # Each comparison has a clock of its own: see `_information`.
+        # Each comparison has a clock of its own: see `bandit_information`.
         return Rules("always_valid", alpha, correction, 1.0)
     if method not in ("group_sequential", "always_valid"):
         return Rules(method, alpha, correction)
@@ -245,23 +245,27 @@ def _asked(spec: ExperimentSpec, of: MetricReport, each: Comparison, *, in_famil
     if spec.looks and spec.analysis.method == "always_valid":
         last = spec.looks[-1].verdict(metric.key, each.treatment.id)
         previous = 1.0 if last is None or last.p_value is None else last.p_value
-    share = _information(spec, metric, each, found.plain) if spec.analysis.method == "bandit" else None
+    share = bandit_information(spec, metric, each, found.plain) if spec.analysis.method == "bandit" else None
     plain = Case(found.plain, side, lower, counts, previous, share)
     case = plain if not found.covariates else Case(found.adjusted, side, lower, None, previous, share)
     return _Asked(metric, each, found, case, plain, in_family)
 
 
-def _information(spec: ExperimentSpec, metric: MetricSpec, each: Comparison, given: Contrast) -> float | None:
+def bandit_information(
+    spec: ExperimentSpec, metric: MetricSpec, each: Comparison, given: Contrast
+) -> float | None:
     """The information of one comparison of a bandit, as a share of the plan.
 
     The time by which a confidence sequence goes is the variance that its sum has gathered (Howard et al.
     2021). Under an equal split that is in proportion to the units; where the split changes, a unit of a rare
     arm counts for more of it. So this is the number of equally split units that would have gathered as much.
+    Of ratios and quantiles it is the number of units.
     """
-    planned, value = spec.target_sample_size or UNPLANNED_UNITS, value_of(metric)
+    planned = spec.target_sample_size or UNPLANNED_UNITS
     if given.reason is not None or not given.variance:
         return None
     units = float(given.units)
+    value = None if metric.type is MetricType.QUANTILE else value_of(metric)
     if isinstance(value, Mean):
         arms = (each.control_tally.moments, each.treatment_tally.moments)
         spread = sum(arm.variance(value.column) or 0.0 for arm in arms) / 2.0

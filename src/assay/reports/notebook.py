@@ -16,8 +16,9 @@ from assay.eventstore.base import EventStore
 from assay.reports.arms import SHARES, value_of
 from assay.reports.audience import Audience
 from assay.reports.build import EVERYBODY, build
+from assay.reports.compare import contrasts
 from assay.reports.export import Row, user_columns, users, written
-from assay.reports.judging import planned_units
+from assay.reports.judging import bandit_information, planned_units
 from assay.reports.question import Question
 from assay.reports.report import Comparison, MetricReport, Report
 from assay.reports.spec import ExperimentSpec, MetricType
@@ -135,7 +136,7 @@ def _said(report: Report, of: MetricReport) -> Row:
         "metric": of.metric.key,
         "value": "/".join(value) if isinstance(value, Ratio) else value.column,
         "share": of.metric.type in SHARES,
-        "method": spec.analysis.method,
+        "method": "always_valid" if spec.analysis.method == "bandit" else spec.analysis.method,
         "planned_units": planned_units(spec),
         "prior": DEFAULT_PRIOR.sd,
         "shares": {
@@ -157,8 +158,12 @@ def _compared(report: Report, of: MetricReport, each: Comparison) -> Row:
     if judged.numbers.interval is None and said["reason"] is None:
         said |= {"reason": "waiting", "sentence": said["waiting"] or ""}
     adjusted = judged.adjusted_p_value
+    fraction = None
+    if spec.analysis.method == "bandit":
+        fraction = bandit_information(spec, of.metric, each, contrasts(spec, of, each).plain)
     return {
         **said,
+        "fraction": fraction,
         "previous_p": 1.0 if before is None or before.p_value is None else before.p_value,
         "rejected_in_family": adjusted is not None and adjusted <= report.alpha,
     }

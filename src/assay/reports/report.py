@@ -33,7 +33,7 @@ class Why(StrEnum):
 
 _WHY = {
     Why.NO_CONTROL: "The experiment has no variants, so there is nothing to compare.",
-    Why.NO_TREATMENT: "Only the control is left after the filter, so there is nothing to compare it with.",
+    Why.NO_TREATMENT: "Only the control is looked at, so there is nothing to compare it with.",
     Why.NO_SUCH_VARIANT: "The experiment has no variant with that id, key or name.",
     Why.NO_EVENTS: "No event of this type has arrived that counts.",
     Why.OUTSIDE_WINDOW: "The window begins after everything that is reported on.",
