@@ -145,3 +145,12 @@ def test_ratios_and_quantiles_beside_it__are_judged_too(kept: Kept) -> None:
     found = canonical(bandit.report)["metrics"]
     assert [each["key"] for each in found] == ["order", "basket", "median"]
     assert [each["comparisons"][0]["method"] for each in found] == ["asymptotic_confidence_sequence"] * 3
+
+
+def test_what_is_nearly_sure__is_not_said_to_be_sure(kept: Kept) -> None:
+    bandit = Bandit(kept)
+    bandit.come((2000, 2000), (100, 600))
+    assert bandit.report.decision.sentence == (
+        "Ship b: b is the best by order with a probability of > 99.9 %, and choosing it is expected to cost "
+        "less than 0.001 %."
+    )

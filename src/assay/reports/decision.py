@@ -28,14 +28,13 @@ from assay.reports.report import (
 )
 from assay.reports.rules import rules
 from assay.reports.spec import BanditSpec, Direction, ExperimentSpec, MetricType, Role, VariantSpec
-from assay.reports.wording import change, interval, p_value, percent
+from assay.reports.wording import chance, change, interval, p_value, percent
 
 #: Converters and others that each arm must be expected to hold before a share is judged.
 _FEWEST_EXPECTED = 5
 #: Units an arm needs before the mean of anything is judged.
 _FEWEST_FOR_MEANS = 30
 _OVER = frozenset({"stopped", "archived"})
-#: Checks that, failed, say that units are not where they were dealt.
 
 
 class Facts(NamedTuple):
@@ -218,10 +217,9 @@ def _by_bandit(facts: Facts, known: Bandit, how: BanditSpec, waiting: Verdict) -
             None,
         )
     name, metric = best.variant.name, facts.primary.metric.name
-    cost = "unknown" if best.loss is None else percent(best.loss)
     seen = (
-        f"{name} is the best by {metric} with a probability of {percent(best.probability)}, and choosing it "
-        f"is expected to cost {cost}"
+        f"{name} is the best by {metric} with a probability of {chance(best.probability)}, and choosing it "
+        f"is expected to cost {_cost(best.loss)}"
     )
     sure = best.probability >= how.ship_probability and best.loss is not None and best.loss < how.ship_loss
     if not sure:
@@ -236,6 +234,13 @@ def _by_bandit(facts: Facts, known: Bandit, how: BanditSpec, waiting: Verdict) -
         return Verdict.ROLL_BACK, f"Do not ship {name}: {seen}, but it harms {guard.metric.name}.", None
     said = f"{seen}, but {guard.metric.name} is not shown to be within its margin"
     return waiting, f"{_lead(waiting)}: {said}.", None
+
+
+def _cost(loss: float | None) -> str:
+    """What choosing a variant is expected to cost, as a share of the control's value."""
+    if loss is None:
+        return "what nobody can tell, as the control's value is zero"
+    return percent(loss) if loss >= 1e-5 else "less than 0.001 %"
 
 
 def _guard(guards: Mapping[int, Guard | None], each: _Seen) -> Guard:
@@ -300,7 +305,7 @@ def _evidence(judged: Judgement) -> str:
     """What the verdict rests on, in the terms of its method."""
     numbers = judged.numbers
     if numbers.chance_to_win is not None:
-        return f"chance to win {percent(numbers.chance_to_win)}"
+        return f"chance to win {chance(numbers.chance_to_win)}"
     if judged.look is not None:
         how = "crossed" if judged.look.crossed else "not crossed"
         return f"limit {how} at look {judged.look_number}"

@@ -15,6 +15,13 @@ def percent(share: float) -> str:
     return f"{shown} %".replace("-", "−")
 
 
+def chance(share: float) -> str:
+    """A probability, `97.3 %`; what is nearly sure is not written as if it were sure."""
+    if share > 0.999:
+        return "> 99.9 %"
+    return "< 0.1 %" if share < 0.001 else percent(share)
+
+
 def number(value: float) -> str:
     """`1,794.34`; four significant digits below one hundred."""
     return f"{value:,.2f}" if 100.0 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from assay.reports.wording import decimals, p_value, percent
+from assay.reports.wording import chance, decimals, p_value, percent
 
 _SIGNS = {"ok": "ok", "warning": "warning", "failed": "FAILED", "unknown": "unknown"}
 #: Kinds whose value is a share.
@@ -65,14 +65,14 @@ def _show_metric(metric: _Document, alpha: float, console: Console, say: Callabl
     for each in metric["comparisons"]:
         corrected = each.get("adjusted_p_value")
         p = corrected if corrected is not None else each["p_value"]
-        chance = each.get("chance_to_win")
+        wins = each.get("chance_to_win")
         tested = "–" if p is None else p_value(p)
         table.add_row(
             each["treatment"],
             "absolute",
             _value(each["difference"], each["interval"], shares=shares),
             _ends(each["interval"], shares=shares),
-            tested if chance is None else f"wins with {percent(chance)}",
+            tested if wins is None else f"wins with {chance(wins)}",
         )
         lift = each["lift"]
         table.add_row(
