@@ -4,7 +4,8 @@ Events that name no experiment belong to users' lives, before the experiment and
 count is as it should be. Whoever names the experiment means it, so only such events can be out of place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from assay.eventstore.base import Fate, LedgerReason, Repetitions
 from assay.reports.checks.base import Finding
@@ -61,34 +62,31 @@ def one_variant(fates: Sequence[Fate], conflicts: int) -> Finding:
 def before_assignment(fates: Sequence[Fate]) -> Finding:
     """Whether events that name the experiment happened before their unit was in it."""
     all_before = [each for each in fates if each.reason is LedgerReason.BEFORE_ASSIGNMENT]
-    events = sum(each.events for each in all_before)
     misplaced, named = sum(each.named for each in all_before), _named(fates)
-    inputs = {"events": events, "naming_the_experiment": misplaced, "of": named}
-    if _stands_out(misplaced, named, _BEFORE):
-        return Finding(
-            Health.WARNING,
-            f"{_events(misplaced)} that name the experiment ({percent(misplaced / named)}) happened before "
-            "their unit was assigned and do not count: ask for the assignment before what it changes is "
-            "shown, and compare the clocks.",
-            inputs,
-        )
-    return Finding(Health.OK, "Events that name the experiment come after the assignment.", inputs)
+    return _told(
+        _Share(misplaced, named, _BEFORE),
+        "{} that name the experiment ({}) happened before their unit was assigned and do not count: ask for "
+        "the assignment before what it changes is shown, and compare the clocks.",
+        "Events that name the experiment come after the assignment.",
+        {
+            "events": sum(each.events for each in all_before),
+            "naming_the_experiment": misplaced,
+            "of": named,
+        },
+    )
 
 
 def unassigned_events(fates: Sequence[Fate]) -> Finding:
     """Whether events that name the experiment are of units that are not in it."""
     strangers = sum(each.events for each in fates if each.reason is LedgerReason.UNASSIGNED)
     named = _named(fates)
-    inputs = {"events": strangers, "of": named}
-    if _stands_out(strangers, named, _UNASSIGNED):
-        return Finding(
-            Health.WARNING,
-            f"{_events(strangers)} that name the experiment ({percent(strangers / named)}) are of units that "
-            "have no assignment and do not count: are exposures lost, or do events carry another id than "
-            "assignments?",
-            inputs,
-        )
-    return Finding(Health.OK, "Events that name the experiment are of units that are in it.", inputs)
+    return _told(
+        _Share(strangers, named, _UNASSIGNED),
+        "{} that name the experiment ({}) are of units that have no assignment and do not count: are "
+        "exposures lost, or do events carry another id than assignments?",
+        "Events that name the experiment are of units that are in it.",
+        {"events": strangers, "of": named},
+    )
 
 
 def late_events(spec: ExperimentSpec, fates: Sequence[Fate]) -> Finding:
@@ -98,52 +96,69 @@ def late_events(spec: ExperimentSpec, fates: Sequence[Fate]) -> Finding:
     inputs = {"naming_the_experiment": late, "of": named}
     if spec.ended_at is None:
         return Finding(Health.OK, "The experiment has no end yet, so no event can be after it.", inputs)
-    if _stands_out(late, named, _LATE):
-        return Finding(
-            Health.WARNING,
-            f"{_events(late)} that name the experiment ({percent(late / named)}) happened after its end and "
-            "do not count: the application still shows its variants, or was told late of the end.",
-            inputs,
-        )
-    return Finding(Health.OK, "Events that name the experiment happened before its end.", inputs)
+    return _told(
+        _Share(late, named, _LATE),
+        "{} that name the experiment ({}) happened after its end and do not count: the application still "
+        "shows its variants, or was told late of the end.",
+        "Events that name the experiment happened before its end.",
+        inputs,
+    )
 
 
 def duplicates(repetitions: Repetitions) -> Finding:
     """Whether many events were sent again."""
     dropped, stored = repetitions
-    share = dropped / (dropped + stored) if dropped else 0.0
-    inputs = {"dropped": dropped, "stored": stored, "share": share}
-    if _stands_out(dropped, dropped + stored, _REPEATED):
-        return Finding(
-            Health.WARNING,
-            f"{_events(dropped)} ({percent(share)}) were sent again with the same id and dropped. That harms "
-            "no number, but somebody sends twice: if it also sends events without ids, those count twice.",
-            inputs,
-        )
-    return Finding(Health.OK, "Hardly any event was sent twice.", inputs)
+    share = _Share(dropped, dropped + stored, _REPEATED)
+    return _told(
+        share,
+        "{} ({}) were sent again with the same id and dropped. That harms no number, but somebody sends "
+        "twice: if it also sends events without ids, those count twice.",
+        "Hardly any event was sent twice.",
+        {"dropped": dropped, "stored": stored, "share": share.share},
+    )
 
 
 def reversals(fates: Sequence[Fate]) -> Finding:
     """Whether many events were taken back."""
     back = sum(each.events for each in fates if each.reason is LedgerReason.REVERSED)
     counted = sum(each.events for each in fates if each.reason is LedgerReason.COUNTED)
-    inputs = {"reversed": back, "counted": counted}
-    if _stands_out(back, back + counted, _REVERSED):
-        return Finding(
-            Health.WARNING,
-            f"{_events(back)} ({percent(back / (back + counted))}) were taken back by later ones: look at "
-            "whether the variants lead to more of that, for it may still go on.",
-            inputs,
-        )
-    return Finding(Health.OK, "Few events were taken back by later ones.", inputs)
+    return _told(
+        _Share(back, back + counted, _REVERSED),
+        "{} ({}) were taken back by later ones: look at whether the variants lead to more of that, for it "
+        "may still go on.",
+        "Few events were taken back by later ones.",
+        {"reversed": back, "counted": counted},
+    )
+
+
+class _Share(NamedTuple):
+    """Some events of all, and the share above which something is out of place."""
+
+    some: int
+    of: int
+    most: float
+
+    @property
+    def share(self) -> float:
+        """The share they are; of none it is zero."""
+        return self.some / self.of if self.of else 0.0
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether it is more than that, and more than mishaps."""
+        return self.some >= _FEWEST and self.some > self.most * self.of
+
+
+def _told(found: _Share, warning: str, fine: str, inputs: Mapping[str, object]) -> Finding:
+    """The finding on a share of events; the warning has places for how many they are, and what share."""
+    if not found.stands_out:
+        return Finding(Health.OK, fine, inputs)
+    said = warning.format(_events(found.some), percent(found.share))
+    return Finding(Health.WARNING, said, inputs)
 
 
 def _named(fates: Sequence[Fate]) -> int:
     return sum(each.named for each in fates)
-
-
-def _stands_out(some: int, of: int, share: float) -> bool:
-    return some >= _FEWEST and some > share * of
 
 
 def _events(count: int) -> str:
