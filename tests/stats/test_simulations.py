@@ -331,3 +331,47 @@ def test_clustered_quantile__holds_its_level_where_events_are_not_units(runs: in
     check("90th percentile, 8 events a unit, by units", rejected / runs, band(ALPHA, runs, slack=0.012))
     say(f"  events taken for units {ignored / runs:.4f}")
     assert ignored / runs > 2 * rejected / runs
+
+
+@pytest.mark.parametrize("runs", SIZES)
+def test_posterior__holds_what_its_probabilities_say(runs: int) -> None:
+    rng = np.random.default_rng(114)
+    lifts = rng.normal(0.0, s.Prior().sd, runs)
+    arms = _normal_arms(rng, 10.0, lifts)
+    found = [s.bayes(s.contrast(low, high, s.Mean("x"))) for low, high in arms]
+    inside = [
+        bool(each.interval and each.interval.contains(lift)) for each, lift in zip(found, lifts, strict=True)
+    ]
+    check(
+        "coverage of the credible interval, lifts of the prior",
+        sum(inside) / runs,
+        band(0.95, runs, slack=0.004),
+    )
+    chances = np.array([each.chance_to_win or 0.0 for each in found])
+    open_still = (chances > 0.1) & (chances < 0.9)
+    gap = float((chances - (lifts > 0.0))[open_still].mean())
+    say(f"  chance to win less share of winners, {int(open_still.sum())} open cases: {gap:.4f}")
+    assert abs(gap) < 3.3 * 0.5 / math.sqrt(open_still.sum())
+
+
+@pytest.mark.parametrize("runs", SIZES)
+def test_margin__is_called_kept_by_an_arm_just_beyond_it_as_often_as_planned(runs: int) -> None:
+    rng = np.random.default_rng(115)
+    arms = _normal_arms(rng, 10.0, np.full(runs, -0.1))
+    given = [s.contrast(low, high, s.Mean("x")) for low, high in arms]
+    for name, margin, relative in (("relative", 0.1, True), ("absolute", 1.0, False)):
+        passed = sum(bool(s.non_inferiority(each, margin, relative=relative).passed) for each in given)
+        check(f"non-inferiority at a {name} margin", passed / runs, band(ALPHA, runs, slack=0.002))
+
+
+def _normal_arms(
+    rng: np.random.Generator, mean: float, lifts: np.ndarray
+) -> list[tuple[s.Moments, s.Moments]]:
+    """Moments of a control and of a treatment with each lift, of 4,000 units of standard deviation 20."""
+    n, sd = 4_000, 20.0
+
+    def drawn(truth: float) -> s.Moments:
+        variance = sd * sd * rng.chisquare(n - 1) / (n - 1)
+        return s.Moments.from_centred(n, {"x": rng.normal(truth, sd / math.sqrt(n))}, {("x", "x"): variance})
+
+    return [(drawn(mean), drawn(mean * (1.0 + lift))) for lift in lifts]
