@@ -1,8 +1,9 @@
 """The control plane put together; imported when it is first asked for something."""
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from assay import __version__
 from assay.api.app import create_api
@@ -10,6 +11,7 @@ from assay.api.parts import Parts
 from assay.catalog.keys import KeyUse
 from assay.dashboard import parts as dashboard
 from assay.dashboard.app import Dashboard, Entrance
+from assay.dashboard.meaning import span
 from assay.hotpath.app import Route, microseconds, openapi_paths
 from assay.hotpath.features_stream import STREAM_PATHS
 from assay.hotpath.http import Application
@@ -18,7 +20,7 @@ from assay.reports.report import Report
 from assay.reports.schedule import Schedule
 from assay.reports.snapshots import Snapshots
 from assay.settings import Settings
-from assay.stores.base import Stores
+from assay.stores.base import Stores, utc_now
 from assay.telemetry import Telemetry
 
 
@@ -75,6 +77,7 @@ def build(
             yield
             stores.log.relearn()
 
+    since = utc_now()
     anonymous = anonymous_rights(settings.anonymous_role)
     paths, schemas = openapi_paths(routes)
     api = create_api(
@@ -107,7 +110,7 @@ def build(
             flush=stores.flush,
             clock=microseconds,
             key_use=uses,
-            installation=lambda: _installation(stores),
+            installation=lambda: _installation(settings, stores, since),
             anonymous=anonymous,
             closing=closing,
             history_days=settings.report_history,
@@ -116,11 +119,12 @@ def build(
     return Entrance(pages, api)
 
 
-def _installation(stores: Stores) -> dashboard.Installation:
+def _installation(settings: Settings, stores: Stores, since: datetime) -> dashboard.Installation:
     written, lag, held = stores.written(), stores.lag(), stores.assignments.held()
     figures = (
+        ("Runs since", f"{since:%-d %b %Y, %H:%M} UTC", "When this process was ready for its first page."),
         ("Events waiting", f"{lag.rows:,}", "Rows of the log that are not in the event store yet."),
-        ("Longest wait", f"{lag.seconds:.1f} s", "Age of the oldest of them."),
+        ("Longest wait", f"{lag.seconds:.1f} s", "Age of the oldest of them: how far results are behind."),
         ("Assignments in memory", f"{held.entries:,}", "Answered without asking the disk."),
         ("Group commits", f"{written.commits:,}", "Since this process started."),
         ("Rows committed", f"{written.rows:,}", "Since this process started."),
@@ -132,5 +136,30 @@ def _installation(stores: Stores) -> dashboard.Installation:
             dashboard.Standing(name, None if failure is None else failure.detail)
             for name, failure in stores.failures().items()
         ],
+        [dashboard.Figure(*each) for each in _setup(settings)],
         [dashboard.Figure(*each) for each in figures],
     )
+
+
+def _setup(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """How the installation is set up, where that is worth a look."""
+    if settings.postgres is not None:
+        yield "Stores", "PostgreSQL", settings.postgres.shown
+    else:
+        yield "Stores", "embedded", f"SQLite and DuckDB in {settings.data}"
+        with contextlib.suppress(OSError):  # nothing is said where the system does not say
+            disk = shutil.disk_usage(settings.data)
+            yield "Room on the disk", _bytes(disk.free), f"Free, of {_bytes(disk.total)}."
+    yield "Workers", f"{settings.workers}", "Processes behind the one socket of this machine."
+    period = int(settings.report_refresh * 1_000_000)
+    yield (
+        "Reports by the schedule",
+        f"every {span(period)}" if period else "never",
+        f"Of each running experiment; kept for {settings.report_history} days.",
+    )
+
+
+def _bytes(size: float) -> str:
+    """A size in GiB, or in MiB where it is small."""
+    gib = size / 2**30
+    return f"{gib:,.1f} GiB" if gib >= 1.0 else f"{size / 2**20:,.0f} MiB"

@@ -32,10 +32,18 @@ from assay.stores.embedded import EmbeddedStores
 
 _ACTOR = Actor("demo")
 _DAYS = 14
-#: The truth of the simulation: who signs up, and what those who then buy spend.
+#: The truth of the simulation: who signs up, who buys, and who meets an error, by variant. Those who bought
+#: in the two weeks before are likelier to buy again, and spend about as much.
 _SIGN_UP = {"control": 0.100, "new-checkout": 0.116}
-_BUYS = 0.4
-_MEDIAN_ORDER, _ORDER_SPREAD = 30.0, 0.8
+_BUYS = {"control": 1.0, "new-checkout": 1.08}
+_ERROR = 0.12
+_CAME_BEFORE, _BUYS_AGAIN, _BUYS_ANEW = 0.35, 0.5, 0.1
+_MEDIAN_ORDER, _ORDER_SPREAD, _ORDER_NOISE = 30.0, 0.7, 0.3
+_TRUE_LIFT = {
+    "signup": _SIGN_UP["new-checkout"] / _SIGN_UP["control"] - 1.0,
+    "revenue": _BUYS["new-checkout"] / _BUYS["control"] - 1.0,
+    "errors": 0.0,
+}
 
 _DEFINITION = {
     "key": "demo-checkout",
@@ -46,7 +54,18 @@ _DEFINITION = {
         {"name": "control", "allocation": 0.5, "is_control": True},
         {"name": "new-checkout", "allocation": 0.5, "config": {"checkout": "new"}},
     ],
-    "metrics": ["signup", {"name": "revenue", "type": "revenue", "event_type": "purchase"}],
+    "metrics": [
+        "signup",
+        {"name": "revenue", "type": "revenue", "event_type": "purchase", "lookback": "14d"},
+        {
+            "name": "errors",
+            "type": "count",
+            "event_type": "error",
+            "direction": "decrease",
+            "role": "guardrail",
+            "margin": {"relative": 0.15},
+        },
+    ],
     "primary_metric": "signup",
     "status": "running",
 }
@@ -100,19 +119,26 @@ def _where_to_look(settings: Settings, secret: str | None, *, serve_after: bool)
 
 
 def _simulate(stores: EmbeddedStores, users: int, rng: random.Random) -> None:
-    """Create the experiment two weeks ago, and import who came since and what they did."""
+    """Create the experiment two weeks ago, and import who came since, what they did, and had done before."""
     started = utc_now() - timedelta(days=_DAYS)
     with stores.database.writing(_ACTOR, started) as tx:
-        experiments.create(tx, parse(ExperimentCreate, _DEFINITION))
+        experiments.create(tx, parse(ExperimentCreate, {**_DEFINITION, "target_sample_size": users}))
     experiment = stores.published.ruleset.by_key["demo-checkout"]
     with tempfile.TemporaryDirectory() as directory:
-        assignments, events = Path(directory, "assignments.ndjson"), Path(directory, "events.ndjson")
-        with assignments.open("wb") as who, events.open("wb") as what:
-            for row, done in _visitors(experiment, users, started, rng):
+        files = {name: Path(directory, f"{name}.ndjson") for name in ("before", "assignments", "events")}
+        with (
+            files["before"].open("wb") as before,
+            files["assignments"].open("wb") as who,
+            files["events"].open("wb") as what,
+        ):
+            for earlier, row, done in _visitors(experiment, users, started, rng):
+                before.writelines(msgspec.json.encode(each) + b"\n" for each in earlier)
                 who.write(msgspec.json.encode(row) + b"\n")
                 what.writelines(msgspec.json.encode(each) + b"\n" for each in done)
-        for kind, path in (("assignments", assignments), ("events", events)):
-            request = {"kind": kind, "path": str(path), "experiment": experiment.key}
+        for name, path in files.items():
+            request: dict[str, object] = {"kind": "events", "path": str(path)}
+            if name != "before":  # what was done before belongs to no experiment
+                request |= {"kind": name, "experiment": experiment.key}
             perform(stores, {"do": "import", "request": request}, _quiet)
 
 
@@ -122,8 +148,8 @@ def _quiet(_message: dict[str, Any]) -> None:
 
 def _visitors(
     experiment: Experiment, users: int, started: datetime, rng: random.Random
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Each user's assignment, by the real bucketing, and events."""
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]]]:
+    """Each user's purchases of before, assignment, by the real bucketing, and events."""
     span = timedelta(days=_DAYS).total_seconds() - 3 * 3600
     for number in range(users):
         user_id = f"user-{number:06d}"
@@ -131,17 +157,25 @@ def _visitors(
         if variant is None:
             continue
         at = started + timedelta(seconds=rng.uniform(0, span))
-        done: list[dict[str, Any]] = []
+        taste = _MEDIAN_ORDER * rng.lognormvariate(0, _ORDER_SPREAD)
+        came_before = rng.random() < _CAME_BEFORE
+        before = [_event(user_id, "purchase", at - timedelta(days=rng.uniform(1, 13)), taste)]
+        done = []
         if rng.random() < _SIGN_UP[variant.key]:
-            signed = at + timedelta(seconds=rng.uniform(20, 3600))
-            done.append({"user_id": user_id, "type": "signup", "timestamp": signed.isoformat()})
-            if rng.random() < _BUYS:
-                spent = round(_MEDIAN_ORDER * rng.lognormvariate(0, _ORDER_SPREAD), 2)
-                bought = signed + timedelta(seconds=rng.uniform(60, 3600))
-                done.append(
-                    {"user_id": user_id, "type": "purchase", "timestamp": bought.isoformat(), "value": spent}
-                )
-        yield {"user_id": user_id, "variant": variant.key, "assigned_at": at.isoformat()}, done
+            done.append(_event(user_id, "signup", at + timedelta(seconds=rng.uniform(20, 3600))))
+        if rng.random() < _BUYS[variant.key] * (_BUYS_AGAIN if came_before else _BUYS_ANEW):
+            spent = taste * rng.lognormvariate(0, _ORDER_NOISE)
+            done.append(_event(user_id, "purchase", at + timedelta(seconds=rng.uniform(60, 7200)), spent))
+        if rng.random() < _ERROR:
+            done.append(_event(user_id, "error", at + timedelta(seconds=rng.uniform(1, 3600))))
+        assigned = {"user_id": user_id, "variant": variant.key, "assigned_at": at.isoformat()}
+        yield before if came_before else [], assigned, done
+
+
+def _event(user_id: str, kind: str, at: datetime, value: float | None = None) -> dict[str, Any]:
+    """One event as an import reads it."""
+    spent = {} if value is None else {"value": round(value, 2)}
+    return {"user_id": user_id, "type": kind, "timestamp": at.isoformat(), **spent}
 
 
 def _report(stores: EmbeddedStores) -> Report:
@@ -154,15 +188,15 @@ def _report(stores: EmbeddedStores) -> Report:
 
 def _show(console: Console, report: Report) -> None:
     """The report as a table, beside the truth."""
-    control, treatment = _SIGN_UP["control"], _SIGN_UP["new-checkout"]
-    truth = f"{treatment / control - 1:+.0%}"
     table = Table(title=f"{report.spec.name}: {report.decision.text}", title_justify="left", expand=False)
-    for name in ("metric", "control", "new-checkout", "lift", "95 % interval", "p", "true lift"):
+    for name in ("metric", "control", "new-checkout", "lift", "interval", "p", "true lift"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     for metric in report.metrics:
         for each in metric.comparisons:
-            effect, lift = each.effect, each.effect.lift
-            interval = lift.interval
+            found = each.judged.numbers if each.judged is not None else None
+            if found is None:
+                continue
+            interval = found.lift_interval
             bounds = (
                 "–"
                 if interval is None or interval.low is None or interval.high is None
@@ -171,11 +205,11 @@ def _show(console: Console, report: Report) -> None:
             form = "{:.2%}" if metric.metric.type.value == "conversion" else "{:.3f}"
             table.add_row(
                 metric.metric.name,
-                "–" if effect.control is None else form.format(effect.control),
-                "–" if effect.treatment is None else form.format(effect.treatment),
-                "–" if lift.value is None else f"{lift.value:+.1%}",
+                "–" if found.control is None else form.format(found.control),
+                "–" if found.treatment is None else form.format(found.treatment),
+                "–" if found.lift is None else f"{found.lift:+.1%}",
                 bounds,
-                "–" if effect.p_value is None else f"{effect.p_value:.4f}",
-                truth,
+                "–" if found.p_value is None else f"{found.p_value:.4f}",
+                f"{_TRUE_LIFT[metric.metric.key]:+.0%}",
             )
     console.print(table)

@@ -13,6 +13,8 @@ PAGES = {
     "nothing-matches": "/ui/experiments?q=nothing",
     "result": "/ui/experiments/demo-checkout",
     "history": "/ui/experiments/demo-checkout/history",
+    "past-reports": "/ui/experiments/demo-checkout/reports",
+    "look": "/ui/experiments/demo-checkout/look",
     "new-experiment": "/ui/experiments/new",
     "edit-experiment": "/ui/experiments/demo-checkout/edit",
     "stop": "/ui/experiments/demo-checkout/do/stop",

@@ -27,7 +27,7 @@ def kept(house: House, key: str) -> str:
 def test_a_past_report_stands_as_it_was(house: House, tmp_path: Path) -> None:
     told(house, tmp_path, "short")
     house.sign_in("editor")
-    assert "None yet" in house.ask("GET", "/ui/experiments/short/reports").text
+    assert "Nothing kept yet" in house.ask("GET", "/ui/experiments/short/reports").text
     address = kept(house, "short")
     listed = words(house.ask("GET", "/ui/experiments/short/reports").text)
     assert re.search(r"Keep running|Ship it", listed)

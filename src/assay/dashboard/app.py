@@ -71,12 +71,23 @@ _READ, _EDIT, _ADMIN = Right.READ, Right.EDIT, Right.ADMIN
 _POST = ("POST",)
 _BOTH = ("GET", "POST")
 
+
+def _noun(
+    plural: str, noun: str, listed: Handler, create: Handler, shown: Handler, edit: Handler
+) -> tuple[Page, ...]:
+    """What every noun has: a list, a form for a new one, its page, and a form to change it."""
+    return (
+        Page(f"/{plural}", listed, _READ),
+        Page(f"/{plural}/new", create, _EDIT, _BOTH),
+        Page(f"/{plural}/{{{noun}}}", shown, _READ),
+        Page(f"/{plural}/{{{noun}}}/edit", edit, _EDIT, _BOTH),
+    )
+
+
 PAGES: tuple[Page, ...] = (
     Page("/sign-in", signing.sign_in, None, _BOTH),
     Page("/sign-out", signing.sign_out, None, _POST),
-    Page("/experiments", experiments.listed, _READ),
-    Page("/experiments/new", editing.create, _EDIT, _BOTH),
-    Page("/experiments/{key}", results.shown, _READ),
+    *_noun("experiments", "key", experiments.listed, editing.create, results.shown, editing.edit),
     Page("/experiments/{key}/headline", experiments.headline, _READ),
     Page("/experiments/{key}/trend", overtime.piece, _READ),
     Page("/experiments/{key}/breakdown", breakdown.piece, _READ),
@@ -89,34 +100,22 @@ PAGES: tuple[Page, ...] = (
     Page("/experiments/{key}/reports/{number}", past.shown, _READ),
     Page("/experiments/{key}/reports/{number}/document", past.document, _READ),
     Page("/experiments/{key}/look", past.look, _EDIT, _BOTH),
-    Page("/experiments/{key}/edit", editing.edit, _EDIT, _BOTH),
     Page("/experiments/{key}/duplicate", editing.duplicate, _EDIT),
     Page("/experiments/{key}/template", beginnings.create, _EDIT, _BOTH),
     Page("/experiments/{key}/do/{step}", lifecycle.step, _EDIT, _BOTH),
     Page("/calculator", calculator.shown, _READ),
-    Page("/metrics", metrics.listed, _READ),
-    Page("/metrics/new", metrics.create, _EDIT, _BOTH),
-    Page("/metrics/{metric}", metrics.shown, _READ),
-    Page("/metrics/{metric}/edit", metrics.edit, _EDIT, _BOTH),
+    *_noun("metrics", "metric", metrics.listed, metrics.create, metrics.shown, metrics.edit),
     Page("/metrics/{metric}/do/{step}", metrics.step, _EDIT, _BOTH),
     Page("/targeting/preview", targeting.preview_piece, _READ, _POST),
-    Page("/segments", segments.listed, _READ),
-    Page("/segments/new", segments.create, _EDIT, _BOTH),
-    Page("/segments/{segment}", segments.shown, _READ),
-    Page("/segments/{segment}/edit", segments.edit, _EDIT, _BOTH),
+    *_noun("segments", "segment", segments.listed, segments.create, segments.shown, segments.edit),
     Page("/segments/{segment}/delete", segments.delete, _EDIT, _BOTH),
     Page("/segments/{segment}/members", segments.members, _EDIT, _POST),
-    Page("/layers", layers.listed, _READ),
-    Page("/layers/new", layers.create, _EDIT, _BOTH),
-    Page("/layers/{layer}", layers.shown, _READ),
-    Page("/layers/{layer}/edit", layers.edit, _EDIT, _BOTH),
+    *_noun("layers", "layer", layers.listed, layers.create, layers.shown, layers.edit),
     Page("/layers/{layer}/delete", layers.delete, _EDIT, _BOTH),
-    Page("/holdouts", holdouts.listed, _READ),
-    Page("/holdouts/new", holdouts.create, _EDIT, _BOTH),
-    Page("/holdouts/{holdout}", holdouts.shown, _READ),
-    Page("/holdouts/{holdout}/edit", holdouts.edit, _EDIT, _BOTH),
+    *_noun("holdouts", "holdout", holdouts.listed, holdouts.create, holdouts.shown, holdouts.edit),
     Page("/templates", beginnings.listed, _READ),
     Page("/templates/{template}/delete", beginnings.delete, _EDIT, _BOTH),
+    Page("/arrivals", experiments.arrivals, _READ),
     Page("/events", live.shown, _READ),
     Page("/events/stream", live.stream, _READ),
     Page("/audit", auditing.log, _READ),

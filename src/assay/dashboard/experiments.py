@@ -12,8 +12,10 @@ from assay.catalog.database import ReadTx
 from assay.catalog.tables import Experiment
 from assay.dashboard import wording
 from assay.dashboard.pages import Form, Visit, link, render
+from assay.dashboard.parts import moment
 from assay.dashboard.snippets import calls
 from assay.errors import AssayError
+from assay.eventstore.base import EventFilter
 from assay.reports.report import Health, Report
 
 _PAGE = 25
@@ -64,6 +66,24 @@ def listed(visit: Visit) -> Response:
         statuses=list(Status),
         calls=None if anything else calls(key, "first-experiment", "signup"),
         address=partial(link, "experiments", q=q, tag=tag, status=wanted),
+    )
+
+
+def arrivals(visit: Visit) -> Response:
+    """How far somebody who begins has come: the newest experiment, its first unit, and the latest event."""
+    with visit.parts.database.reading() as tx:
+        found, _ = experiments.page(tx, limit=1)
+    experiment = found[0] if found else None
+    visit.parts.flush()
+    events, _ = visit.parts.store.events(EventFilter(), 1)
+    event = events[0] if events else None
+    return render(
+        visit,
+        "_arrivals.html",
+        experiment=experiment,
+        assigned=experiment is not None and bool(visit.parts.assignments.page(experiment.id, 0, 1)),
+        event=event,
+        received=None if event is None else moment(event.received_at),
     )
 
 

@@ -31,10 +31,11 @@ class Figure(NamedTuple):
 
 
 class Installation(NamedTuple):
-    """What runs here and how it is."""
+    """What runs here and how it is: its parts, how it is set up, and what this process has done."""
 
     version: str
     standing: Sequence[Standing]
+    setup: Sequence[Figure]
     figures: Sequence[Figure]
 
 

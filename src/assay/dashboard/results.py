@@ -141,7 +141,11 @@ def statements_piece(visit: Visit) -> Response:
 
 
 def _parameter(value: object) -> str:
-    """A parameter of a statement; one as long as the ids of a segment's units is cut."""
+    """A parameter of a statement in the words of SQL; one as long as the ids of a segment's units is cut."""
+    if value is None or isinstance(value, bool):
+        return {None: "NULL", True: "TRUE", False: "FALSE"}[value]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_parameter, value))
     text = str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
 

@@ -138,10 +138,7 @@ for (const button of document.querySelectorAll("[data-copy-link]")) {
 }
 for (const button of document.querySelectorAll("[data-print]")) {
   button.hidden = false;
-  button.addEventListener("click", () => {
-    document.querySelectorAll("details").forEach((each) => { each.dataset.was = each.open ? "1" : ""; });
-    print();
-  });
+  button.addEventListener("click", () => print());
 }
 // What takes its time says so, and for how long already, until the next page is there.
 function slow(text) {
