@@ -51,7 +51,7 @@ class Postgres:
         self.directory = Path(tempfile.mkdtemp(prefix="assay-postgres-"))
         self.files = self.directory / "files"
         self.log = self.directory / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self.user = _USER if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         if self.user is not None:
@@ -222,7 +222,7 @@ def _lives(pid: int) -> bool:
     return state not in "ZX"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port below those that systems give away by themselves: a server that is away finds it free again."""
     while True:
         port = 10_000 + secrets.randbelow(20_000)

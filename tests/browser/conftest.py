@@ -35,7 +35,7 @@ HOSTILE = (
 #: What htmx says of a request that ended because its page was left.
 _LEFT = ("htmx:afterRequest", "htmx:sendError", "htmx:sendAbort")
 # Long enough for a machine with other things to do; nothing waits longer than it must.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 #: Where to leave pictures of the pages, for whoever wants to look at them.
 PICTURES = os.environ.get("ASSAY_PICTURES")
 
@@ -112,7 +112,7 @@ class Reader:
         loading = self.page.locator(".loading")
         while waiting := loading.count():  # what is far down is loaded when it is scrolled to
             loading.evaluate_all("all => all[0]?.scrollIntoView()")
-            expect(loading).not_to_have_count(waiting, timeout=20_000)
+            expect(loading).not_to_have_count(waiting)
         self.page.evaluate("scrollTo(0, 0)")
         return self.page
 
@@ -137,7 +137,7 @@ def reader(browser: Browser) -> Iterator[Callable[..., Reader]]:
 
     def make(server: Server, role: str | None = "admin", **settings: Any) -> Reader:
         context = browser.new_context(base_url=server.url, **settings)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         watched = Watched(server.url)
         watched.watch(context)
         made.append((context, watched))

@@ -25,7 +25,7 @@ from assay.published import KeyRing, Published
 from assay.settings import postgres_url as parsed
 from catalog.conftest import NOON, Catalog
 from live import until
-from postgresql import Postgres, _free_port
+from postgresql import Postgres, free_port
 
 _ACTOR = Actor("test")
 
@@ -187,7 +187,7 @@ def pooling(postgres: Postgres, **settings: str) -> Iterator[Callable[[str], str
     program = shutil.which("pgbouncer")
     if program is None:
         pytest.skip("pgbouncer is not installed")
-    port = _free_port()
+    port = free_port()
     names, configuration = postgres.directory / "users.txt", postgres.directory / "pgbouncer.ini"
     names.write_text('"postgres" ""\n')
     settings = {

@@ -20,7 +20,7 @@ from assay.client.openfeature import AssayProvider
 from live import Server, until
 from proxy import Proxy
 
-QUICK = Options(retry=0.02, retry_most=0.2, flush_interval=0.05, request_wait=2.0)
+QUICK = Options(retry=0.02, retry_most=0.2, flush_interval=0.05, request_wait=2.0, assign_wait=60.0)
 ADA = EvaluationContext(
     "ada", {"country": "US", "since": datetime(2026, 1, 1, tzinfo=UTC), "tags": ("a", "b")}
 )
@@ -59,7 +59,7 @@ def providers() -> Iterator[None]:
 
 
 def connected(url: str, key: str, **given: Any) -> OpenFeatureClient:
-    api.set_provider_and_wait(AssayProvider(Client(url, key, QUICK), ready_wait=20, **given))
+    api.set_provider_and_wait(AssayProvider(Client(url, key, QUICK), ready_wait=60, **given))
     return api.get_client()
 
 
@@ -175,7 +175,7 @@ def test_no_server_and_a_wrong_key__errors_and_defaults(shared_server: Server, a
         assert ready.wait(60), "it comes back by itself"
         assert flags.get_string_value("plain", "code", ADA) != "code"
         api.clear_providers()
-    wrong = AssayProvider(Client(shared_server.url, "assay_wrong", QUICK), ready_wait=1)
+    wrong = AssayProvider(Client(shared_server.url, "assay_wrong", QUICK), ready_wait=60)
     with pytest.raises(ProviderFatalError):
         api.set_provider_and_wait(wrong)
     assert api.get_client().get_boolean_details("on", False, ADA).error_code is ErrorCode.PROVIDER_FATAL

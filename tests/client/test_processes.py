@@ -15,7 +15,7 @@ import pytest
 from assay.client import Client, Options
 from live import Server, environment, until
 
-OPTIONS = Options(first_wait=20, flush_interval=60)
+OPTIONS = Options(first_wait=60, exit_wait=60, flush_interval=60)
 
 #: What only the server needs.
 FOREIGN = {
@@ -32,7 +32,7 @@ def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -78,8 +78,9 @@ def test_end_of_the_interpreter__what_was_recorded_is_sent(
 ) -> None:
     code = """
         import sys
-        from assay.client import Client
-        client = Client(sys.argv[1].replace("127.0.0.1", "localhost"), sys.argv[2])
+        from assay.client import Client, Options
+        url = sys.argv[1].replace("127.0.0.1", "localhost")
+        client = Client(url, sys.argv[2], Options(exit_wait=60))
         for number in range(30):
             client.track("leaving", "purchase")
         """
@@ -115,7 +116,7 @@ def test_fork__parent_and_children_each_send_their_own_once(
         """
         import os, sys
         from assay.client import Client, Options
-        client = Client(sys.argv[1], sys.argv[2], Options(first_wait=20, flush_interval=60))
+        client = Client(sys.argv[1], sys.argv[2], Options(first_wait=60, exit_wait=60, flush_interval=60))
         assert client.evaluate("forked", "before").assigned
         client.track("parent", "purchase")
         children = []
@@ -125,16 +126,16 @@ def test_fork__parent_and_children_each_send_their_own_once(
                 found = client.evaluate("forked", f"child-{number}")
                 assert found.assigned and found.origin == "payload", found
                 client.track(f"child-{number}", "purchase")
-                assert client.flush(20), client.delivery()
+                assert client.flush(60), client.delivery()
                 assert client.delivery().accepted == 2, client.delivery()
                 assert client.assign("forked", f"child-{number}").variant == found.variant
                 os._exit(0)
             children.append(pid)
         assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
         client.track("parent", "purchase")
-        assert client.flush(20)
+        assert client.flush(60)
         assert client.delivery().accepted == 3, client.delivery()
-        assert client.wait_until_ready(1)
+        assert client.wait_until_ready(60)
         """,
         shared_server.url,
         experiment,
@@ -153,7 +154,7 @@ def test_fork_while_other_threads_use_the_client__the_child_is_not_locked(
         """
         import os, sys, threading
         from assay.client import Client, Options
-        client = Client(sys.argv[1], sys.argv[2], Options(first_wait=20, queue=500, flush_interval=0.01))
+        client = Client(sys.argv[1], sys.argv[2], Options(first_wait=60, queue=500, flush_interval=0.01))
         client.evaluate("forked", "before")
         stop = threading.Event()
         def busy():

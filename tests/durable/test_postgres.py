@@ -20,7 +20,7 @@ from assay.durable.session import Session
 from assay.durable.writer import Limits
 from assay.errors import Invalid, Unavailable
 from live import until
-from postgresql import Postgres
+from postgresql import Postgres, free_port
 from proxy import Proxy
 
 TABLE = "CREATE TABLE notes (text text PRIMARY KEY)"
@@ -521,8 +521,7 @@ def pooled(postgres: Postgres, url: str, tmp_path: Path) -> Iterator[str]:
     if program is None:
         pytest.skip("pgbouncer is not installed (apt-get install pgbouncer)")
     name = url.rpartition("/")[2]
-    with Proxy(1) as unused:  # only for a free port
-        port = unused.port
+    port = free_port()
     (tmp_path / "users").write_text('"postgres" ""\n')
     (tmp_path / "pgbouncer.ini").write_text(
         f"[databases]\n{name} = host=127.0.0.1 port={postgres.port} dbname={name}\n"

@@ -32,7 +32,7 @@ def empty(tmp_path: Path) -> Iterator[Callable[[], DuckdbStore]]:
     opened: list[DuckdbStore] = []
 
     def empty() -> DuckdbStore:
-        opened.append(DuckdbStore(tmp_path / f"events{len(opened)}.duckdb", memory="256MiB", threads=2))
+        opened.append(DuckdbStore(tmp_path / f"events{len(opened)}.duckdb", memory="256MiB", threads=1))
         return opened[-1]
 
     yield empty

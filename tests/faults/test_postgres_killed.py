@@ -20,8 +20,7 @@ import pytest
 
 from live import Server, until
 from load import Findings, Load, check, traffic_on
-from postgresql import Postgres
-from proxy import Proxy
+from postgresql import Postgres, free_port
 
 ROUNDS = 3
 WORKERS = 2
@@ -229,8 +228,7 @@ def pooled(own: Postgres, tmp_path: Path) -> Iterator[tuple[str, str]]:
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed (apt-get install pgbouncer)")
-    with Proxy(1) as unused:  # only for a free port
-        port = unused.port
+    port = free_port()
     folder = tmp_path / "pooler"
     folder.mkdir()
     with own.database() as url:

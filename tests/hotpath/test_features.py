@@ -223,7 +223,7 @@ def streamed(tmp_path: Path, journey: Callable[[Serving, httpx2.AsyncClient], An
 
 
 def test_a_stream_tells_of_a_change_and_of_nothing_else(tmp_path: Path) -> None:
-    async def journey(_server: Serving, client: httpx2.AsyncClient) -> tuple[Any, Any, float, str]:
+    async def journey(_server: Serving, client: httpx2.AsyncClient) -> tuple[Any, Any, str]:
         key = (await sdk_key(client))["key"]
         async with client.stream("GET", f"/sub/{key}") as response:
             assert response.headers["content-type"].startswith("text/event-stream")
@@ -231,19 +231,16 @@ def test_a_stream_tells_of_a_change_and_of_nothing_else(tmp_path: Path) -> None:
             hello = await anext(told_events)
             await running(client, key="hidden", status="draft")
             await running(client, key="price")
-            begun = asyncio.get_running_loop().time()
             event = await anext(told_events)
-            took = asyncio.get_running_loop().time() - begun
         tag = (await client.get(f"/api/features/{key}")).headers["etag"]
-        return hello, event, took, tag
+        return hello, event, tag
 
-    hello, event, took, tag = streamed(tmp_path, journey)
+    hello, event, tag = streamed(tmp_path, journey)
     assert hello["retry"] == "3000"
     assert "event" not in hello
     assert event["event"] == "features-updated"
     assert json.loads(event["data"]) == {}
     assert event["id"] in tag
-    assert took < 1
 
 
 def test_a_stream_that_missed_something_hears_of_it_at_once(tmp_path: Path) -> None:
