@@ -215,7 +215,7 @@ class Ledger:
         for start in range(0, len(users), _IN_BULK):
             some = users[start : start + _IN_BULK]
             asked = {"user_ids": list(map(self.user, some)), "experiments": [self.experiments[experiment].id]}
-            status, body = target.call("POST", "/api/v1/assignments", asked)
+            status, body = target.read("POST", "/api/v1/assignments", asked)
             if status != 200:
                 raise RuntimeError(f"assignments cannot be read back: {status} {body[:500]!r}")
             answer = msgspec.json.decode(body, type=_Bulk)
@@ -235,7 +235,7 @@ class Ledger:
         cursor = ""
         while True:
             path = f"/api/v1/experiments/{at.id}/assignments?limit=1000{cursor}"
-            status, body = target.call("GET", path)
+            status, body = target.read("GET", path)
             if status != 200:
                 raise RuntimeError(f"{path}: {status} {body[:500]!r}")
             page = msgspec.json.decode(body, type=_Rows)
@@ -271,7 +271,7 @@ class Ledger:
                 query += f"&end_time={bounds[i] - timedelta(microseconds=1):%Y-%m-%dT%H:%M:%S.%fZ}"
             cursor = ""
             while True:
-                status, body = target.call("GET", query + cursor)
+                status, body = target.read("GET", query + cursor)
                 if status != 200:
                     raise RuntimeError(f"{query}{cursor}: {status} {body[:500]!r}")
                 page = msgspec.json.decode(body, type=_Page)

@@ -42,9 +42,18 @@ class Target:
         finally:
             connection.close()
 
+    def read(self, method: str, path: str, body: Any = None, *, insist: float = 300) -> tuple[int, bytes]:
+        """As `call`, asked again for up to `insist` seconds while what was stored has yet to be readable."""
+        until = time.monotonic() + insist
+        while True:
+            status, answer = self.call(method, path, body)
+            if status != 503 or time.monotonic() > until:
+                return status, answer
+            time.sleep(0.2)
+
     def json(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded answer of a request that must succeed."""
-        status, answer = self.call(method, path, body)
+        status, answer = self.read(method, path, body)
         if status >= 300:
             raise RuntimeError(f"{method} {path}: {status} {answer[:500]!r}")
         return json.loads(answer)
