@@ -134,7 +134,7 @@ class Server:
             found = _URL.search(self.output())
             return found and found[0]
 
-        self.url = until(address, f"the server says where it listens, it said: {self.output()}", 120)
+        self.url = until(address, f"the server says where it listens, it said: {self.output()}", 300)
 
         def ready() -> bool:
             try:
@@ -142,7 +142,7 @@ class Server:
             except httpx2.TransportError:
                 return False
 
-        until(ready, "the server is ready", 120)
+        until(ready, "the server is ready", 300)
         return self
 
     def stop(self, seconds: float = 60) -> int:
