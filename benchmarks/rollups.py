@@ -9,9 +9,12 @@ from statistics import median
 from typing import Any
 
 import msgspec
+import psycopg
 
 from assay.eventstore.base import Arm, Measure, Position, Scope
 from assay.eventstore.duckdb import DuckdbStore
+from assay.eventstore.postgres import PostgresStore
+from benchmarks import postgresql
 from benchmarks.data import COMMON, RARE, copied, prepared
 from benchmarks.paths import Plan
 from benchmarks.table import number
@@ -21,12 +24,61 @@ _PURCHASE = (Measure("purchase", "purchase"),)
 _TWENTY = tuple(Measure(kind, kind) for kind in (*COMMON, *RARE))
 _PORTION = 100_000
 _ROW = 50_000
+_ASSIGN = """
+INSERT INTO assignments (experiment_id, unit_id, variant_id, phase, assigned_at)
+SELECT 1, 'u' || lpad(n::text, 7, '0'), 10 + n %% 2, 0, 0 FROM generate_series(0, %(users)s - 1) AS n
+"""
+# Every twelfth is a purchase, as in the mix of the other events.
+_RECORD = """
+INSERT INTO events (event_id, keyed, user_id, type, occurred_at, counts_until, received_at, amount)
+SELECT
+  gen_random_uuid(), false, 'u' || lpad(floor(random() * %(users)s)::text, 7, '0'),
+  CASE WHEN n %% 12 = 0 THEN 'purchase' ELSE 'view' END, n, n, n,
+  CASE WHEN n %% 12 = 0 THEN 5 + 95 * random() END
+FROM generate_series(1, %(events)s) AS n
+"""
 
 
 def rollups(plan: Plan) -> str:
     """A table for each size up to `--events`: 1M, 10M, 50M."""
     sizes = sorted({min(size, plan.events) for size in (1_000_000, 10_000_000, 50_000_000)})
-    return "\n".join(_of_size(plan, events) for events in sizes)
+    of_size = _of_size if plan.postgres is None else _on_postgres
+    return "\n".join(of_size(plan, events) for events in sizes)
+
+
+def _on_postgres(plan: Plan, events: int) -> str:
+    """The same where totals follow behind the events; the processor time is the database's."""
+    with plan.postgres.database() as url:
+        store = PostgresStore(url)
+        try:
+            store.prepare()
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(_ASSIGN, {"users": plan.users})
+                times = _Times(partial(postgresql.cpu, plan.postgres))
+                connection.execute(_RECORD, {"users": plan.users, "events": events})
+                connection.execute("VACUUM ANALYZE events, assignments")
+                return _followed(plan, store, connection, times, events)
+        finally:
+            store.close()
+
+
+def _followed(
+    plan: Plan, store: PostgresStore, connection: psycopg.Connection[Any], times: "_Times", events: int
+) -> str:
+    ask = partial(store.moments, _SCOPE, _PURCHASE)
+    for _ in range(2):
+        scanned = times.of("scan", ask)
+    times.of("make", store.maintain)
+    for _ in range(plan.rounds):
+        read = times.of("read", ask)
+    if _counts(scanned) != _counts(read):
+        return f"\n- WRONG: {events:,} events have other totals when they are kept\n"
+    for _ in range(plan.rounds):
+        connection.execute(_RECORD, {"users": plan.users, "events": _PORTION})
+        times.of("read, 100,000 events behind", ask)
+        times.of("fold 100,000 events", store.maintain)
+    title = f"P7, P8 · totals that are kept, PostgreSQL, {plan.users:,} users, {events:,} events"
+    return f"### {title}\n\n{times.table('scan')}"
 
 
 def _of_size(plan: Plan, events: int) -> str:
@@ -63,14 +115,15 @@ def _measured(plan: Plan, store: DuckdbStore, events: int) -> str:
 class _Times:
     """What was timed: on a shared machine processor time says more than the clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, busy: Callable[[], float] = time.process_time) -> None:
+        self._busy = busy
         self._seen: dict[str, list[tuple[float, float]]] = {}
 
     def of(self, name: str, do: Callable[[], Any]) -> Any:
         """Do it, and note how long it took."""
-        began, busy = time.perf_counter(), time.process_time()
+        began, busy = time.perf_counter(), self._busy()
         found = do()
-        took = time.perf_counter() - began, time.process_time() - busy
+        took = time.perf_counter() - began, self._busy() - busy
         self._seen.setdefault(name, []).append(took)
         return found
 

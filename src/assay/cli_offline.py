@@ -438,7 +438,17 @@ def _rebuild(data: Path | None) -> None:
     run(_settings_of(data), {"do": "rebuild"}, found.append)
     differing = 0
     for one in (message["rebuilt"] for message in found):
-        source = json.loads(one["totals"])["source"]["event_type"] or "every type"
+        kept = json.loads(one["totals"])
+        source = " ".join(
+            part
+            for part in (
+                kept["source"]["event_type"] or "every type",
+                kept["property"] or "",
+                "(filtered)" if kept["source"]["where"] else "",
+                "(in a window)" if kept["source"]["opens"] or kept["source"]["closes"] is not None else "",
+            )
+            if part
+        )
         said = f"{one['differing']:,} differ, and were replaced" if one["differing"] else "all agree"
         print(f"experiment {one['experiment_id']}, {source}: {one['units']:,} units, {said}")
         differing += one["differing"]
