@@ -178,6 +178,8 @@ class PostgresStore(Asking):
         """See `EventStore`."""
         portion = decoded(events)
         with self._transaction(storing=True) as connection:
+            if events != "[]" or assignments != "[]":
+                self._rollups.wait(_folder(connection))
             after = Position(*run(connection, _APPEND["taken"], {})[0])
             assigned = 0
             if assignments != "[]":  # first, so that a repetition finds the experiments its user is in
@@ -196,7 +198,7 @@ class PostgresStore(Asking):
                 run(connection, _APPEND["note_rejections"], note)
             shorten_ledger(connection)
             if stored or assigned:
-                self._rollups.untrue(_folder(connection))
+                self._rollups.drop_all(_folder(connection))
             run(connection, _APPEND["advance"], {"events": position[0], "assignments": position[1]})
         return Appended(stored, duplicates, assigned)
 
@@ -231,9 +233,8 @@ class PostgresStore(Asking):
             ending = [(kind, before.get(kind, otherwise)) for kind in types]
             if all(at is None for _, at in ending):
                 return 0
-            run(connection, _SCHEMA["hold"], {})
             folder = _folder(connection)
-            do(folder, "wait_turn")
+            self._rollups.wait(folder)
             removed = 0
             for kind, at in ending:
                 if at is not None and removed < limit:
@@ -269,7 +270,8 @@ class PostgresStore(Asking):
             if error.code not in {"store_failed", "store_timeout"}:
                 raise
             with self._transaction(timeout=0) as connection:  # what cannot be carried along is made anew
-                self._rollups.untrue(_folder(connection))
+                self._rollups.wait(_folder(connection))
+                self._rollups.drop_all(_folder(connection))
             raise
         for experiment_id in {wish[0] for wish in due}:
             with self._folding() as folder:
@@ -279,9 +281,7 @@ class PostgresStore(Asking):
     def rebuild(self) -> list[Rebuilt]:
         """See `EventStore`."""
         with self._folding() as folder:
-            folder.ask(_SCHEMA["hold"], {})
-            [turn] = do(folder, "wait_turn")
-            found = self._rollups.rebuild(folder, up_to(*turn))
+            found = self._rollups.rebuild(folder, up_to(*self._rollups.wait(folder)))
             if any(one.differing for one in found):  # reports that were kept are no longer those of this mark
                 folder.ask(_APPEND["taken"], {})
         return found
@@ -300,7 +300,8 @@ class PostgresStore(Asking):
                 target = Target(
                     reader,
                     lambda: self._transaction(timeout=0, storing=True),
-                    lambda connection: self._rollups.untrue(_folder(connection)),
+                    lambda connection: self._rollups.wait(_folder(connection)),
+                    lambda connection: self._rollups.drop_all(_folder(connection)),
                 )
                 return importing.events(reader, target, what, bad_row, progress)
         finally:
@@ -385,6 +386,8 @@ class PostgresStore(Asking):
 
     def _removed(self, what: str, parameters: Mapping[str, Any]) -> Erased:
         with self._transaction(timeout=0) as connection:
+            folder = _folder(connection)
+            self._rollups.wait(folder)
             run(connection, _APPEND["taken"], {})
             run(connection, _APPEND["new_epoch"], {})
             purged = what == "purge"
@@ -395,8 +398,6 @@ class PostgresStore(Asking):
                     for table in ("events", "assignments", "ledger")
                 )
             )
-            folder = _folder(connection)
-            do(folder, "wait_turn")
             if purged:
                 self._rollups.purged(folder, parameters["experiment_id"], reversals=reversing)
             else:

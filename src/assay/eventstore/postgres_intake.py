@@ -61,15 +61,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Target:
-    """The target of an import whose file another engine reads; `stored` is told of new events."""
+    """The target of an import whose file another engine reads.
+
+    `begin` is called first in each transaction, `stored` after new events.
+    """
 
     def __init__(
         self,
         reader: Reader,
         transaction: Callable[[], contextlib.AbstractContextManager[Connection]],
+        begin: Callable[[Connection], object],
         stored: Callable[[Connection], None],
     ) -> None:
         self._reader = reader
+        self._begin = begin
         self._stored = stored
         self._transaction = transaction
         self._connection: Connection | None = None
@@ -78,6 +83,7 @@ class Target:
     def transaction(self) -> Iterator[None]:
         """See `importing.Target`."""
         with self._transaction() as connection:
+            self._begin(connection)
             run(connection, _APPEND["taken"], {})
             run(connection, _APPEND["new_epoch"], {})
             self._connection = connection

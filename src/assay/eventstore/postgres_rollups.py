@@ -73,10 +73,13 @@ class PostgresRollups(Rollups):
         if turn:
             self.make(engine, due, up_to(*turn[0]))
 
-    def untrue(self, engine: Engine) -> None:
-        """Drop all, since events came or went below the numbers."""
-        do(engine, "wait_turn")
-        self.drop_all(engine)
+    def wait(self, engine: Engine) -> Numbers:
+        """Wait for the turn, which must be had before anything moves below the numbers; what these are.
+
+        It comes before every other lock: others must not wait while somebody waits for it.
+        """
+        [(event, assignment)] = do(engine, "wait_turn")
+        return event, assignment
 
     def _follow(self, engine: Engine, after: Numbers, until: Numbers) -> None:
         stored = up_to(*until)

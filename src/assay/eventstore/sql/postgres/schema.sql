@@ -245,9 +245,5 @@ WITH expired AS (
 )
 SELECT count(*), coalesce(bool_or(reversing), false) FROM expired;
 
--- hold --
--- Writes wait here for one another; nothing is changed yet.
-SELECT FROM position FOR UPDATE;
-
 -- names_reversals --
 SELECT EXISTS (SELECT FROM events WHERE experiment_id = $experiment_id AND properties LIKE '%"reverses"%');
