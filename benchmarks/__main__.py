@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument(
         "--database",
         default="",
-        help="`postgresql`: first, event, batch and soak on a PostgreSQL started for them; or the soak's "
+        help="`postgresql`: first, event, batch, rollups and soak on one started for them; or the soak's "
         "DATABASE_URL; default: embedded",
     )
     parser.add_argument("--workers", type=int, default=1, help="server processes of the soak")
