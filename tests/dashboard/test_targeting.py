@@ -117,9 +117,17 @@ def test_rows_come_go_and_turn_without_scripts_and_users_are_counted(house: Hous
     assert json.loads(sent["rules"]) == {"$or": [{"country": "DE"}, {"age": {"$gte": 18}}]}
     sent = Fields(house.ask("POST", path, {**sent, "turn": "rules"}).text).sent
     sent = Fields(house.ask("POST", path, {**sent, "remove-rule": "rules-g0-0"}).text).sent
-    assert house.ask("POST", path, sent).status_code == 303
+    taken = house.ask("POST", path, {**sent, "key": "not a key"})
+    assert (taken.status_code, taken.text.count('id="key-problem"')) == (422, 1)
+    assert house.ask("POST", path, {**sent, "key": "grown-up"}).status_code == 303
+    again = house.ask("POST", path, {**sent, "key": "grown-up"})
+    assert (again.status_code, beside(again.text, "key")) == (409, "is taken")
     with house.stores.database.reading() as tx:
-        assert segments.page(tx)[0][0].rules == {"age": {"$gte": 18}}
+        row = segments.page(tx)[0][0]
+        assert (row.key, row.rules) == ("grown-up", {"age": {"$gte": 18}})
+    for page in ("", f"/{row.id}", f"/{row.id}/edit"):
+        shown = house.ask("GET", f"/ui/segments{page}").text
+        assert ">grown-up</code>" in shown
 
 
 def test_a_list_is_added_to_and_replaced(house: House) -> None:

@@ -56,8 +56,11 @@ def test_a_dimension__is_a_part_of_the_report(house: House) -> None:
 
 @pytest.mark.usefixtures("people")
 def test_a_segment__narrows_report_and_series(house: House) -> None:
-    made = house.ask("POST", "/api/v1/segments", {"name": "german", "rules": {"country": "de"}}).json()
+    made = house.ask(
+        "POST", "/api/v1/segments", {"name": "german", "key": "de", "rules": {"country": "de"}}
+    ).json()
     found = answered(house, "report", segment="german")
+    assert answered(house, "report", segment="de")["total_units"] == found["total_units"]
     assert (found["total_units"], found["segment"]) == (98, "german")
     assert [arm["converters"] for arm in found["metrics"][0]["variants"]] == [5, 15]
     assert "the whole experiment decides" in found["headline"]

@@ -58,7 +58,7 @@ _ABOUT = {
         f"One of {', '.join(get_args(export.Format))}; or `notebook`: a Jupyter notebook that makes the "
         "headline again from user rows with numpy and scipy alone."
     ),
-    "segment": "Look at the members of this segment only: its id or name.",
+    "segment": "Look at the members of this segment only: its id, key or name.",
     "dimension": "Tell units apart by this attribute of users; several times for several attributes.",
     "rows": (
         "`dimensions`, `users` (each with its numbers in the metrics) or `events` instead of the sufficient "
@@ -150,7 +150,9 @@ class ConversionInput(Input):
     significance_threshold: _Share | None = Field(
         None, description="By default the experiment's significance level."
     )
-    segment: Name | None = Field(None, description="Look at the members of this segment only: id or name.")
+    segment: Name | None = Field(
+        None, description="Look at the members of this segment only: id, key or name."
+    )
 
 
 @router.get("/experiments/{experiment}/report", openapi_extra=_REPORT.documented)

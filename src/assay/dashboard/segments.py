@@ -25,6 +25,7 @@ class Typed(NamedTuple):
     """A segment as it stands in the form."""
 
     name: str
+    key: str
     description: str
     rule: Targeting
 
@@ -77,10 +78,10 @@ def create(visit: Visit) -> Response:
     if changed is not None:
         return _form(visit, None, typed._replace(rule=changed))
     try:
-        given = parse(segments.SegmentInput, _document(typed, None))
+        given = parse(segments.SegmentInput, {**_document(typed, None), "key": typed.key or None})
         with visit.parts.database.writing(visit.actor, visit.now) as tx:
             row = segments.create(tx, given)
-    except Invalid as error:
+    except AssayError as error:
         return _form(visit, None, typed, error)
     return go(visit, link("segments", row.id))
 
@@ -90,7 +91,7 @@ def edit(visit: Visit) -> Response:
     with visit.parts.database.reading() as tx:
         row = segments.find(tx, visit.place["segment"])
     if visit.method == "GET":
-        return _form(visit, row, Typed(row.name, row.description, targeting.written(row.rules)))
+        return _form(visit, row, Typed(row.name, row.key, row.description, targeting.written(row.rules)))
     typed = _typed(visit)
     changed = targeting.changed(visit.form, typed.rule, "rules")
     if changed is not None:
@@ -165,7 +166,9 @@ def _users(tx: ReadTx, row: Segment) -> list[Experiment]:
 
 
 def _typed(visit: Visit) -> Typed:
-    return Typed(visit.form.get("name"), visit.form.get("description"), targeting.read(visit.form, "rules"))
+    form = visit.form
+    rule = targeting.read(form, "rules")
+    return Typed(form.get("name"), form.get("key").strip(), form.get("description"), rule)
 
 
 def _document(typed: Typed, stored: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -177,7 +180,7 @@ def _document(typed: Typed, stored: Mapping[str, Any] | None) -> Mapping[str, An
 
 
 def _form(visit: Visit, row: Segment | None, typed: Typed, problem: AssayError | None = None) -> Response:
-    known = {"name", "description", *targeting.names(typed.rule, "rules")}
+    known = {"name", "key", "description", *targeting.names(typed.rule, "rules")}
     problems = Problems()
     for each in problem.errors if problem else ():
         name = each.path if each.path in known else _field(each)

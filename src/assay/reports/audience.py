@@ -303,9 +303,11 @@ def _shown(label: str, value: Any) -> Any:
 
 
 def _segment(tx: ReadTx, reference: str) -> Segment:
-    """The segment with this id or name. Raises `Invalid` naming those there are."""
+    """The segment with this id, key or name, in this order. Raises `Invalid` naming those there are."""
     number = as_id(reference)
     row = tx.get(Segment, number) if number is not None else None
+    if row is None:
+        row = tx.scalar(select(Segment).where(Segment.key == reference))
     if row is not None:
         return row
     named = list(tx.scalars(select(Segment).where(Segment.name == reference).order_by(Segment.id).limit(2)))
@@ -314,14 +316,14 @@ def _segment(tx: ReadTx, reference: str) -> Segment:
     if named:
         raise Invalid.field(
             "segment",
-            f"several are called {reference!r}, as {named[0].id} and {named[1].id}: give the id of one",
+            f"several are called {reference!r}, as {named[0].key} and {named[1].key}: give the key of one",
         )
-    known = tx.execute(select(Segment.id, Segment.name).order_by(Segment.id).limit(_NAMED + 1)).all()
-    there = ", ".join(f"{each} ({name})" for each, name in known[:_NAMED])
+    known = tx.execute(select(Segment.key, Segment.name).order_by(Segment.id).limit(_NAMED + 1)).all()
+    there = ", ".join(f"{key} ({name})" for key, name in known[:_NAMED])
     more = " and others" if len(known) > _NAMED else ""
     said = f"there are: {there}{more}" if known else "there is none yet"
     raise Invalid.field(
-        "segment", f"no segment has the id or name {reference!r}; {said}", code="unknown_segment"
+        "segment", f"no segment has the id, key or name {reference!r}; {said}", code="unknown_segment"
     )
 
 
