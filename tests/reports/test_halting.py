@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from assay.reports.halting import objection
-from assay.reports.spec import Direction, MetricSpec, MetricType, Role
+from assay.reports.spec import Direction, MarginSpec, MetricSpec, MetricType, Role
 from reports.world import PURCHASE, SPEC, World
 
 CRASH = MetricSpec(
@@ -27,6 +27,29 @@ def test_harmed_guardrail__is_named_with_the_variant(world: World) -> None:
         world.events(variant, 50)
         world.events(variant, crashes, "crash")
     assert objection(world.report(GUARDED)) == "blue harms the guardrail crash."
+
+
+def test_guardrail_a_little_worse__halts_nothing_as_every_step_is_a_look(world: World) -> None:
+    for variant, crashes in ((10, 40), (11, 60)):
+        world.units(variant, 500)
+        world.events(variant, 50)
+        world.events(variant, crashes, "crash")
+    report = world.report(GUARDED)
+    # A single planned test would have rejected.
+    assert report.metrics[1].comparisons[0].significant
+    assert objection(report) is None
+
+
+def test_guardrail_worse_but_within_its_margin__halts_nothing(world: World) -> None:
+    for variant, crashes in ((10, 20), (11, 90)):
+        world.units(variant, 500)
+        world.events(variant, 50)
+        world.events(variant, crashes, "crash")
+    tolerant = replace(CRASH, margin=MarginSpec(0.5, is_relative=False))
+    assert objection(world.report(replace(SPEC, metrics=(PURCHASE, tolerant)))) is None
+    narrow = replace(CRASH, margin=MarginSpec(0.1, is_relative=False))
+    said = objection(world.report(replace(SPEC, metrics=(PURCHASE, narrow))))
+    assert said == "blue harms the guardrail crash."
 
 
 def test_worse_primary_metric__is_for_people_to_judge(world: World) -> None:

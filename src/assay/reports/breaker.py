@@ -22,7 +22,7 @@ from assay.reports.wording import number, percent
 from assay.stats import Harm, harm_beyond
 
 #: The units of both arms at which the bound is tightest: early, as that is when harm can still be prevented.
-_TUNED: Final = 10_000
+TUNED: Final = 10_000
 
 
 class Found(NamedTuple):
@@ -62,7 +62,7 @@ def _harm(report: Report, breaker: BreakerSpec, of: MetricReport, each: Comparis
     return harm_beyond(
         given,
         0.0 if margin is None else margin.size,
-        planned=_TUNED,
+        planned=TUNED,
         relative=margin is not None and margin.is_relative,
         direction="increase" if of.metric.direction is Direction.INCREASE else "decrease",
         alpha=alpha,
