@@ -8,6 +8,7 @@ def process(assignments: int, *, rows: float = 0.0, version: float = 0.0) -> Tel
     telemetry.assignments.add((1, 2), assignments)
     telemetry.watch("assay_waiting_rows", "Rows waiting.", lambda: rows)
     telemetry.watch("assay_ruleset_version", "Version.", lambda: version)
+    telemetry.watch("assay_overloaded", "Whether.", lambda: rows > 0)
     telemetry.statuses = lambda: {"running": 3}
     return telemetry
 
@@ -32,6 +33,7 @@ def test_counts_of_all_add_up__and_what_all_see_stands_once() -> None:
     assert found[ASSIGNED] == 10
     assert found["assay_waiting_rows"] == 12
     assert found["assay_ruleset_version"] == 9
+    assert found["assay_overloaded"] == 1
     assert found['experimentation_experiments_total{status="running"}'] == 3
 
 

@@ -93,7 +93,7 @@ class Telemetry:
         self._registry.register(self)
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Add a gauge read at scrape time."""
+        """Add a gauge read at scrape time; what is true or false is 1 or 0."""
         self._gauges.append((name, text, read))
 
     def count(self, name: str, text: str, read: Callable[[], float]) -> None:
@@ -165,9 +165,9 @@ class Telemetry:
             0,
         )
         for name, text, read in self._gauges:
-            yield GaugeMetricFamily(name, text, value=read())
+            yield GaugeMetricFamily(name, text, value=float(read()))
         for name, text, read in self._counters:
-            yield CounterMetricFamily(name, text, value=read())
+            yield CounterMetricFamily(name, text, value=float(read()))
 
     @staticmethod
     def _family(

@@ -154,7 +154,7 @@ def is_refusal(answer: httpx2.Response) -> bool:
 def ages(url: str, key: str) -> float:
     page = httpx2.get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"}, timeout=60).text
     found = re.search(r"^assay_ruleset_age_seconds (\S+)$", page, re.MULTILINE)
-    assert found is not None
+    assert found is not None, page
     return float(found[1])
 
 

@@ -147,6 +147,8 @@ def _parameter(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_parameter, value))
     text = str(value)
+    if isinstance(value, float) and math.isinf(value):
+        text = text.replace("inf", "infinity")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
 
 

@@ -101,7 +101,9 @@ def figure(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return number(value, 0.01 * value) if abs(value) >= 1e-3 or value == 0.0 else f"{value:.2g}"
+        if abs(value) >= 1e-3 or value == 0.0:
+            return number(value, 0.01 * value)
+        return f"{value:.{1 - math.floor(math.log10(abs(value)))}f}"
     if isinstance(value, Mapping):
         return (
             ", ".join(f"{words(str(name)).lower()} {figure(each)}" for name, each in value.items()) or "none"
