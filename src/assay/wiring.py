@@ -320,6 +320,11 @@ class Application:
             "assay_ruleset_version", "Version of the catalog in force.", lambda: ruleset().version
         )
         telemetry.watch(
+            "assay_refused_rules",
+            "Stored rules that this version refuses, and that hold for nobody.",
+            lambda: len(ruleset().refused()),
+        )
+        telemetry.watch(
             "assay_ruleset_age_seconds",
             "Seconds since the catalog was last seen.",
             lambda: time.monotonic() - self._seen_catalog,
@@ -332,6 +337,12 @@ class Application:
         checks = [Check("catalog", fresh, f"seen {age:.1f} s ago")]
         for name, failure in self.stores.failures().items():
             checks.append(Check(name, failure is None, failure.detail if failure else "well"))
+        refused = self.stores.published.ruleset.refused()
+        if refused:  # no reason to be taken out of rotation: all the others are served
+            said = (
+                f"refused by this version, and holding for nobody: those of {', '.join(refused)}; see the log"
+            )
+            checks.append(Check("rules", ok=True, detail=said))
         if self.draining:
             checks.append(Check("server", ok=False, detail="shutting down"))
         return checks

@@ -338,6 +338,7 @@ def test_explain__new_unit__a_receipt_of_every_step() -> None:
             "holds": True,
         },
         "attributes_used": {"age": 30, "country": "DE"},
+        "refused_rules": [],
         "prerequisites": [],
         "holdouts": [],
         "assigned_variant_id": None,

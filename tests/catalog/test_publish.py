@@ -1,13 +1,16 @@
 """What is compiled again, and what is taken over."""
 
 import pytest
+import structlog
 
-from assay.bucketing.evaluate import Reason, evaluate
-from assay.bucketing.ruleset import Layer, Members, Status
+from assay.bucketing.evaluate import Reason, decide, evaluate, explain
+from assay.bucketing.payload import feature_of
+from assay.bucketing.ruleset import Layer, Members, Ruleset, Status
 from assay.catalog import keys, overrides, segments
 from assay.catalog.checks import parse
 from assay.catalog.editing import find
-from assay.published import Role
+from assay.catalog.publish import Publisher
+from assay.published import KeyRing, Published, Role
 from catalog.conftest import HALVES, Catalog
 
 
@@ -110,6 +113,49 @@ def test_a_list_that_a_condition_names_is_published_with_it(catalog: Catalog) ->
     assert (inside("ann"), inside("u9999"), inside("bob")) == ((True, False), (True, False), (False, True))
     catalog.edit("named", condition={"country": "DE"})
     assert dict(catalog.compiled("named").groups) == {}
+
+
+def test_a_stored_rule_that_is_refused_holds_for_nobody_and_holds_nothing_back(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        given = {"name": "ruled", "rules": {"plan": "pro"}}
+        ruled = segments.create(tx, parse(segments.SegmentInput, given))
+        segments.add_members(tx, ruled, ["ann"])
+    broken = catalog.running(key="broken", condition={"plan": "pro"})
+    catalog.running(key="below", prerequisites=[{"experiment": "broken"}])
+    catalog.running(key="segmented", segments=[ruled.id])
+    catalog.running(key="fine", condition={"plan": "pro"})
+    # As an earlier version stored them.
+    catalog.rows("UPDATE experiments SET condition = ? WHERE id = ?", '{"tags": {"$size": true}}', broken)
+    catalog.rows("UPDATE segments SET rules = ? WHERE id = ?", '{"$or": {"plan": "pro"}}', ruled.id)
+    published = Published(Ruleset(), KeyRing([]))
+    with structlog.testing.capture_logs() as logged, catalog.read() as tx:
+        Publisher(published).publish(tx, catalog.now)
+    found = published.ruleset
+    told = {each["of"]: each["reason"] for each in logged if each["log_level"] == "error"}
+    assert told.keys() == {f"experiment {broken}", f"segment {ruled.id}"}
+    assert "condition.tags.$size must be a number" in told[f"experiment {broken}"]
+    assert found.refused() == [f"experiment {broken}", f"segment {ruled.id}"]
+    assert {
+        (key, user): str(decide(found.by_key[key], user, user, {"plan": "pro", "tags": ["x"]}).reason)
+        for key in ("broken", "below", "segmented", "fine")
+        for user in ("ann", "bob")
+    } == {
+        ("broken", "ann"): "not_in_segment",
+        ("broken", "bob"): "not_in_segment",
+        ("below", "ann"): "prerequisite",
+        ("below", "bob"): "prerequisite",
+        ("segmented", "ann"): "assigned",  # who is on the list stays
+        ("segmented", "bob"): "not_in_segment",
+        ("fine", "ann"): "assigned",
+        ("fine", "bob"): "assigned",
+    }
+    feature = feature_of(found.by_key["broken"])
+    assert feature is not None
+    assert feature.definition is not None
+    assert feature.definition["rules"][0]["condition"] == {"$not": {}}
+    told_of = explain(found.by_key["broken"], "bob", "bob", {"plan": "pro"}).as_document()
+    assert told_of["refused_rules"] == [told[f"experiment {broken}"]]
+    assert not told_of["condition_clause"]["holds"]
 
 
 def test_an_override_reaches_the_ruleset(catalog: Catalog) -> None:

@@ -275,6 +275,7 @@ class Explanation(NamedTuple):
             "holdouts": [each for each in self.required if each["holdout"]],
             "condition_clause": self._clause(experiment, "condition"),
             "attributes_used": self._used(),
+            "refused_rules": self._refused(),
             "assigned_variant_id": self.recorded,
             "assigned": variant is not None,
             "variant_id": variant.id if variant else None,
@@ -287,6 +288,11 @@ class Explanation(NamedTuple):
         if not ruled.rule:
             return None
         return deciding(ruled.rule, self.attributes, path, lists(ruled.groups)).as_document()
+
+    def _refused(self) -> list[str]:
+        """Why rules that are stored could not be read, and so hold for nobody."""
+        ruled: list[Experiment | Segment] = [self.experiment, *self.experiment.segments]
+        return [each.refused for each in ruled if each.refused]
 
     def _used(self) -> dict[str, Any]:
         """What conditions looked at, with null for what is not known."""

@@ -123,7 +123,8 @@ class Segment:
     """A named part of the population, by rule, by list, or both.
 
     `rule` is what `condition` was made from, and `groups` are the segments, by key, whose lists it names;
-    what is `private` is evaluated by the server alone.
+    what is `private` is evaluated by the server alone. `refused` says why the rule that is stored could not
+    be compiled: `rule` then holds for nobody.
     """
 
     id: int
@@ -133,6 +134,7 @@ class Segment:
     rule: Mapping[str, Any] | None = None
     private: bool = False
     groups: Mapping[str, "Segment"] = field(default_factory=lambda: _NO_GROUPS)
+    refused: str | None = None
 
     def matches(self, user_id: str, attributes: Mapping[str, Any]) -> bool:
         """Whether the user belongs to it, by membership or by rule."""
@@ -198,7 +200,8 @@ class Experiment:
     in one row. `phase` numbers the stretch of unchanged allocation, and `phase_starts` says when that of each
     number, from 1, began. Times are microseconds UTC. `overrides` maps a unit id to the index of a variant,
     and `winner` is one. `rule` is what `condition` was made from, and `groups` are the segments, by key,
-    whose lists it names. What is `private` is evaluated by the server alone.
+    whose lists it names. What is `private` is evaluated by the server alone. `refused` says why the condition
+    that is stored could not be compiled: `rule` then holds for nobody.
     """
 
     id: int
@@ -228,6 +231,7 @@ class Experiment:
     private: bool
     phase_starts: tuple[int, ...] = ()
     groups: Mapping[str, Segment] = field(default_factory=lambda: _NO_GROUPS)
+    refused: str | None = None
 
     def phase_at(self, at: int) -> int:
         """The number of the phase in force at a time: 0 before the first, the last one after its end."""
@@ -248,6 +252,7 @@ class Experiment:
         condition: Condition | None = None,
         rule: Mapping[str, Any] | None = None,
         groups: Mapping[str, Segment] = _NO_GROUPS,
+        refused: str | None = None,
         private: bool = False,
         segments: Iterable[Segment] = (),
         layer: Layer | None = None,
@@ -298,6 +303,7 @@ class Experiment:
             requires=tuple(each for each in requires if each.holdout or status is not Status.STOPPED),
             private=private,
             phase_starts=tuple(phase_starts),
+            refused=refused,
         )
 
 
@@ -345,6 +351,12 @@ class Ruleset:
         if reference.isascii() and reference.isdigit() and len(reference) < 19:
             return self.by_id.get(int(reference))
         return self.by_key.get(reference)
+
+    def refused(self) -> list[str]:
+        """Whose stored rules could not be compiled and hold for nobody: `experiment 7`, `segment 3`."""
+        segments = {each.id for one in self for each in one.segments if each.refused}
+        experiments = [f"experiment {each.id}" for each in self if each.refused]
+        return experiments + [f"segment {each}" for each in sorted(segments)]
 
     def __iter__(self) -> Iterator[Experiment]:
         return iter(self.by_id.values())

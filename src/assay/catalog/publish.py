@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any, Final, NamedTuple
 
+import structlog
 from sqlalchemy import select
 
 from assay.bucketing import ruleset
@@ -14,10 +16,24 @@ from assay.catalog.groups import Rules, listed
 from assay.catalog.keys import microseconds
 from assay.catalog.segments import members_of
 from assay.catalog.tables import Experiment, ExperimentSegment, Override, Phase, Prerequisite, Segment
+from assay.errors import Invalid
 from assay.published import Key, KeyRing, Published
 
+_log = structlog.get_logger("assay.catalog")
+
+#: What stands for a rule that an earlier version accepted and this one refuses: nobody is in, as in SDKs.
+_NOBODY: Final[Mapping[str, Any]] = {"$not": {}}
 _CHUNK = 500  # ids in one statement, well below any database's limit on parameters
 _SEGMENT_VERSIONS = select(Segment.id, Segment.version)
+
+
+class _Rule(NamedTuple):
+    """A rule that is stored, ready to be evaluated; `refused` says why `_NOBODY` stands for it."""
+
+    rule: Mapping[str, Any] | None
+    condition: Condition | None
+    groups: Mapping[str, ruleset.Segment]
+    refused: str | None = None
 
 
 class Publisher:
@@ -57,18 +73,34 @@ class Publisher:
         for row in rows:
             known = self._segments.get(row.id)
             if known is None or known[0] != (row.version, self._named_by(known[1])):
-                groups = self._groups(tx, row.rules)
+                ruled = self._ruled(tx, row.rules, "rules", f"segment {row.id}")
                 compiled = ruleset.Segment(
                     row.id,
                     row.name,
-                    _condition(row.rules, "rules", groups),
+                    ruled.condition,
                     self._list_of(tx, row),
-                    row.rules or None,
+                    ruled.rule,
                     row.private,
-                    groups,
+                    ruled.groups,
+                    ruled.refused,
                 )
                 self._segments[row.id] = ((row.version, self._named_by(compiled)), compiled)
         return {each: compiled for each, (_, compiled) in self._segments.items()}
+
+    def _ruled(self, tx: ReadTx, rule: Rules, path: str, whose: str) -> _Rule:
+        """A rule compiled with the lists it names. One that is refused must not hold back all the others."""
+        if not rule:
+            return _Rule(None, None, {})
+        try:
+            condition = compile_condition(rule, path)
+        except Invalid as error:
+            why = "; ".join(f"{each.path} {each.message}" for each in error.errors)
+            _log.error("catalog.rule_refused", of=whose, reason=why)
+            return _Rule(_NOBODY, compile_condition(_NOBODY), {}, why)
+        groups = self._groups(tx, rule)
+        if groups:
+            condition = compile_condition(rule, path, ruleset.lists(groups))
+        return _Rule(rule, condition, groups)
 
     def _groups(self, tx: ReadTx, rule: Rules) -> dict[str, ruleset.Segment]:
         """The segments whose lists a rule names, by key."""
@@ -148,9 +180,9 @@ class Publisher:
                     for each in rows[number].prerequisites
                     if each.parent_id in above[number]
                 ]
-                groups = self._groups(tx, rows[number].condition)
+                ruled = self._ruled(tx, rows[number].condition, "condition", f"experiment {number}")
                 compiled = _compile(
-                    rows[number], segments, groups, forced.get(number, {}), starts.get(number, ()), requires
+                    rows[number], segments, ruled, forced.get(number, {}), starts.get(number, ()), requires
                 )
                 known[number] = (None, compiled)
         for number in stale:
@@ -196,7 +228,7 @@ def _requirement(row: Prerequisite, parent: ruleset.Experiment) -> ruleset.Requi
 def _compile(
     row: Experiment,
     segments: dict[int, ruleset.Segment],
-    groups: Mapping[str, ruleset.Segment],
+    ruled: _Rule,
     forced: dict[str, int],
     phase_starts: Sequence[int],
     requires: Sequence[ruleset.Requirement],
@@ -223,9 +255,10 @@ def _compile(
         ],
         unit=row.unit,
         coverage=slots.coverage(row),
-        condition=_condition(row.condition, "condition", groups),
-        rule=row.condition or None,
-        groups=groups,
+        condition=ruled.condition,
+        rule=ruled.rule,
+        groups=ruled.groups,
+        refused=ruled.refused,
         private=row.private,
         segments=[segments[each.id] for each in row.segments],
         requires=requires,
@@ -239,7 +272,3 @@ def _compile(
         started_at=microseconds(row.started_at),
         ended_at=microseconds(row.ended_at),
     )
-
-
-def _condition(rule: Rules, path: str, groups: Mapping[str, ruleset.Segment]) -> Condition | None:
-    return compile_condition(rule, path, ruleset.lists(groups)) if rule else None
