@@ -107,6 +107,7 @@ CASES: dict[str, ExperimentSpec] = {
     "ratio in a ramp": replace(planned(PER_VIEW), phases=RAMP),
     "mean": planned(MEAN),
     "falling": planned(replace(REVENUE, direction=Direction.DECREASE), method="bayesian"),
+    "too rare for a lift": planned(replace(PURCHASE, key="rare", event_type="rare"), method="bayesian"),
     "always valid": planned(REVENUE, method="always_valid"),
     "always valid one-sided": planned(PURCHASE, method="always_valid", alternative="greater"),
     "bandit in a ramp": replace(planned(REVENUE, method="bandit"), phases=RAMP),
@@ -135,6 +136,8 @@ def fill(world: World) -> None:
                     given = {} if rng.random() < 0.1 else {"a": float(amount)}
                     when = at - days * DAY + DAY // 2 if days else at + int(rng.integers(1, DAY))
                     sent.append(event(name, kind, when, **given))
+                if number == 1 and nth < {10: 2, 11: 8}.get(arm, 0):
+                    sent.append(event(name, "rare", at + 1))
             world.feed.events(*sent)
 
 
@@ -175,6 +178,7 @@ def test_cells__say_what_the_report_says(world: World, tmp_path: Path) -> None:
         "three arms",
         "after a look",
         "bandit in a ramp",
+        "too rare for a lift",
     ):
         (units, found), spec = made[name], cases[name]
         report = world.answer(spec, Question())

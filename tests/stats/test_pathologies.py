@@ -94,6 +94,20 @@ def test_baseline_not_separated_from_zero__has_a_lift_but_no_interval_for_it() -
     assert (found.lift.interval, found.lift.reason) == (None, s.Reason.BASELINE_NOT_SEPARATED)
 
 
+def test_baseline_not_separated_from_zero__gives_a_posterior_no_prior_of_the_difference() -> None:
+    noise = Moments.from_mean(2000, 0.07, 20.0**2)
+    given = s.contrast(noise, Moments.from_mean(2000, 2.0, 20.0**2))
+    found = s.bayes(given, scale="absolute")
+    # A prior of 30 % of 0.07 would have left nothing of a difference of three standard errors.
+    assert found.prior is None
+    assert found.mean == pytest.approx(1.93)
+    assert found.sd == given.standard_error
+    assert found.chance_to_win == pytest.approx(0.9989, abs=1e-4)
+    assert s.bayes(given).reason is s.Reason.BASELINE_NOT_SEPARATED
+    told = s.contrast(Moments.from_mean(2000, 2.0, 20.0**2), noise)
+    assert s.bayes(told, scale="absolute").prior == s.bayesian.Prior(0.0, 0.6)
+
+
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (1, 5), (1, 1)])
 def test_too_few_units__say_so(n: int, m: int) -> None:
     arms = [Moments.from_arrays({"y": np.arange(size, dtype=float)}) for size in (n, m)]

@@ -212,9 +212,13 @@ def always_valid(
     return {**found, "interval": interval, "p_value": min(before, math.exp(log_p))}
 
 
-def posterior(found: dict[str, float], alpha: float, prior: float) -> dict[str, Any]:
-    """Normal likelihood and a normal prior around no effect; `prior` is its standard deviation as a lift."""
-    data, belief = found["standard_error"] ** -2, (prior * abs(found["control"])) ** -2
+def posterior(found: dict[str, float], alpha: float, prior: float | None) -> dict[str, Any]:
+    """Normal likelihood and a normal prior around no effect; `prior` is its standard deviation as a lift.
+
+    There is none where the control cannot be told from zero, so that a lift says nothing of the difference.
+    """
+    data = found["standard_error"] ** -2
+    belief = (prior * abs(found["control"])) ** -2 if prior is not None else 0.0
     mean, sd = found["difference"] * data / (data + belief), (data + belief) ** -0.5
     interval = ends(mean, critical(alpha, "two-sided", stats.norm) * sd, "two-sided")
     return {"difference": mean, "standard_error": sd, "interval": interval, "p_value": None}
@@ -227,7 +231,7 @@ def recomputed(units: dict[str, Any], report: dict[str, Any], said: dict[str, An
     method, covariates = report["method"], said["covariates"]
     found = difference(units, pairs, report["value"], covariates)
     if method == "bayesian":
-        return posterior(found, alpha, report["prior"])
+        return posterior(found, alpha, said["prior"])
     if method == "always_valid":
         # Where the split follows the data each comparison has a clock of its own.
         fraction = said["fraction"] or len(units["phase"]) / report["planned_units"]

@@ -25,6 +25,7 @@ from assay.reports.spec import ExperimentSpec, MetricType
 from assay.reports.units import UnitTable
 from assay.reports.views.common import iso
 from assay.reports.views.judgement import judged_document
+from assay.stats import Reason
 from assay.stats.bayesian import DEFAULT_PRIOR
 from assay.stats.contrast import Ratio
 
@@ -138,7 +139,6 @@ def _said(report: Report, of: MetricReport) -> Row:
         "share": of.metric.type in SHARES,
         "method": "always_valid" if spec.analysis.method == "bandit" else spec.analysis.method,
         "planned_units": planned_units(spec),
-        "prior": DEFAULT_PRIOR.sd,
         "shares": {
             str(phase): {
                 str(arm.id): share for arm, share in zip(spec.variants, spec.weights(phase), strict=True)
@@ -163,6 +163,7 @@ def _compared(report: Report, of: MetricReport, each: Comparison) -> Row:
         fraction = bandit_information(spec, of.metric, each, contrasts(spec, of, each).plain)
     return {
         **said,
+        "prior": None if judged.numbers.lift_reason is Reason.BASELINE_NOT_SEPARATED else DEFAULT_PRIOR.sd,
         "fraction": fraction,
         "previous_p": 1.0 if before is None or before.p_value is None else before.p_value,
         "rejected_in_family": adjusted is not None and adjusted <= report.alpha,

@@ -20,7 +20,10 @@ _REMEDIES = {
     Reason.BASELINE_NOT_SEPARATED: "Read the absolute difference, or wait for more units.",
     Reason.SIGNS_DIFFER: "Read the absolute difference.",
     Reason.DENOMINATOR_ZERO: "Check that events of the ratio's denominator are sent for every variant.",
-    Reason.BURN_IN: "Wait for more events; set planned_units so that the test is tuned to them.",
+    Reason.BURN_IN: (
+        "Wait for more events. Where values cancel out, as net amounts may, that may take forever: judge the "
+        "metric in an experiment of the method fixed or group_sequential."
+    ),
     Reason.QUANTILE_TOO_EXTREME: "Wait for more events, or choose a quantile nearer to the median.",
     Reason.QUANTILE_TIES: "Choose another quantile, or a threshold or a mean of the same events.",
     Reason.ZERO_WEIGHT_ARM: "Find out how units came into a variant that was dealt none.",

@@ -129,13 +129,15 @@ def bayes(
 
     The prior speaks about the lift; it is scaled by |control| for the absolute effect. The relative
     likelihood is the delta method's normal approximation, which is poor while the control mean is not clearly
-    separated from zero: with Fieller's g at or above 1 nothing is said.
+    separated from zero: with Fieller's g at or above 1 nothing is said of the lift. A share of such a mean
+    would be a belief that the difference is next to nothing, made of noise: the absolute effect then has no
+    prior, and `prior` is None.
     """
     if given.reason or given.estimate is None or not given.variance or given.control is None:
         reason = given.reason or Reason.ZERO_VARIANCE
         return NormalPosterior(scale, prior, level, None, None, None, None, None, None, reason)
+    lift = relative(given, normal_quantile(0.975))
     if scale == "relative":
-        lift = relative(given, normal_quantile(0.975))
         if lift.reason or lift.value is None or not lift.standard_error:
             reason = lift.reason or Reason.ZERO_VARIANCE
             return NormalPosterior(scale, prior, level, None, None, None, None, None, None, reason)
@@ -147,7 +149,8 @@ def bayes(
             if size == 0.0:
                 reason = Reason.BASELINE_ZERO
                 return NormalPosterior(scale, prior, level, None, None, None, None, None, None, reason)
-            prior = Prior(prior.mean * size, prior.sd * size)
+            told = lift.reason is not Reason.BASELINE_NOT_SEPARATED
+            prior = Prior(prior.mean * size, prior.sd * size) if told else None
     return normal_posterior(
         estimate, error, prior=prior, level=level, lower_is_better=lower_is_better, scale=scale
     )

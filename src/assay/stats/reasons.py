@@ -46,7 +46,10 @@ _SENTENCES = {
     ),
     Reason.SIGNS_DIFFER: "The two means have different signs, so the logarithm of their ratio is undefined.",
     Reason.DENOMINATOR_ZERO: "The mean of the ratio's denominator is zero in an arm.",
-    Reason.BURN_IN: "Too few effective events yet for the always-valid guarantee; the verdict waits.",
+    Reason.BURN_IN: (
+        "An arm's mean is not yet five standard errors away from zero, which the always-valid guarantee "
+        "needs: events are few, or positive and negative values cancel out. The verdict waits."
+    ),
     Reason.QUANTILE_TOO_EXTREME: "There are too few observations for an interval at so extreme a quantile.",
     Reason.QUANTILE_TIES: "Too many observations equal the quantile to measure its uncertainty from them.",
     Reason.ZERO_WEIGHT_ARM: "Units were counted in an arm without traffic: assignment or logging is broken.",
