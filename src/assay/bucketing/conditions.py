@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NoReturn
 
-from assay.bucketing.patterns import PatternError, compile_pattern
+from assay.bucketing.patterns import MAX_WORK, PatternError, Work, compile_pattern
 from assay.errors import Invalid
 
 Condition = Callable[[Mapping[str, Any]], bool]
@@ -39,14 +39,25 @@ def compile_condition(
     (`condition.$or[1].age.$gt`), the value, and what would be right. The result is total: JSON attributes of
     any shape give True or False.
     """
-    return _Compiler(groups).document(document, path, 0)
+    compiler = _Compiler(groups)
+    condition = compiler.document(document, path, 0)
+    if not compiler.patterns:
+        return condition
+    work = compiler.work
+
+    def evaluate(attributes: Mapping[str, Any]) -> bool:
+        work.left = MAX_WORK
+        return condition(attributes)
+
+    return evaluate
 
 
 class _Compiler:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
         self._parts = 0
-        self._patterns = 0
+        self.patterns = 0
+        self.work = Work()
 
     def document(self, given: Any, path: str, depth: int) -> Condition:
         """A whole condition: every entry must hold."""
@@ -58,7 +69,7 @@ class _Compiler:
     def _entry(self, name: str, value: Any, path: str, depth: int) -> Condition:
         if name in _LOGIC:
             return self._logic(name, value, path, depth)
-        if name in _OPERATORS or name in self._nested:
+        if name in _OPERATORS or name in _PATTERNS or name in self._nested:
             _refuse(path, "is an operator and belongs below the name of an attribute", value)
         if name.startswith("$") and not is_operators(value):
             # An attribute may be called so, but a mistyped `$or` would hold for nobody.
@@ -93,12 +104,9 @@ class _Compiler:
         return _equal(given, path)
 
     def _operator(self, name: str, given: Any, path: str, depth: int) -> Check:
-        if name in _PATTERNS:
-            self._patterns += 1
-            if self._patterns > MAX_PATTERNS:
-                raise Invalid.field(
-                    path, f"a condition may have {MAX_PATTERNS} regular expressions, not more"
-                )
+        pattern = _PATTERNS.get(name)
+        if pattern is not None:
+            return self._pattern(given, path, *pattern)
         simple = _OPERATORS.get(name)
         if simple is not None:
             return simple(given, path)
@@ -106,8 +114,28 @@ class _Compiler:
         if nested is not None:
             return nested(self, given, path, depth)
         return _refuse(
-            path, f"is not an operator; there are {', '.join([*_OPERATORS, *self._nested])}", given
+            path,
+            f"is not an operator; there are {', '.join([*_OPERATORS, *_PATTERNS, *self._nested])}",
+            given,
         )
+
+    def _pattern(self, given: Any, path: str, ignore_case: bool, wanted: bool) -> Check:
+        """For texts and numbers; anything else has no match."""
+        self.patterns += 1
+        if self.patterns > MAX_PATTERNS:
+            raise Invalid.field(path, f"a condition may have {MAX_PATTERNS} regular expressions, not more")
+        if not isinstance(given, str):
+            _refuse(path, "must be a regular expression", given)
+        try:
+            search = compile_pattern(given, self.work, ignore_case=ignore_case)
+        except PatternError as error:
+            _refuse(path, f"is not a usable regular expression: {error}", given)
+
+        def check(found: Any) -> bool:
+            text = _text(found)
+            return (text is not None and search(text)) is wanted
+
+        return check
 
     def _negated(self, given: Any, path: str, depth: int) -> Check:
         return _not(self.value(given, path, depth + 1))
@@ -411,26 +439,6 @@ def _not_member_folded(given: Any, path: str) -> Check:
     return _not(_member_folded(given, path))
 
 
-def _pattern(*, ignore_case: bool, wanted: bool) -> Callable[[Any, str], Check]:
-    """`$regex` and its kin, for texts and numbers; anything else has no match."""
-
-    def make(given: Any, path: str) -> Check:
-        if not isinstance(given, str):
-            _refuse(path, "must be a regular expression", given)
-        try:
-            search = compile_pattern(given, ignore_case=ignore_case)
-        except PatternError as error:
-            _refuse(path, f"is not a usable regular expression: {error}", given)
-
-        def check(found: Any) -> bool:
-            text = _text(found)
-            return (text is not None and search(text)) is wanted
-
-        return check
-
-    return make
-
-
 def _exists(given: Any, path: str) -> Check:
     if not isinstance(given, bool):
         _refuse(path, "must be true or false", given)
@@ -456,7 +464,13 @@ def _typed(given: Any, path: str) -> Check:
     return lambda found: isinstance(found, wanted)
 
 
-_PATTERNS = frozenset({"$regex", "$regexi", "$notRegex", "$notRegexi"})
+#: Whether capital and small letters are alike, and whether a match is wanted.
+_PATTERNS: Mapping[str, tuple[bool, bool]] = {
+    "$regex": (False, True),
+    "$regexi": (True, True),
+    "$notRegex": (False, False),
+    "$notRegexi": (True, False),
+}
 
 _LOGIC = ("$and", "$or", "$nor", "$not")
 
@@ -477,10 +491,6 @@ _OPERATORS: Mapping[str, Callable[[Any, str], Check]] = {
     "$nin": _not_member_of,
     "$ini": _member_folded,
     "$nini": _not_member_folded,
-    "$regex": _pattern(ignore_case=False, wanted=True),
-    "$regexi": _pattern(ignore_case=True, wanted=True),
-    "$notRegex": _pattern(ignore_case=False, wanted=False),
-    "$notRegexi": _pattern(ignore_case=True, wanted=False),
     "$exists": _exists,
     "$type": _typed,
 }
