@@ -567,3 +567,42 @@ def test_rubbish_in_one_field_is_refused_in_words(house: House) -> None:
         junk = ("\x00", "9" * 40, "²", "[]")[place % 4]
         answer = house.ask("POST", "/ui/experiments/new", {**blank, name: junk})
         assert answer.status_code in {200, 303, 404, 422}, (name, junk)
+
+
+def test_a_draft_says_how_it_is_set_up_and_what_is_worth_a_look(house: House) -> None:
+    furnished(house, {**MAXIMAL, "start_at": None, "prerequisites": []})
+    house.sign_in("viewer")
+    page = house.ask("GET", "/ui/experiments/maximal").text
+    assert "No event of type checkout opened, purchase, error, visit has arrived in the last" in page
+    assert "Group sequential" in page
+    assert "from the event checkout opened on" in page
+    assert "→ 3.333" in page
+    assert "a circuit breaker stops it" in page
+    assert "Buys </bdi> (primary)" in page
+
+
+def test_a_variants_description_is_a_field(house: House) -> None:
+    furnished(house, {**MAXIMAL, "start_at": None})
+    house.sign_in("editor")
+    sent = form(house, "/ui/experiments/maximal/edit")
+    answer = house.ask("POST", "/ui/experiments/maximal/edit", {**sent, "variant-1-description": "New\nlook"})
+    assert answer.status_code == 303
+    first, second = stored(house, "maximal")["variants"][:2]
+    assert (first["description"], second["description"]) == ("as it\nis", "New\nlook")
+
+
+def test_the_form_of_a_holdout_shows_nothing_that_a_holdout_must_not_have(house: House) -> None:
+    with house.stores.database.writing(Actor("test"), utc_now()) as tx:
+        given = {"name": "Half", "key": "half", "share": 0.05, "metrics": ["purchase"]}
+        holdouts.create(tx, parse(holdouts.HoldoutInput, given))
+    house.sign_in("editor")
+    before = stored(house, "half")
+    sent = form(house, "/ui/experiments/half/edit")
+    assert sent["variant-0-share"] == "5", "the calculator needs the split"
+    absent = {"variant-0-name", "traffic_allocation", "segment", "ramp-shown", "layer-key"}
+    assert not absent & set(sent)
+    assert house.ask("POST", "/ui/experiments/half/edit", {**sent, "power": "90"}).status_code == 303
+    after = stored(house, "half")
+    assert after["power"] == 0.9
+    assert {**after, "power": 0.8, "version": before["version"]} == before
+    assert "/duplicate" not in house.ask("GET", "/ui/experiments/half").text

@@ -12,20 +12,20 @@ from starlette.responses import Response, StreamingResponse
 from assay.bucketing.ruleset import Status
 from assay.catalog.editing import find
 from assay.catalog.tables import Experiment
-from assay.dashboard import charts, narrowing, wording
+from assay.dashboard import charts, experiment_fields, narrowing, sections, wording
 from assay.dashboard.auditing import said
 from assay.dashboard.breakdown import known_attributes
 from assay.dashboard.experiments import running_for, worst
 from assay.dashboard.lifecycle import STEPS, possible
 from assay.dashboard.meaning import is_share
 from assay.dashboard.overtime import metric_of
-from assay.dashboard.pages import Visit, go, link, render
+from assay.dashboard.pages import Form, Problems, Visit, go, link, render
 from assay.dashboard.scorecard import card
 from assay.dashboard.snippets import calls
 from assay.dashboard.workings import numbers_of
 from assay.errors import Invalid
 from assay.eventstore.base import LedgerEntry
-from assay.reports import export, notebook
+from assay.reports import export, launch, notebook
 from assay.reports.build import scope_of
 from assay.reports.picture import read_spec
 from assay.reports.question import Question
@@ -82,7 +82,11 @@ def shown(visit: Visit) -> Response:
         attributes = known_attributes(tx)
         segments = narrowing.choices(tx, experiment)
     if experiment.status == Status.DRAFT:
-        return render(visit, "draft.html", **_frame(visit, experiment))
+        parts = visit.parts
+        # A holdout has no metric to plan for, and takes from the traffic of others: none of it applies.
+        looked = experiment.holdout is None
+        items = launch.examined(parts.database, parts.store, experiment.id, visit.now) if looked else []
+        return render(visit, "draft.html", **_frame(visit, experiment), items=items)
     report = narrowing.snapshot(visit).report
     whole = visit.kept_report(key) if report.question.segment else None
     event_type = report.primary.metric.event_type or "signup"
@@ -195,8 +199,10 @@ def _frame(visit: Visit, experiment: Experiment) -> dict[str, Any]:
     """What the page shows of any experiment, whatever its state."""
     steps = possible(experiment) if visit.edits else []
     present = [each for each in experiment.variants if not each.removed]
+    folded = sections.of(experiment_fields.of(experiment), Problems(), Form())
     return {
         "experiment": experiment,
+        "says": {name: each.line for name, each in folded.items()},
         "variants": present,
         "running": running_for(experiment.started_at, experiment.ended_at, visit.now),
         "steps": [(name, STEPS[name].button) for name in steps],
