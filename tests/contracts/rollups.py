@@ -234,6 +234,12 @@ class RollupContract:
             twins.both(lambda feed: feed.store.import_events(what, refused, lambda _: None)[1:4])
         twins.agree()
 
+    def test_keeping_totals_is_no_news(self, twins: Twins) -> None:
+        twins.events(event("u3", a=2.5), event("u4", "view"))
+        mark = twins.kept.store.watermark()
+        twins.keep()
+        assert twins.kept.store.watermark() == mark
+
     def test_rebuilding_changes_nothing(self, twins: Twins) -> None:
         twins.events(event("u3", a=1e17), event("u3", a=0.25), event("u4", "view"))
         twins.assign(("u6", 10), at=NOW)

@@ -73,7 +73,7 @@ def test_what_is_acknowledged__every_reader_sees(many: Server) -> None:
             assert converters(ask(many, "GET", "/experiments/seen/report").json()) == number
     bought(many, "seen", "u5")
     older = ask(many, "GET", "/experiments/seen/report?max_age=3600").json()
-    assert converters(older) in {3, 4, 5}
+    assert converters(older) in {1, 2, 3, 4, 5}  # the newest of whichever worker was asked
     removed = ask(many, "DELETE", "/users/u1?erase=true").json()["removed"]
     assert removed["events"] == 1
     for _ in range(4):

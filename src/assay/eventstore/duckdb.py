@@ -178,7 +178,7 @@ class DuckdbStore(Asking):
     def maintain(self) -> None:
         """See `EventStore`."""
         if self._rollups.is_due():
-            with self._transaction() as connection, _folding():
+            with self._transaction(moves=False) as connection, _folding():
                 self._rollups.maintain(_folder(connection))
 
     def rebuild(self) -> list[Rebuilt]:
@@ -340,9 +340,12 @@ class DuckdbStore(Asking):
 
     @contextlib.contextmanager
     def _transaction(
-        self, own: duckdb.DuckDBPyConnection | None = None
+        self, own: duckdb.DuckDBPyConnection | None = None, *, moves: bool = True
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One write at a time, kept whole: committed at the end, or nothing of it."""
+        """One write at a time, kept whole: committed at the end, or nothing of it.
+
+        It moves the watermark, unless answers are the same before and after it.
+        """
         with self._writing:
             try:
                 with contextlib.nullcontext(own) if own is not None else self._cursor() as connection:
@@ -350,7 +353,7 @@ class DuckdbStore(Asking):
                     try:
                         yield connection
                         connection.execute("COMMIT")
-                        self._writes += 1
+                        self._writes += moves
                     except BaseException:
                         with contextlib.suppress(duckdb.Error):
                             connection.execute("ROLLBACK")
