@@ -11,6 +11,7 @@ from assay.settings import Settings
 from assay.wiring import Application
 from faults.test_clock import HOUR, Clock, Day, clock, results, stored, when
 from inprocess import KEY, running
+from live import until
 
 __all__ = ["clock"]
 
@@ -46,9 +47,8 @@ def test_clock_steps_back_an_hour__all_is_as_it_was(
         # Events of before the step's users are dated before their assignment: named, as always, not counted.
         assert await results(client, day.experiment) == (20, 20, [10, 0])
         # The lease goes by the database's clock, so scheduled work goes on, and so does everything else.
-        assert application.stores.leads()
         await asyncio.to_thread(application._keep_house)
-        assert application.stores.leads()
+        await asyncio.to_thread(until, application.stores.leads, "it leads")
         assert (await client.get("/ready")).status_code == 200
         clock.shift = 0
         for user in (*users, "n0"):

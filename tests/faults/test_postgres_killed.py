@@ -44,6 +44,15 @@ def server_on(url: str, data: Path, **more: str) -> Server:
     return Server(data, settings)
 
 
+def knows(server: Server, experiment: int) -> bool:
+    """Whether the workers' rules hold an experiment; each connection may be another worker's."""
+    for _ in range(8):
+        with server.client() as client:
+            if client.get(f"/api/v1/experiments/{experiment}/explain/nobody").status_code != 200:
+                return False
+    return True
+
+
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -199,6 +208,7 @@ def test_one_of_two_machines_dies__users_keep_their_variants_and_the_other_takes
             for worker in workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
+            until(lambda: knows(two, planned), "the other machine knows all experiments")
             traffic.target.url = two.url
             go_on(running, 500)
             until(
