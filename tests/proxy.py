@@ -52,7 +52,6 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="proxy")
 
     def start(self) -> Self:
@@ -157,10 +156,13 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
-        self._reset_all()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._flowing.set()
+        # One that was accepted a moment ago may have yet to become a pair: until nothing but this runs.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            self._reset_all()
+            await asyncio.wait(others, timeout=0.05)
+        # What is aborted is closed in the loop's next round.
+        await asyncio.sleep(0)
 
     def _reset_all(self) -> int:
         pairs, self._pairs = self._pairs, set()
@@ -171,24 +173,22 @@ class Proxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        if self._refusing:
-            _Pair(writer, writer).reset()
-            return
-        try:
-            answers, server = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            _Pair(writer, writer).reset()
-            return
-        pair = _Pair(writer, server)
+        # Until there is a connection to the server, what ends the client's ends the pair.
+        pair = _Pair(writer, writer)
         self._pairs.add(pair)
-        flows = (
-            self._pass(pair, reader, server, self._asked),
-            self._pass(pair, answers, writer, self._told),
-        )
-        for flow in flows:
-            task = asyncio.ensure_future(flow)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        try:
+            if self._refusing:
+                pair.reset()
+                return
+            answers, pair.server = await asyncio.open_connection("127.0.0.1", self.target)
+            await asyncio.gather(
+                self._pass(pair, reader, pair.server, self._asked),
+                self._pass(pair, answers, writer, self._told),
+            )
+        except OSError:
+            pair.reset()
+        finally:
+            self._pairs.discard(pair)
 
     def _asked(self, pair: _Pair, chunk: bytes) -> bool:
         self.requests += 1
@@ -227,8 +227,5 @@ class Proxy:
                 await sink.drain()
             await self._flowing.wait()
             sink.close()
-        except (ConnectionError, OSError):
+        except OSError:
             pair.reset()
-        finally:
-            if sink.is_closing() and source.at_eof():
-                self._pairs.discard(pair)
