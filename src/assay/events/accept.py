@@ -338,7 +338,7 @@ class _Acceptor:
         """The text as sent, and the amount found in it."""
         try:
             properties = _object.decode(raw)
-            text = str(memoryview(raw), "utf-8")
+            text = str(raw, "utf-8")
         except UNREADABLE as reason:
             if bytes(raw) == b"null":
                 return None, None

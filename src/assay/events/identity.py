@@ -16,8 +16,7 @@ NAMESPACE = uuid.UUID("6c9f4b0e-7a52-5d0b-9a58-1f2b0c6f6a3d")
 _CANONICAL = re.compile(
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 ).fullmatch
-_LOW = (1 << 61) - 1
-_RFC_VARIANT = 0x8 << 60
+_LOW = (1 << 47) - 1
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 # Ids must be unique, not secret; the operating system's generator costs a system call for each.
@@ -45,12 +44,12 @@ class Fresh:
     def __init__(self, now: int) -> None:
         noise = _random.getrandbits(73)
         time = f"{now // 1_000 & 0xFFFF_FFFF_FFFF:012x}"
-        self._beginning = f"{time[:8]}-{time[8:]}-7{noise >> 61:03x}-"
-        # A bit is left free, into which the counting may run.
-        self._low = noise & _LOW | _RFC_VARIANT
+        middle = f"{noise >> 47 & 0x3FFF | 0x8000:04x}"
+        self._beginning = f"{time[:8]}-{time[8:]}-7{noise >> 61:03x}-{middle}-"
+        # The first of these 48 bits is left free: the counting may run into it.
+        self._low = noise & _LOW
 
     def next(self) -> str:
         """One that no other event has."""
         self._low += 1
-        text = f"{self._low:016x}"
-        return f"{self._beginning}{text[:4]}-{text[4:]}"
+        return f"{self._beginning}{self._low:012x}"
