@@ -4,8 +4,7 @@ The clock is the database's, so that machines whose clocks differ agree. A lease
 needs no connection of its own and works behind any pooler.
 """
 
-from sqlalchemy import ColumnElement, delete, literal_column, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, delete, literal_column, select, text
 
 from assay.catalog.database import Database
 from assay.catalog.tables import Lease
@@ -16,6 +15,13 @@ _CLOCKS = {
     "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000",
 }
 
+_HOLD = """
+INSERT INTO leases (name, holder, expires_at) VALUES (:name, :holder, {clock} + :ttl)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+WHERE leases.holder = excluded.holder OR leases.expires_at <= {clock}
+RETURNING holder
+"""
+
 
 def hold(database: Database, name: str, holder: str, ttl: float) -> bool:
     """Take the lease `name`, or renew it, for `ttl` seconds from now; False if somebody else has it.
@@ -23,17 +29,9 @@ def hold(database: Database, name: str, holder: str, ttl: float) -> bool:
     One statement decides. Who was told True has it until the time is over, and asks again well before.
     """
     with database.noting() as tx:
-        dialect = tx.get_bind().dialect.name
-        clock: ColumnElement[int] = literal_column(_CLOCKS[dialect])
-        until = clock + int(ttl * 1_000_000)
-        insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        taken = insert(Lease).values(name=name, holder=holder, expires_at=until)
-        taken = taken.on_conflict_do_update(
-            index_elements=[Lease.name],
-            set_={"holder": holder, "expires_at": until},
-            where=or_(Lease.holder == holder, Lease.expires_at <= clock),
-        )
-        return tx.scalar(taken.returning(Lease.holder)) == holder
+        statement = text(_HOLD.format(clock=_CLOCKS[tx.get_bind().dialect.name]))
+        taken = tx.scalar(statement, {"name": name, "holder": holder, "ttl": int(ttl * 1_000_000)})
+        return bool(taken == holder)
 
 
 def release(database: Database, name: str, holder: str) -> None:

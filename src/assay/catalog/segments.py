@@ -9,18 +9,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
-    Integer,
-    Text,
-    bindparam,
     delete,
     func,
-    literal,
     select,
+    text,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from assay.bucketing import ruleset
@@ -305,13 +300,14 @@ def forget(tx: WriteTx, user_id: str) -> int:
 def insert(tx: Session, segment_id: int, number: int, user_ids: Sequence[str]) -> int:
     """Put ids on a list, leaving those that are there: how many are new. one statement for all."""
     if tx.get_bind().dialect.name == "postgresql":
-        listed = func.unnest(bindparam("user_ids", list(user_ids), type_=postgresql.ARRAY(Text)))
-        rows = postgresql.insert(SegmentMember).from_select(
-            ["segment_id", "list", "user_id"],
-            select(literal(segment_id, BigInteger), literal(number, Integer), listed),
+        done = tx.connection().execute(
+            text(
+                "INSERT INTO segment_members (segment_id, list, user_id) "
+                "SELECT :segment_id, :list, unnest(CAST(:user_ids AS text[])) ON CONFLICT DO NOTHING"
+            ),
+            {"segment_id": segment_id, "list": number, "user_ids": list(user_ids)},
         )
-        done = tx.execute(rows.on_conflict_do_nothing(), execution_options={"preserve_rowcount": True})
-        return int(done.rowcount)  # type: ignore[attr-defined]
+        return int(done.rowcount)
     # One statement, in which the interpreter is free for others: a row each would take it back each time.
     done = tx.connection().exec_driver_sql(
         "INSERT INTO segment_members (segment_id, list, user_id) "
