@@ -95,7 +95,7 @@ def test_a_connection_cut_in_the_middle_stores_nothing(own: Postgres, mortal: Ca
         with mortal.write() as tx:
             (pid,) = tx.execute(text("SELECT pg_backend_pid()")).one()
             mortal.rows(f"SELECT pg_terminate_backend({pid})")
-            tx.record("x", "experiment")
+            tx.record("experiment.edit", "experiment")
 
     error = refusal(cut)
     assert isinstance(error, Unavailable)
@@ -108,7 +108,7 @@ def test_a_connection_cut_in_the_middle_stores_nothing(own: Postgres, mortal: Ca
 def test_a_server_that_ends_at_the_commit_leaves_it_in_doubt(own: Postgres, mortal: Catalog) -> None:
     def end() -> None:
         with mortal.write() as tx:
-            tx.record("x", "user")
+            tx.record("user.edit", "user")
             tx.flush()
             own.kill()
 
@@ -121,7 +121,7 @@ def test_a_server_that_ends_at_the_commit_leaves_it_in_doubt(own: Postgres, mort
 def test_a_writer_that_takes_too_long_makes_others_wait_and_no_more(lasting: Catalog) -> None:
     """Somebody with a transaction open: others are told, and can go on when it ends."""
     with lasting.write() as tx:
-        tx.record("x", "user")
+        tx.record("user.edit", "user")
         with psycopg.connect(lasting.url) as other:
             other.execute("SET LOCAL lock_timeout = '50ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -153,7 +153,7 @@ def lasting(postgres_url: str) -> Iterator[Catalog]:
 def test_what_a_server_refuses_is_said_in_a_sentence(lasting: Catalog, statement: str, code: str) -> None:
     def ask() -> None:
         with lasting.write() as tx:
-            tx.record("x", "experiment")
+            tx.record("experiment.edit", "experiment")
             tx.execute(text("SET LOCAL statement_timeout = '200ms'"))
             tx.execute(text(statement))
 

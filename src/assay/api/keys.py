@@ -10,6 +10,7 @@ from assay.api.experiments import AuditPage
 from assay.api.operations import operation
 from assay.catalog import audit, documents, keys
 from assay.catalog.checks import parse, shown
+from assay.catalog.database import RECORDED
 from assay.catalog.editing import as_id
 from assay.errors import NotFound
 
@@ -66,7 +67,9 @@ def revoke_key(call: Administering, key: str) -> Response:
 @operation(answers=AuditPage)
 def list_audit(
     call: Reading,
-    noun: Annotated[str | None, Query(max_length=32, description="experiment, segment, user or key.")] = None,
+    noun: Annotated[
+        str | None, Query(max_length=32, description=f"What was changed: {', '.join(RECORDED)}.")
+    ] = None,
     actor: Annotated[str | None, Query(max_length=200)] = None,
     skip: Skip = 0,
     limit: Limit = 100,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from sqlalchemy import Engine, create_engine, event, select, update
@@ -27,6 +27,12 @@ from assay.errors import AssayError, Unavailable
 
 _log = structlog.get_logger("assay.catalog")
 
+#: What entries of the audit log are about: the noun of each is one of these, and so is the first word of its
+#: action, which says what of an experiment was changed: `variant.edit`. Whoever filters offers all of them.
+RECORDED: Final = (
+    *("experiment", "variant", "override", "look", "holdout"),
+    *("segment", "layer", "metric", "template", "user", "key"),
+)
 #: Nouns whose changes the hot path looks up for itself, so that the ruleset stays as it is.
 _UNPUBLISHED = frozenset({"user"})
 
@@ -70,8 +76,12 @@ class WriteTx(ReadTx):
     ) -> None:
         """Put an entry into the audit log; it is stored if, and only if, the change itself is.
 
-        A person is named by `user_id` alone, so that erasing them finds every trace.
+        A person is named by `user_id` alone, so that erasing them finds every trace. Raises `ValueError` for
+        a noun, or a first word of the action, that is not among `RECORDED`.
         """
+        unknown = {noun, action.partition(".")[0]}.difference(RECORDED)
+        if unknown:
+            raise ValueError(f"nobody could filter the audit log by {', '.join(sorted(unknown))}")
         self.publishes = self.publishes or noun not in _UNPUBLISHED
         self.entries.append(
             AuditEntry(

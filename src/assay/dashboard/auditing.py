@@ -1,38 +1,47 @@
 """Who changed what, when, and from what to what."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.responses import Response
 
 from assay.catalog import audit
+from assay.catalog.audit import Known, Subject
+from assay.catalog.database import RECORDED, ReadTx
 from assay.catalog.editing import find
-from assay.catalog.tables import AuditEntry, Experiment
-from assay.dashboard import wording
+from assay.catalog.tables import AuditEntry
+from assay.dashboard.differences import Change, changes, ids_in
 from assay.dashboard.experiments import number
 from assay.dashboard.pages import Visit, link, render
 
 _PAGE = 50
-NOUNS = ("experiment", "segment", "key", "user", "metric")
+#: Where the page of something is; what has none of its own stands on the list of all.
+_PLACES = {
+    "experiment": "experiments",
+    "segment": "segments",
+    "layer": "layers",
+    "metric": "metrics",
+    "template": "templates",
+    "key": "keys",
+}
+_LISTS = {"template", "key"}
 
 
-class Change(NamedTuple):
-    """One field: what it was and what it is."""
+class Thing(NamedTuple):
+    """Something that an entry is about; `address` leads to it, where it has a page."""
 
-    field: str
-    before: str
-    after: str
+    name: str
+    address: str = ""
+    gone: bool = False
 
 
 class Entry(NamedTuple):
-    """One entry, ready to be read; `address` leads to what it is about, where that has a page."""
+    """One entry, ready to be read."""
 
     row: AuditEntry
-    what: str
+    things: Sequence[Thing]
     changes: Sequence[Change]
-    address: str
 
 
 def log(visit: Visit) -> Response:
@@ -40,22 +49,17 @@ def log(visit: Visit) -> Response:
     noun, actor, skip = visit.query.get("noun"), visit.query.get("actor"), number(visit.query, "skip")
     with visit.parts.database.reading() as tx:
         rows, total = audit.page(tx, noun=noun or None, actor=actor or None, skip=skip, limit=_PAGE)
-        names = {
-            row.experiment_id: found
-            for row in rows
-            if row.experiment_id is not None and (found := tx.get(Experiment, row.experiment_id)) is not None
-        }
-        shown = {number: (each.name, each.key) for number, each in names.items()}
+        entries = _entries(visit, tx, rows)
     return render(
         visit,
         "audit.html",
-        entries=[_entry(row, shown.get(row.experiment_id or 0)) for row in rows],
+        entries=entries,
         total=total,
         skip=skip,
         limit=_PAGE,
         noun=noun,
         actor=actor,
-        nouns=NOUNS,
+        nouns=RECORDED,
         experiment=None,
         address=partial(link, "audit", noun=noun, actor=actor),
     )
@@ -67,10 +71,11 @@ def history(visit: Visit) -> Response:
     with visit.parts.database.reading() as tx:
         experiment = find(tx, visit.place["key"])
         rows, total = audit.page(tx, experiment_id=experiment.id, skip=skip, limit=_PAGE)
+        entries = _entries(visit, tx, rows, within=("experiment", experiment.id))
     return render(
         visit,
         "audit.html",
-        entries=[_entry(row, None) for row in rows],
+        entries=entries,
         total=total,
         skip=skip,
         limit=_PAGE,
@@ -82,35 +87,55 @@ def history(visit: Visit) -> Response:
     )
 
 
-def _entry(row: AuditEntry, named: tuple[str, str] | None) -> Entry:
-    changes = [
-        Change(wording.words(field), said(change.get("from")), said(change.get("to")))
-        if isinstance(change, Mapping) and {"from", "to"} <= set(change)
-        else Change(wording.words(field), "", said(change))
-        for field, change in (row.changes or {}).items()
+def _entries(
+    visit: Visit, tx: ReadTx, rows: Sequence[AuditEntry], within: Known | None = None
+) -> list[Entry]:
+    """The entries with names for ids; what the whole page is `within` is not named again."""
+    about = {row.id: [each for each in _about(row) if each != within] for row in rows}
+    inside = [each for row in rows for each in ids_in(row.changes or {})]
+    names = audit.subjects(tx, [*inside, *(each for known in about.values() for each in known)])
+    return [
+        Entry(
+            row,
+            [
+                *_things(visit, about[row.id], names),
+                *([Thing(row.user_id)] if row.user_id is not None else []),
+            ],
+            _changes(row, names),
+        )
+        for row in rows
     ]
-    address, what = "", ""
-    if named is not None:
-        what, address = named[0], link("experiments", named[1])
-    elif row.noun == "segment" and row.noun_id is not None and row.action != "segment.delete":
-        what, address = f"segment {row.noun_id}", link("segments", row.noun_id)
-    elif row.noun_id is not None and row.experiment_id is None:
-        what = f"{row.noun} {row.noun_id}"
-    if row.user_id is not None:
-        what = f"{what}: {row.user_id}".lstrip(": ")
-    return Entry(row, what, changes, address)
 
 
-def said(value: Any) -> str:
-    """A value of the audit log as text."""
-    if value is None or value in ("", [], {}):
-        return "nothing"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float):
-        return f"{value:,.10g}"
-    if isinstance(value, list) and all(isinstance(each, str | int) for each in value):
-        return ", ".join(map(str, value))
-    return json.dumps(value, ensure_ascii=False, indent=2)
+def _changes(row: AuditEntry, names: Mapping[Known, Subject]) -> list[Change]:
+    """What an entry changed; what came or went as a whole has one side."""
+    attributes = row.noun == "user" and row.action != "user.erase"
+    found = changes(row.changes or {}, names, attributes=attributes)
+    if row.action.endswith(".create"):
+        return [each._replace(before="") for each in found]
+    if row.action.endswith((".delete", ".purge")):
+        return [each._replace(after="") for each in found]
+    return found
+
+
+def _about(row: AuditEntry) -> Iterable[Known]:
+    """What an entry is about; the id of a look is its number within the experiment."""
+    if row.noun_id is not None and row.noun != "look":
+        yield row.noun, row.noun_id
+    if row.experiment_id is not None and (row.noun, row.noun_id) != ("experiment", row.experiment_id):
+        yield "experiment", row.experiment_id
+
+
+def _things(visit: Visit, about: Iterable[Known], names: Mapping[Known, Subject]) -> Iterable[Thing]:
+    for noun, number_ in about:
+        subject = names.get((noun, number_))
+        if subject is None:
+            yield Thing(f"{noun} no. {number_}", gone=True)
+        elif subject.reference is None:
+            yield Thing(subject.name, gone=True)
+        elif noun == "key" and not visit.administers:
+            yield Thing(subject.name)
+        elif noun in _LISTS:
+            yield Thing(subject.name, link(_PLACES[noun]))
+        else:
+            yield Thing(subject.name, link(_PLACES[noun], subject.reference))

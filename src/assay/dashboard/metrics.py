@@ -11,8 +11,8 @@ from assay.catalog.checks import parse
 from assay.catalog.database import ReadTx, WriteTx
 from assay.catalog.measuring import USES, DefinitionInput
 from assay.catalog.tables import Experiment, MetricDefinition, MetricVersion
-from assay.dashboard import metric_fields, wording
-from assay.dashboard.auditing import Change, said
+from assay.dashboard import metric_fields
+from assay.dashboard.differences import Change, changes
 from assay.dashboard.experiments import number
 from assay.dashboard.meaning import facts, meaning
 from assay.dashboard.metric_fields import MetricLine
@@ -266,24 +266,8 @@ def _told(key: str, past: Sequence[MetricVersion]) -> list[Version]:
     """The versions, newest first, each with what it changed in the one before."""
     found = []
     for each, before in zip(past, [*past[1:], None], strict=True):
-        different = documents.difference(_flat(before.body), _flat(each.body)) if before is not None else {}
-        changes = [
-            Change(wording.words(name), said(change["from"]), said(change["to"]))
-            for name, change in different.items()
-        ]
-        found.append(Version(each, sentence_of(key, each.body), changes))
-    return found
-
-
-def _flat(body: Mapping[str, Any]) -> dict[str, Any]:
-    """With one name for each part of a part: `window duration`."""
-    found: dict[str, Any] = {}
-    for name, value in body.items():
-        found |= (
-            {f"{name} {part}": each for part, each in value.items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
+        different = documents.difference(before.body, each.body) if before is not None else {}
+        found.append(Version(each, sentence_of(key, each.body), changes(different)))
     return found
 
 

@@ -13,8 +13,8 @@ from assay.bucketing.ruleset import Status
 from assay.catalog.editing import find
 from assay.catalog.tables import Experiment
 from assay.dashboard import charts, experiment_fields, narrowing, sections, wording
-from assay.dashboard.auditing import said
 from assay.dashboard.breakdown import known_attributes
+from assay.dashboard.differences import said
 from assay.dashboard.experiments import running_for, worst
 from assay.dashboard.lifecycle import STEPS, possible
 from assay.dashboard.meaning import is_share
@@ -107,8 +107,8 @@ def shown(visit: Visit) -> Response:
             (
                 wording.words(each.field),
                 each.change,
-                said(each.before),
-                said(each.after),
+                said(each.before, each.field.partition(".")[0]),
+                said(each.after, each.field.partition(".")[0]),
                 datetime.fromisoformat(each.at),
                 each.by,
             )
