@@ -48,7 +48,8 @@ def test_better__is_shipped_with_size_interval_and_p(world: World) -> None:
     fill(world, 100, 150)
     verdict, sentence = told(world)
     assert verdict is Verdict.SHIP
-    assert sentence.startswith("Ship blue: it raises purchase by 50 % against control (95 % interval 18–90 %")
+    said = "Ship blue: it raises purchase by 50 % against control (95 % interval +18 % to +90 %"
+    assert sentence.startswith(said)
     assert "p < 0.001" in sentence
     assert world.report().decision.cautions == ()
 

@@ -134,7 +134,7 @@ def _page(
         problems=problems,
         problem=lost,
         failed=problem is not None,
-        sections=sections.of(typed, problems, visit.form),
+        sections=sections.of(typed, problems, visit.form, dict(listed["layers"])),
         plan_fields=plan_fields,
         rule_operators=targeting.OPERATORS,
         turn_failed=visit.form.get("turn") == "condition"

@@ -11,15 +11,15 @@ from assay.catalog import experiments
 from assay.catalog.database import ReadTx
 from assay.catalog.tables import Experiment
 from assay.dashboard import wording
+from assay.dashboard.checks import sifted
 from assay.dashboard.pages import Form, Visit, link, render
 from assay.dashboard.parts import moment
 from assay.dashboard.snippets import calls
 from assay.errors import AssayError
 from assay.eventstore.base import EventFilter
-from assay.reports.report import Health, Report
+from assay.reports.report import Report
 
 _PAGE = 25
-_WORST = (Health.FAILED, Health.WARNING, Health.UNKNOWN, Health.OK)
 
 
 class Headline(NamedTuple):
@@ -107,12 +107,6 @@ def running_for(started: datetime | None, ended: datetime | None, now: datetime)
     return wording.MISSING if started is None else wording.days((ended or now) - started)
 
 
-def worst(report: Report) -> Health:
-    """The state of the check that is worst off."""
-    states = {check.health for check in report.checks}
-    return next((state for state in _WORST if state in states), Health.OK)
-
-
 def _archived(tx: ReadTx) -> bool:
     return bool(experiments.page(tx, status=Status.ARCHIVED, limit=1)[1])
 
@@ -129,12 +123,12 @@ def _row(visit: Visit, experiment: Experiment) -> Row:
 
 
 def _headline(report: Report) -> Headline:
-    worries = [check.sentence for check in report.checks if check.health is not Health.OK]
+    checks, verdict = sifted(report), wording.VERDICTS[report.decision.verdict]
     return Headline(
-        wording.VERDICTS[report.decision.verdict],
-        report.decision.sentence,
-        worst(report),
-        " ".join(worries),
+        verdict,
+        wording.without(report.decision.sentence, verdict[0]),
+        checks.mark,
+        " ".join(check.sentence for check in checks.worries),
         report.total_units,
         report.spec.target_sample_size,
     )

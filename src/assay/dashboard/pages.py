@@ -192,6 +192,8 @@ def templates() -> Environment:
         "when": wording.time_tag,
         "words": wording.words,
         "figure": wording.figure,
+        "kept": wording.kept,
+        "without": wording.without,
         "share_whole": lambda share: f"{int(share * 100.0)} %",
         "json": lambda value: json.dumps(value, ensure_ascii=False, indent=2, default=str),
     }

@@ -10,12 +10,14 @@ from markupsafe import Markup
 from starlette.responses import Response, StreamingResponse
 
 from assay.bucketing.ruleset import Status
+from assay.catalog import layers
 from assay.catalog.editing import find
-from assay.catalog.tables import Experiment
+from assay.catalog.tables import Experiment, Layer
 from assay.dashboard import charts, experiment_fields, narrowing, sections, wording
 from assay.dashboard.breakdown import known_attributes
+from assay.dashboard.checks import sifted
 from assay.dashboard.differences import said
-from assay.dashboard.experiments import running_for, worst
+from assay.dashboard.experiments import running_for
 from assay.dashboard.lifecycle import STEPS, possible
 from assay.dashboard.meaning import is_share
 from assay.dashboard.overtime import metric_of
@@ -81,12 +83,13 @@ def shown(visit: Visit) -> Response:
         experiment = find(tx, key)
         attributes = known_attributes(tx)
         segments = narrowing.choices(tx, experiment)
+        layer = layers.find(tx, experiment.layer["key"]) if experiment.layer else None
     if experiment.status == Status.DRAFT:
         parts = visit.parts
         # A holdout has no metric to plan for, and takes from the traffic of others: none of it applies.
         looked = experiment.holdout is None
         items = launch.examined(parts.database, parts.store, experiment.id, visit.now) if looked else []
-        return render(visit, "draft.html", **_frame(visit, experiment), items=items)
+        return render(visit, "draft.html", **_frame(visit, experiment, layer), items=items)
     report = narrowing.snapshot(visit).report
     whole = visit.kept_report(key) if report.question.segment else None
     event_type = report.primary.metric.event_type or "signup"
@@ -94,7 +97,7 @@ def shown(visit: Visit) -> Response:
     return render(
         visit,
         "result.html",
-        **_frame(visit, experiment),
+        **_frame(visit, experiment, layer),
         report=report,
         card=card(report),
         progress=decision.progress,
@@ -122,7 +125,7 @@ def shown(visit: Visit) -> Response:
         segments=segments,
         sequential=report.spec.analysis.is_sequential,
         fixed=f"{report.end:%Y-%m-%dT%H:%M:%S.%fZ}",
-        worst=str(worst(report)),
+        checks=sifted(report),
         metric=metric_of(report, visit.query.get("metric")).metric,
         calls=None
         if report.total_units or report.question.is_narrowed
@@ -195,13 +198,15 @@ def _named(file: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{file}"'}
 
 
-def _frame(visit: Visit, experiment: Experiment) -> dict[str, Any]:
+def _frame(visit: Visit, experiment: Experiment, layer: Layer | None) -> dict[str, Any]:
     """What the page shows of any experiment, whatever its state."""
     steps = possible(experiment) if visit.edits else []
     present = [each for each in experiment.variants if not each.removed]
-    folded = sections.of(experiment_fields.of(experiment), Problems(), Form())
+    named = {} if layer is None else {layer.key: layer.name}
+    folded = sections.of(experiment_fields.of(experiment), Problems(), Form(), named)
     return {
         "experiment": experiment,
+        "layer": layer,
         "says": {name: each.line for name, each in folded.items()},
         "variants": present,
         "running": running_for(experiment.started_at, experiment.ended_at, visit.now),

@@ -31,12 +31,14 @@ class Section(NamedTuple):
     open: bool
 
 
-def of(typed: Typed, problems: Problems, form: Form) -> dict[str, Section]:
-    """The sections by name."""
+def of(
+    typed: Typed, problems: Problems, form: Form, layers: Mapping[str, str] | None = None
+) -> dict[str, Section]:
+    """The sections by name; `layers` has the names of layers by their keys."""
     says = {
         "analysis": _analysis(typed),
         "rollout": _rollout(typed),
-        "exclusions": _exclusions(typed),
+        "exclusions": _exclusions(typed, layers or {}),
         "advanced": _advanced(typed),
     }
     return {name: Section("; ".join(says[name]), _stands_open(name, problems, form)) for name in says}
@@ -85,9 +87,9 @@ def _rollout(typed: Typed) -> Iterator[str]:
         yield "no circuit breaker"
 
 
-def _exclusions(typed: Typed) -> Iterator[str]:
+def _exclusions(typed: Typed, layers: Mapping[str, str]) -> Iterator[str]:
     layer = typed.fields["layer-key"]
-    yield f"In the layer {layer}" if layer else "In no layer"
+    yield f"In the layer {layers.get(layer, layer)}" if layer else "In no layer"
     others = [each.experiment for each in typed.plan.prerequisites if each.experiment]
     yield f"requires {', '.join(others)}" if others else "no prerequisites"
 

@@ -3,6 +3,8 @@
 import json
 from typing import NamedTuple
 
+#: Characters that a page shows beside each other, even a narrow one with some scrolling.
+_LONGEST_LINE = 80
 _HEADERS = '    headers={"Authorization": f"Bearer {KEY}"}'
 
 
@@ -85,14 +87,14 @@ def _growthbook(origin: str, key: str, *, configured: bool) -> str:
 
 
 def _in_each_language(address: str, document: object, name: str) -> tuple[tuple[str, str], ...]:
-    short = json.dumps(document)
-    long = json.dumps(document, indent=2)
+    short, long = json.dumps(document), json.dumps(document, indent=2)
+    given = short if len(short) <= _LONGEST_LINE else _indented(long, 2)
     return (
         (
             "curl",
             (
                 f'curl -H "Authorization: Bearer $KEY" \\\n  -H "Content-Type: application/json" \\\n'
-                f"  -d '{short}' \\\n  {address}"
+                f"  -d '{given}' \\\n  {address}"
             ),
         ),
         (

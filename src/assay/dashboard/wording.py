@@ -4,6 +4,7 @@ Rounding happens here alone, on the way to the page; nothing is computed from a 
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -73,6 +74,20 @@ def amount_range(interval: Interval | None, *, share: bool) -> str:
     low = "unbounded" if interval.low is None else show(interval.low, around)
     high = "unbounded" if interval.high is None else show(interval.high, around)
     return f"{low} to {high}"
+
+
+def without(sentence: str, verdict: str) -> str:
+    """A sentence below its verdict, which it need not say again."""
+    rest = sentence.removeprefix(f"{verdict}: ")
+    return rest if rest == sentence else rest[:1].upper() + rest[1:]
+
+
+_LAST_SPACE = re.compile(r"(?<=[\d…]) (?=%|points\b)|(?<=\bp) (?=[=<>])|(?<=\bp [=<>]) ")
+
+
+def kept(text: str) -> str:
+    """A sentence whose numbers stay with their units at the end of a line."""
+    return _LAST_SPACE.sub("\N{NO-BREAK SPACE}", text)
 
 
 def p_value(p: float | None) -> str:
@@ -215,7 +230,8 @@ CHECKS: Mapping[str, str] = {
 }
 HEALTH: Mapping[str, tuple[str, str]] = {
     "ok": ("OK", "good"),
-    "warning": ("Look", "careful"),
+    "warning": ("Warning", "careful"),
+    "waiting": ("Not yet", "quiet"),
     "failed": ("Failed", "bad"),
     "unknown": ("Not checked", "quiet"),
 }

@@ -28,7 +28,7 @@ from assay.reports.report import (
 )
 from assay.reports.rules import rules
 from assay.reports.spec import BanditSpec, Direction, ExperimentSpec, MetricType, Role, VariantSpec
-from assay.reports.wording import chance, change, interval, p_value, percent
+from assay.reports.wording import chance, change, interval, p_value, percent, setting
 
 #: Converters and others that each arm must be expected to hold before a share is judged.
 _FEWEST_EXPECTED = 5
@@ -223,7 +223,7 @@ def _by_bandit(facts: Facts, known: Bandit, how: BanditSpec, waiting: Verdict) -
     )
     sure = best.probability >= how.ship_probability and best.loss is not None and best.loss < how.ship_loss
     if not sure:
-        needed = f"needed are {percent(how.ship_probability)} and less than {percent(how.ship_loss)}"
+        needed = f"needed are {setting(how.ship_probability)} and less than {setting(how.ship_loss)}"
         return waiting, f"{_lead(waiting)}: so far {seen}; {needed}.", None
     if control is not None and best.variant.id == control.id:
         return Verdict.ROLL_BACK, f"Keep {name}: {seen}.", None

@@ -1,7 +1,18 @@
 """The rules of a decision, in words: what `assay.reports.decision` does, for whoever reads its verdict."""
 
 from assay.reports.spec import ExperimentSpec
-from assay.reports.wording import percent
+from assay.reports.wording import setting
+
+_CORRECTIONS = {
+    "holm": "Holm's method",
+    "hochberg": "Hochberg's method",
+    "hommel": "Hommel's method",
+    "holm_sidak": "the method of Holm and Šidák",
+    "bonferroni": "Bonferroni's method",
+    "sidak": "Šidák's method",
+    "benjamini_hochberg": "the method of Benjamini and Hochberg",
+    "benjamini_yekutieli": "the method of Benjamini and Yekutieli",
+}
 
 
 def rules(spec: ExperimentSpec, alpha: float) -> tuple[str, ...]:
@@ -11,13 +22,14 @@ def rules(spec: ExperimentSpec, alpha: float) -> tuple[str, ...]:
         does = "stops" if spec.breaker.action == "stop" else "pauses"
         said.append(
             f"A circuit breaker {does} the experiment once a guardrail is shown to be harmed beyond its "
-            f"margin, with a false-trip rate of {percent(spec.breaker.rate)}."
+            f"margin, with a false-trip rate of {setting(spec.breaker.rate)}."
         )
     said.append(_judged(spec, alpha))
     if spec.analysis.method != "bayesian" and spec.analysis.correction != "none":
-        how = spec.analysis.correction.replace("_", "-")
+        correction = spec.analysis.correction
+        how = _CORRECTIONS.get(correction, f"the method {correction}")
         family = "Primary and secondary metrics of the plan are one family"
-        said.append(f"{family}, corrected together by the method {how}.")
+        said.append(f"{family}, corrected together by {how}.")
     guards = (
         "A treatment that is better ships if no guardrail speaks against it: one with a margin must be shown "
         "to be within it, one without must not be significantly worse."
@@ -27,7 +39,7 @@ def rules(spec: ExperimentSpec, alpha: float) -> tuple[str, ...]:
 
 
 def _judged(spec: ExperimentSpec, alpha: float) -> str:
-    level = f"at the level {alpha:g}"
+    level = f"at the level of {setting(alpha)}"
     match spec.analysis.method:
         case "fixed":
             return f"The primary metric is tested once, when the planned sample is in, {level}."
@@ -38,7 +50,7 @@ def _judged(spec: ExperimentSpec, alpha: float) -> str:
         case "bandit":
             return _by_bandit(spec, level)
         case "bayesian":
-            above, below = percent(1.0 - alpha), percent(alpha)
+            above, below = setting(1.0 - alpha), setting(alpha)
             return (
                 "The primary metric decides once the planned sample is in, when its chance to win is at "
                 f"least {above} or at most {below}."
@@ -47,7 +59,7 @@ def _judged(spec: ExperimentSpec, alpha: float) -> str:
 
 def _by_bandit(spec: ExperimentSpec, level: str) -> str:
     how = spec.analysis.bandit
-    sure = "" if how is None else f"{percent(how.ship_probability)} and less than {percent(how.ship_loss)}"
+    sure = "" if how is None else f"{setting(how.ship_probability)} and less than {setting(how.ship_loss)}"
     return (
         "The split follows what was seen, so arms are compared within phases, and effects judged by "
         f"always-valid sets, {level}. The variant that is most probably the best decides once its "

@@ -15,6 +15,11 @@ def percent(share: float) -> str:
     return f"{shown} %".replace("-", "−")
 
 
+def setting(share: float) -> str:
+    """A share that somebody chose, as they would write it: `95 %`, `0.5 %`."""
+    return f"{share * 100.0:.6g} %"
+
+
 def chance(share: float) -> str:
     """A probability, `97.3 %`; what is nearly sure is not written as if it were sure."""
     if share > 0.999:
@@ -77,7 +82,7 @@ def change(found: Verdict) -> str:
 
 
 def interval(found: Verdict) -> str:
-    """The interval that belongs to `change`, signed: `95 % interval −1.2 % to 3.4 %`, `1.2–3.4 %`."""
+    """The interval that belongs to `change`, both ends signed: `95 % interval −1.2 % to +3.4 %`."""
     level = f"{100.0 * (1.0 - found.alpha):.4g} % interval"
     if found.lift is not None:
         ends = found.lift_interval
@@ -90,18 +95,16 @@ def _scaled(ends: Interval | None, scale: float) -> float | None:
     return None if around is None else around * scale
 
 
-def _fixed(value: float, uncertainty: float | None) -> str:
+def _fixed(value: float, uncertainty: float | None, *, signed: bool = False) -> str:
     """A number with as many digits as its uncertainty supports, and a minus sign that is one."""
-    shown = f"{value:,.{decimals(uncertainty, value)}f}"
+    shown = f"{value:{'+' if signed else ''},.{decimals(uncertainty, value)}f}"
     if not float(shown.replace(",", "")):
-        shown = shown.lstrip("-")
+        shown = shown.lstrip("+-")
     return shown.replace("-", "−")
 
 
 def _ends(ends: Interval, scale: float, unit: str) -> str:
     around = _scaled(ends, scale)
-    low = None if ends.low is None else _fixed(ends.low * scale, around)
-    high = None if ends.high is None else _fixed(ends.high * scale, around)
-    if low is not None and high is not None and ends.low is not None and ends.low >= 0.0:
-        return f"{low}–{high}{unit}"
+    low = None if ends.low is None else _fixed(ends.low * scale, around, signed=True)
+    high = None if ends.high is None else _fixed(ends.high * scale, around, signed=True)
     return f"{'unbounded' if low is None else low + unit} to {'unbounded' if high is None else high + unit}"
