@@ -1,5 +1,6 @@
 """The checklist: warnings with their numbers, and nothing that stops anybody."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -45,7 +46,10 @@ def test_the_power_is_that_of_the_statistics(catalog: Catalog) -> None:
     item = examined(catalog, catalog.create(**GOOD))["power"]
     least = item["inputs"]["least_share"]
     assert least == pytest.approx(0.112, abs=0.001)
-    assert f"at least {least:.2%}" in item["sentence"]
+    assert item["sentence"] == (
+        "The planned 100,000 units can show a lift of 5 % with a chance of 80 %, provided that at least "
+        "11.2 % of the control's units convert."
+    )
     found = power_of(Baseline(least, least * (1 - least)), 0.05 * least, 100_000, Design())
     assert found == pytest.approx(0.8, abs=1e-6)
     uneven = [{"name": "control", "allocation": 0.8}, {"name": "b", "allocation": 0.2}]
@@ -60,38 +64,79 @@ def test_the_power_is_that_of_the_statistics(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "name", "words"),
+    ("fields", "name", "field", "words"),
     [
-        ({"metrics": []}, "plan", "No primary metric"),
-        ({"metrics": []}, "metric", "nothing will be measured"),
-        ({"hypothesis": ""}, "plan", "write down in hypothesis"),
-        ({"target_sample_size": None}, "power", "Without target_sample_size nobody"),
+        ({"metrics": []}, "plan", "primary_metric", "No primary metric"),
+        ({"metrics": []}, "metric", "metrics", "nothing will be measured"),
+        ({"hypothesis": ""}, "plan", "hypothesis", "Write down a hypothesis"),
+        ({"target_sample_size": None}, "power", "target_sample_size", "There is no planned sample, so"),
+        (
+            {"minimum_detectable_effect": None},
+            "power",
+            "minimum_detectable_effect",
+            "There is no smallest lift worth finding, so",
+        ),
         (
             {"target_sample_size": None, "minimum_detectable_effect": None},
             "power",
-            "Without target_sample_size and minimum_detectable_effect",
+            "target_sample_size",
+            "There is no planned sample and no smallest lift worth finding, so",
         ),
-        ({"target_sample_size": 1000}, "power", "of the control's units convert"),
-        ({"target_sample_size": 1}, "power", "of the control's units convert"),
-        ({"variants": [{"name": "control", "allocation": 1}]}, "power", "nothing to compare"),
+        (
+            {"target_sample_size": 1000},
+            "power",
+            "target_sample_size",
+            "% of the control's units convert. That is",
+        ),
+        (
+            {"target_sample_size": 1},
+            "power",
+            "target_sample_size",
+            "The planned 1 unit can show a lift of 5 %",
+        ),
+        ({"variants": [{"name": "control", "allocation": 1}]}, "power", "variants", "nothing to compare"),
         (
             {"metrics": [{"event_type": "buy", "type": "sum"}], "target_sample_size": 1000},
             "power",
+            "target_sample_size",
             "the standard deviation over units",
         ),
         (
-            {"metrics": ["buy"], "guardrail_metrics": ["buy"], "primary_metric": None},
+            {"metrics": ["buy", "pay", "see"], "guardrail_metrics": ["pay", "see"]},
             "guardrails",
-            "no margin",
+            "metrics",
+            "pay and see have no margin",
         ),
-        ({"traffic_allocation": 0.0}, "targeting", "nobody can enter"),
-        ({"traffic_allocation": 1.0}, "first_share", "50% of the eligible units"),
+        ({"traffic_allocation": 0.0}, "targeting", "traffic_allocation", "nobody can enter"),
+        ({"traffic_allocation": 1.0}, "first_share", "traffic_allocation", "50 % of the eligible units"),
     ],
 )
-def test_warnings(catalog: Catalog, fields: dict[str, Any], name: str, words: str) -> None:
+def test_warnings(catalog: Catalog, fields: dict[str, Any], name: str, field: str, words: str) -> None:
     item = examined(catalog, catalog.create(**{**GOOD, **fields}))[name]
-    assert item["ok"] is False
+    assert (item["ok"], item["field"]) == (False, field)
     assert words in item["sentence"]
+
+
+def test_sentences_are_for_people_who_do_not_know_the_fields(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        segments.create(tx, parse(segments.SegmentInput, {"name": "Staff", "key": "our_staff"}))
+    passed = (catalog.now - timedelta(hours=1)).isoformat()
+    poor = {
+        "traffic_allocation": 0.4,
+        "target_sample_size": 1,
+        "condition": {"id": {"$notInGroup": "our_staff"}},
+        "guardrail_metrics": ["buy"],
+        "ramp": [{"traffic_allocation": 1.0, "at": passed}],
+    }
+    found = [
+        examined(catalog, catalog.create(**GOOD)),
+        examined(catalog, catalog.create(**{**GOOD, **poor}), {}),
+    ]
+    found.append(examined(catalog, catalog.create(name="Bare")))
+    for item in (each for items in found for each in items.values()):
+        assert not re.search(r"\w_\w|\$|`|\d%|\[\d", item["sentence"]), item["sentence"]
+        assert not re.search(r"\b1 units\b", item["sentence"]), item["sentence"]
+        assert (item["field"] is None) == bool(item["ok"])
 
 
 def test_metrics_without_events_properties_or_amounts(catalog: Catalog) -> None:
@@ -112,7 +157,11 @@ def test_metrics_without_events_properties_or_amounts(catalog: Catalog) -> None:
         "without_property": ["visit.n"],
         "without_amount": ["pay"],
     }
-    assert "No event of type seen has arrived in the last 7 days." in item["sentence"]
+    assert item["sentence"] == (
+        "No event of type seen has arrived in the last 7 days. The latest events of type visit have no "
+        "property n. The latest events of type pay carry no amount to add up. Check what the application "
+        "sends."
+    )
 
 
 def test_a_store_that_is_away_is_no_wall(catalog: Catalog) -> None:
@@ -134,7 +183,7 @@ def test_segments_that_hold_nobody(catalog: Catalog) -> None:
         empty = segments.create(tx, parse(segments.SegmentInput, {"name": "beta"})).id
         ruled = segments.create(tx, parse(segments.SegmentInput, {"name": "us", "rules": {"c": "US"}})).id
     alone = examined(catalog, catalog.create(**{**GOOD, "segments": [empty]}))["targeting"]
-    assert (alone["ok"], alone["sentence"]) == (False, "Nobody is in beta: nobody can enter.")
+    assert (alone["ok"], alone["sentence"]) == (False, "Nobody is in the segment beta, so nobody can enter.")
     assert examined(catalog, catalog.create(**{**GOOD, "segments": [empty, ruled]}))["targeting"]["ok"]
 
 
@@ -159,8 +208,9 @@ def test_a_step_whose_time_has_passed_opens_at_once(catalog: Catalog) -> None:
 
     assert ramp({"after": "1d"}, {"at": at(25)})["ok"]
     passed = ramp({"at": at(-1)}, {"after": "2h"}, {"at": at(1)}, {"at": at(3)})
-    assert (passed["ok"], passed["inputs"]["at_once"]) == (False, [0, 2])
-    assert "ramp[0] opens 30%, at 2" in passed["sentence"]
+    assert (passed["ok"], passed["field"], passed["inputs"]["at_once"]) == (False, "ramp[0]", [0, 2])
+    opened = "Steps 1 (to 30 % of the traffic) and 3 (to 50 % of the traffic) of the ramp open at once,"
+    assert passed["sentence"].startswith(opened)
 
 
 def test_experiments_that_share_units(catalog: Catalog) -> None:
@@ -175,6 +225,6 @@ def test_experiments_that_share_units(catalog: Catalog) -> None:
     lacking = (
         "it needs 60 % (6,000 of 10,000 slots) of layer l, of which 50 % (5,000 of 10,000 slots) is free"
     )
-    assert (item["ok"], item["sentence"]) == (False, f"A start is refused: {lacking}.")
+    assert (item["ok"], item["sentence"]) == (False, f"It cannot start as it is: {lacking}.")
     assert examined(catalog, catalog.create(**{**GOOD, "metrics": ["other"]}))["layer"]["ok"]
     assert examined(catalog, catalog.create(**{**GOOD, "unit": "account_id"}))["layer"]["ok"]

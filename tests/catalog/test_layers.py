@@ -18,7 +18,7 @@ from catalog.conftest import Catalog
 LAYER = {"key": "page"}
 FULL = (
     "Experiment c needs 50 % (5,000 of 10,000 slots) of layer page, of which 40 % (4,000 of 10,000 slots) is "
-    "free; 60 % (6,000 of 10,000 slots) rest, the first until 2026-11-23T13:00:00.000000Z. Ask for less, or "
+    "free; 60 % (6,000 of 10,000 slots) rest, the first until 23 Nov 2026, 13:00:00 UTC. Ask for less, or "
     "stop an experiment of the layer."
 )
 

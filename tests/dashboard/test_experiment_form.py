@@ -347,7 +347,7 @@ def test_the_start_says_what_is_worth_a_look_before(house: House) -> None:
     furnished(house, {**MAXIMAL, "start_at": None, "prerequisites": []})
     house.sign_in("editor")
     page = house.ask("GET", "/ui/experiments/maximal/do/start").text
-    assert "No event of type checkout opened, purchase, error, visit has arrived in the last" in page
+    assert "No event of type checkout opened, purchase, error or visit has arrived in the last" in page
     assert "Its verdict changes at looks alone" in page
     assert "the ramp opens 3.333 %, 33.33 %, 100 %" in page
     assert "The circuit breaker stops it" in page
@@ -461,7 +461,7 @@ def test_a_draft_says_how_it_is_set_up_and_what_is_worth_a_look(house: House) ->
     furnished(house, {**MAXIMAL, "start_at": None, "prerequisites": []})
     house.sign_in("viewer")
     page = house.ask("GET", "/ui/experiments/maximal").text
-    assert "No event of type checkout opened, purchase, error, visit has arrived in the last" in page
+    assert "No event of type checkout opened, purchase, error or visit has arrived in the last" in page
     assert "Group sequential" in page
     assert "from the event checkout opened on" in page
     assert "→ 3.333" in page

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from assay.catalog import metrics, slots
 from assay.catalog.database import ReadTx
+from assay.catalog.documents import percent
 from assay.catalog.durations import minutes
 from assay.catalog.editing import LIVE, whole
 from assay.catalog.groups import listed
@@ -24,15 +25,20 @@ LATELY = timedelta(days=7)
 #: The share of the traffic that gets something new at first.
 FIRST_SHARE = 0.2
 _MOST_TYPES = 20
+_MOST_NAMES = 5
 _AMOUNTS = {"sum", "revenue", "mean", "quantile"}
 _SHARES = {"conversion", "retention", "funnel", "threshold"}
 
 
 class Item(TypedDict):
-    """One thing that was looked at; `ok` is null where it could not be."""
+    """One thing that was looked at; `ok` is null where it could not be.
+
+    `sentence` is for people; `field` names the experiment's field that is worth a look, null where none is.
+    """
 
     name: str
     ok: bool | None
+    field: str | None
     sentence: str
     inputs: dict[str, Any]
 
@@ -72,7 +78,8 @@ def event_types(experiment: Experiment) -> list[str]:
 
 def unknown(name: str, sentence: str, error: Unavailable, inputs: dict[str, Any]) -> Item:
     """An item that could not be looked at."""
-    return {"name": name, "ok": None, "sentence": f"{sentence} {error.detail}", "inputs": inputs}
+    said = f"{sentence} {error.detail}"
+    return {"name": name, "ok": None, "field": None, "sentence": said, "inputs": inputs}
 
 
 def warnings(items: Iterable[Item]) -> list[Item]:
@@ -84,12 +91,21 @@ def _primary(experiment: Experiment) -> Item:
     key = metrics.primary(experiment.metrics)
     inputs = {"primary_metric": key, "hypothesis": bool(experiment.hypothesis)}
     if key is None:
-        return _warning("plan", "No primary metric: say which number decides before anybody sees it.", inputs)
+        return _warning(
+            "plan",
+            "primary_metric",
+            "No primary metric is chosen: say which number decides before anybody sees it.",
+            inputs,
+        )
+    deciding = next(each["name"] for each in experiment.metrics if each["key"] == key)
     if not experiment.hypothesis:
         return _warning(
-            "plan", f"{key} decides; write down in hypothesis what is expected of it, and why.", inputs
+            "plan",
+            "hypothesis",
+            f"{deciding} decides. Write down a hypothesis: what is expected of it, and why.",
+            inputs,
         )
-    return _fine("plan", f"{key} decides.", inputs)
+    return _fine("plan", f"{deciding} decides.", inputs)
 
 
 def _power(experiment: Experiment) -> Item:
@@ -102,13 +118,17 @@ def _power(experiment: Experiment) -> Item:
         "power": experiment.power,
     }
     if planned is None or effect is None:
-        missing = " and ".join(
-            name
-            for name, value in (("target_sample_size", planned), ("minimum_detectable_effect", effect))
-            if value is None
-        )
+        missing = {
+            "target_sample_size": planned is None and "planned sample",
+            "minimum_detectable_effect": effect is None and "smallest lift worth finding",
+        }
+        field = next(name for name, lacks in missing.items() if lacks)
+        lacking = " and no ".join(lacks for lacks in missing.values() if lacks)
         return _warning(
-            "power", f"Without {missing} nobody can tell how long the experiment has to run.", inputs
+            "power",
+            field,
+            f"There is no {lacking}, so nobody can tell how long the experiment has to run.",
+            inputs,
         )
     shares = [each.allocation for each in experiment.variants if not each.removed and each.allocation > 0]
     control = next(
@@ -118,7 +138,9 @@ def _power(experiment: Experiment) -> Item:
     if control in others:
         others.remove(control)
     if not others or not control:
-        return _warning("power", "There is nothing to compare: one variant gets all of the traffic.", inputs)
+        return _warning(
+            "power", "variants", "There is nothing to compare: one variant gets all of the traffic.", inputs
+        )
     pair = planned * (control + others[0])
     design = _design(experiment, ratio=others[0] / control)
     smallest = detectable(Baseline(1.0, 1.0), pair, power=experiment.power, design=design).difference or 0.0
@@ -132,15 +154,24 @@ def _judged(experiment: Experiment, spread: float, inputs: dict[str, Any]) -> It
     planned, effect, power = (
         inputs[name] for name in ("planned_units", "minimum_detectable_effect", "power")
     )
-    says = f"{planned:,} units show a relative change of {effect:.3g} with a chance of {power:.0%} if"
+    says = (
+        f"The planned {planned:,} unit{_s(planned)} can show a lift of {_percent(effect)} with a chance of "
+        f"{_percent(power)}, provided that"
+    )
+    more = "That is a lot to ask: plan a larger sample, or look for a larger lift."
     if kind in _SHARES:
         least = 1 / (1 + spread * spread)
         inputs["least_share"] = least
-        sentence = f"{says} at least {least:.2%} of the control's units convert."
-        return _warning("power", sentence, inputs) if least > 0.5 else _fine("power", sentence, inputs)
-    inputs["largest_spread"] = spread
-    sentence = f"{says} the standard deviation over units is at most {spread:.3g} times the mean."
-    return _warning("power", sentence, inputs) if spread < 1 else _fine("power", sentence, inputs)
+        enough, says = least <= 0.5, f"{says} at least {_percent(least)} of the control's units convert."
+    else:
+        inputs["largest_spread"] = spread
+        enough = spread >= 1
+        says = f"{says} the standard deviation over units is at most {spread:.3g} times the mean."
+    return (
+        _fine("power", says, inputs)
+        if enough
+        else _warning("power", "target_sample_size", f"{says} {more}", inputs)
+    )
 
 
 def _design(experiment: Experiment, *, ratio: float) -> Design:
@@ -170,23 +201,27 @@ def _metric(experiment: Experiment, arrivals: Arrivals) -> Item:
     silent = [event_type for event_type in types if not seen[event_type].events]
     here = [(each, seen[each.event_type]) for each in wanted if each.event_type in seen]
     bare = [
-        f"{each.event_type}.{each.prop}"
+        (each.event_type, each.prop)
         for each, found in here
         if each.prop and found.events and each.prop not in found.properties
     ]
     worthless = [each.event_type for each, found in here if each.adds and found.events and not found.amounts]
-    inputs |= {"without_events": silent, "without_property": bare, "without_amount": worthless}
+    inputs |= {
+        "without_events": silent,
+        "without_property": [f"{event_type}.{prop}" for event_type, prop in bare],
+        "without_amount": worthless,
+    }
     said = []
     if silent:
-        said.append(f"No event of type {', '.join(silent)} has arrived in the last {LATELY.days} days.")
-    if bare:
-        said.append(f"The latest events do not have {', '.join(bare)}.")
+        said.append(f"No event of type {_listed(silent, 'or')} has arrived in the last {LATELY.days} days.")
+    said += [f"The latest events of type {event_type} have no property {prop}." for event_type, prop in bare]
     if worthless:
-        said.append(f"The latest events of type {', '.join(worthless)} carry no amount to add up.")
+        said.append(f"The latest events of type {_listed(worthless)} carry no amount to add up.")
     if not types:
-        return _warning("metric", "No metric: nothing will be measured.", inputs)
+        return _warning("metric", "metrics", "There is no metric: nothing will be measured.", inputs)
     if said:
-        return _warning("metric", " ".join([*said, "Check that the application sends them."]), inputs)
+        said.append("Check what the application sends.")
+        return _warning("metric", "metrics", " ".join(said), inputs)
     return _fine("metric", "Events of every metric have arrived lately.", inputs)
 
 
@@ -216,44 +251,62 @@ def _read(found: Sequence[StoredMetric]) -> list[_Read]:
 
 def _margins(experiment: Experiment) -> Item:
     guards = metrics.guardrails(experiment.metrics)
-    without = [each["key"] for each in experiment.metrics if each["key"] in guards and not each.get("margin")]
-    inputs = {"guardrails": guards, "without_margin": without}
+    without = [each for each in experiment.metrics if each["key"] in guards and not each.get("margin")]
+    inputs = {"guardrails": guards, "without_margin": [each["key"] for each in without]}
     if without:
+        has = "has" if len(without) == 1 else "have"
         return _warning(
             "guardrails",
-            f"{', '.join(without)} has no margin: say how much worse is still tolerable, or the guardrail "
-            "can only show harm, never its absence.",
+            "metrics",
+            f"{_listed(each['name'] for each in without)} {has} no margin: say how much worse is still "
+            "tolerable. Without it a guardrail can only show harm, never that there is none.",
             inputs,
         )
-    return _fine("guardrails", "Every guardrail has a margin." if guards else "No guardrail.", inputs)
+    said = "Every guardrail has a margin." if guards else "There is no guardrail."
+    return _fine("guardrails", said, inputs)
 
 
 def _targeting(tx: ReadTx, experiment: Experiment) -> Item:
     ids = [each.id for each in experiment.segments]
     rows = list(tx.scalars(select(Segment).where(Segment.id.in_(ids)))) if ids else []
     empty = [each.name for each in rows if not each.member_count and not each.rules]
-    named = [each.key for each in listed(tx, [experiment.condition]) if not each.member_count]
+    named = [each for each in listed(tx, [experiment.condition]) if not each.member_count]
     inputs = {
         "traffic_allocation": experiment.coverage,
         "segments": ids,
         "empty_segments": empty,
-        "empty_lists": named,
+        "empty_lists": [each.key for each in named],
         "condition": experiment.condition is not None,
     }
     if experiment.coverage == 0:
-        return _warning("targeting", "traffic_allocation is 0: nobody can enter.", inputs)
+        return _warning(
+            "targeting",
+            "traffic_allocation",
+            "It takes 0 % of the traffic, so nobody can enter: open it to a share of the users.",
+            inputs,
+        )
     if rows and len(empty) == len(rows):
-        return _warning("targeting", f"Nobody is in {', '.join(empty)}: nobody can enter.", inputs)
+        return _warning(
+            "targeting",
+            "segments",
+            f"Nobody is in the segment{_s(len(empty))} {_listed(empty)}, so nobody can enter.",
+            inputs,
+        )
     if named:
         return _warning(
             "targeting",
-            f"The condition names lists that nobody is on: {', '.join(named)}. So $inGroup holds for nobody, "
-            "and $notInGroup for everybody.",
+            "condition",
+            f"Nobody is on {'a list' if len(named) == 1 else 'lists'} that the condition names: "
+            f"{_listed(each.name for each in named)}. So “is on the list” holds for nobody, and “is not on "
+            "the list” for everybody.",
             inputs,
         )
-    if experiment.condition is not None or rows:
-        return _fine("targeting", "Only those who meet the conditions and segments can enter.", inputs)
-    return _fine("targeting", "Everybody can enter.", inputs)
+    wanted = [
+        *(["are in its segments"] if rows else []),
+        *(["meet its condition"] if experiment.condition is not None else []),
+    ]
+    who = f"Only those who {' and '.join(wanted)} can enter." if wanted else "Everybody can enter."
+    return _fine("targeting", who, inputs)
 
 
 def _layer(tx: ReadTx, experiment: Experiment, now: datetime) -> Item:
@@ -269,22 +322,24 @@ def _layer(tx: ReadTx, experiment: Experiment, now: datetime) -> Item:
     mine = _deciding(experiment)
     apart = experiment.layer_id
     shared = [
-        other.key
+        other
         for other in others
         if (apart is None or other.layer_id != apart) and mine is not None and mine == _deciding(other)
     ]
-    inputs = {"layer": experiment.layer, "same_metric": shared}
+    inputs = {"layer": experiment.layer, "same_metric": [each.key for each in shared]}
     lacking = slots.shortage(tx, experiment, now)
     if lacking is not None:
-        return _warning("layer", f"A start is refused: it {lacking}.", inputs)
+        return _warning("layer", "layer", f"It cannot start as it is: it {lacking}.", inputs)
     if shared:
         return _warning(
             "layer",
-            f"{', '.join(shared[:5])} is under way, shares units and moves the same metric: put them into "
-            "one layer if they could get into each other's way.",
+            "layer",
+            "Under way with the same units and the same events deciding: "
+            f"{_listed(each.name for each in shared)}. Put them into one layer if they could get in each "
+            "other's way.",
             inputs,
         )
-    return _fine("layer", "No experiment under way shares both units and the primary metric.", inputs)
+    return _fine("layer", "No experiment under way has the same units and the same events deciding.", inputs)
 
 
 def _deciding(experiment: Experiment) -> str | None:
@@ -296,14 +351,15 @@ def _first_share(experiment: Experiment) -> Item:
     present = [each for each in experiment.variants if not each.removed and each.enabled]
     new = experiment.coverage * sum(each.allocation for each in present if not each.is_control)
     inputs = {"share_with_something_new": new}
+    gets = f"{_percent(new)} of the eligible units get something new"
     if new > FIRST_SHARE + 1e-9:
         return _warning(
             "first_share",
-            f"{new:.0%} of the eligible units get something new at once: start with 10–20 % "
-            "(traffic_allocation), look for faults for a day, then open it.",
+            "traffic_allocation",
+            f"{gets} at once: begin with 10 to 20 % of the traffic, look for faults for a day, then open it.",
             inputs,
         )
-    return _fine("first_share", f"{new:.0%} of the eligible units get something new.", inputs)
+    return _fine("first_share", f"{gets}.", inputs)
 
 
 def _ramp(experiment: Experiment, now: datetime) -> Item:
@@ -322,22 +378,42 @@ def _ramp(experiment: Experiment, now: datetime) -> Item:
             reached += timedelta(minutes=minutes(step["after"]))
     inputs = {"ramp": experiment.ramp, "at_once": [number for number, _ in at_once]}
     if at_once:
-        steps = "; ".join(
-            f"ramp[{number}] opens {step['traffic_allocation']:.0%}, at {step['at']}"
+        one = len(at_once) == 1
+        steps = _listed(
+            f"{number + 1} (to {_percent(step['traffic_allocation'])} of the traffic)"
             for number, step in at_once
         )
         return _warning(
             "ramp",
-            f"A time has passed when its step's turn comes: {steps}. It opens at once; give it a later one, "
-            "or `after`.",
+            f"ramp[{at_once[0][0]}]",
+            f"Step{_s(len(at_once))} {steps} of the ramp {'opens' if one else 'open'} at once, because the "
+            f"time given has passed when {'its' if one else 'their'} turn comes. Give a later time, or how "
+            "long after the step before.",
             inputs,
         )
     return _fine("ramp", "Every step has time before it.", inputs)
 
 
-def _warning(name: str, sentence: str, inputs: dict[str, Any]) -> Item:
-    return {"name": name, "ok": False, "sentence": sentence, "inputs": inputs}
+def _warning(name: str, field: str, sentence: str, inputs: dict[str, Any]) -> Item:
+    return {"name": name, "ok": False, "field": field, "sentence": sentence, "inputs": inputs}
 
 
 def _fine(name: str, sentence: str, inputs: dict[str, Any]) -> Item:
-    return {"name": name, "ok": True, "sentence": sentence, "inputs": inputs}
+    return {"name": name, "ok": True, "field": None, "sentence": sentence, "inputs": inputs}
+
+
+def _percent(share: float) -> str:
+    """`11.2 %`, `0.0533 %`."""
+    return f"{percent(share):.3g} %"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def _listed(names: Iterable[str], last: str = "and") -> str:
+    """`A`, `A and B`, `A, B and C`; of many the first, and how many more."""
+    found = list(names)
+    if len(found) > _MOST_NAMES:
+        found = [*found[:_MOST_NAMES], f"{len(found) - _MOST_NAMES} more"]
+    return f" {last} ".join(filter(None, [", ".join(found[:-1]), found[-1]]))

@@ -7,7 +7,7 @@ starts, ends or grows.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import select, update
@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from assay.bucketing.hashing import SLOTS
 from assay.catalog import durations
 from assay.catalog.database import ReadTx, WriteTx
-from assay.catalog.documents import iso, percent
+from assay.catalog.documents import percent
 from assay.catalog.tables import Experiment, Layer, LayerSlots
 from assay.errors import Conflict, FieldError
 
@@ -190,7 +190,9 @@ def _shortage(experiment: Experiment, layer: Layer, stretches: Sequence[Stretch]
     resting = [(each.until, each.size) for each in stretches if each.until is not None]
     later = ""
     if resting:
-        later = f"; {_share(sum(size for _, size in resting))} rest, the first until {iso(min(resting)[0])}"
+        first = min(resting)[0].astimezone(UTC)
+        rest = _share(sum(size for _, size in resting))
+        later = f"; {rest} rest, the first until {first:%-d %b %Y, %H:%M:%S} UTC"
     return f"{said}, of which {_share(free)} is free{later}"
 
 

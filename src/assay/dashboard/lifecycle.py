@@ -133,8 +133,8 @@ def _judged(experiment: Experiment) -> str:
         return "Its chances hold under their prior; stopping as soon as they look good errs often."
     if planned:
         return (
-            f"The result is judged when the planned {planned:,} units are in: looking earlier is free, "
-            "deciding earlier is not."
+            f"The result is judged when the planned {planned:,} unit{' is' if planned == 1 else 's are'} in: "
+            "looking earlier is free, deciding earlier is not."
         )
     return (
         "No sample size is planned: a fixed-horizon test that is read again and again errs more often than "
