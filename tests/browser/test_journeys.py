@@ -65,6 +65,75 @@ def test_from_nothing_to_a_stopped_experiment(server: Server, reader: Readers) -
     expect(page.locator(".timeline")).to_contain_text("Experiment: stop")
 
 
+def test_a_first_run_by_calls_shows_what_has_arrived(server: Server, reader: Readers) -> None:
+    page = reader(server).page
+    arrived = page.locator(".arrivals .done")
+    expect(page.locator(".arrivals .awaited")).to_have_count(3)
+    with server.client() as client:
+        document = {
+            "key": "first-experiment",
+            "name": "My first experiment",
+            "variants": [{"name": "control", "allocation": 0.5}, {"name": "treatment", "allocation": 0.5}],
+            "metrics": ["signup"],
+            "status": "running",
+        }
+        told(client, "POST", "/api/v1/experiments", document)
+        told(client, "GET", "/api/v1/experiments/first-experiment/assignment/user-1")
+        told(client, "POST", "/api/v1/events", {"user_id": "user-1", "type": "signup"})
+    expect(arrived).to_have_count(3)
+    expect(arrived.last).to_contain_text("signup of user-1")
+    page.get_by_role("link", name="See its result").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("My first experiment")
+    expect(page.locator(".verdict")).to_contain_text("from 1 units")
+    expect(page.locator("section", has=page.get_by_role("heading", name="Health"))).to_contain_text("Not yet")
+
+
+def test_a_look_is_made_by_hand_once_for_the_same_data(furnished: Server, reader: Readers) -> None:
+    with furnished.client() as client:
+        document = {
+            "key": "looked-at",
+            "name": "Looked at",
+            "variants": [{"name": "control", "allocation": 0.5}, {"name": "treatment", "allocation": 0.5}],
+            "metrics": ["signup"],
+            "analysis": {"method": "group_sequential", "looks": 3},
+            "target_sample_size": 300,
+            "status": "running",
+        }
+        told(client, "POST", "/api/v1/experiments", document)
+        for number in range(24):
+            told(client, "GET", f"/api/v1/experiments/looked-at/assignment/look-{number}")
+    page = reader(furnished).open("/ui/experiments/looked-at")
+    looks = page.locator("section", has=page.get_by_role("heading", name="Looks", exact=True))
+    expect(looks).to_contain_text("No look has been made yet.")
+    for notice in ("The look was made.", "Nothing new has come since the last look: that one stands."):
+        page.get_by_role("link", name="Look now …").click()
+        expect(page.locator(".follows")).to_contain_text("what is spent does not come back")
+        page.get_by_role("button", name="Look now").click()
+        expect(looks.get_by_role("status")).to_have_text(notice)
+        expect(looks.locator("tbody")).to_have_count(1)
+    expect(looks.locator("tbody")).to_contain_text("24")
+
+
+def test_a_result_is_read_for_a_segment_and_says_so(furnished: Server, reader: Readers) -> None:
+    members = [f"user-{number:06}" for number in range(0, 3000, 3)]
+    with furnished.client() as client:
+        made = told(client, "POST", "/api/v1/segments", {"name": "Early birds", "key": "early-birds"})
+        told(client, "POST", f"/api/v1/segments/{made['id']}/users", {"user_ids": members})
+    page = reader(furnished).open("/ui/experiments/demo-checkout")
+    page.get_by_label("Units", exact=True).select_option("in “Early birds”")
+    note = page.get_by_role("note")
+    expect(note).to_contain_text("only units in the segment “Early birds”, 1,000 of 3,000")
+    expect(page.get_by_label("Units", exact=True)).to_have_value("Early birds")
+    expect(page.locator(".verdict .sentence")).to_contain_text("the whole experiment decides")
+    page.goto("/ui/experiments/demo-checkout?segment=early-birds")  # a link that names the key
+    expect(page.get_by_label("Units", exact=True)).to_have_value("Early birds")
+    expect(note).to_contain_text("“Early birds”")
+    note.get_by_role("link", name="Show all units").click()
+    expect(page.locator(".verdict")).to_contain_text("from 3,000 units")
+    with furnished.client() as client:
+        told(client, "DELETE", f"/api/v1/segments/{made['id']}")
+
+
 def test_wrong_input_is_said_beside_its_field_and_nothing_typed_is_lost(
     furnished: Server, reader: Readers
 ) -> None:
@@ -112,6 +181,8 @@ def test_a_metric_is_defined_taken_and_defined_otherwise(furnished: Server, read
     page.get_by_label("Measures").select_option("ratio")
     page.get_by_label("Divided by events of type").fill("visit")
     page.get_by_label("Role in experiments").select_option("guardrail")
+    expect(page.get_by_label("Better is")).to_have_value("")  # which way is harm is asked, not assumed
+    page.get_by_label("Better is").select_option("more")
     page.get_by_label("Tolerated harm, % of control").fill("much")
     page.get_by_role("button", name="Create").last.click()
     expect(page.locator("#margin-relative-problem")).to_contain_text("must be a number")

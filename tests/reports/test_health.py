@@ -445,7 +445,7 @@ class TestPower:
         weak = checked(world, "enough_power", replace(spec, minimum_detectable_effect=0.2))
         assert weak.health is Health.WARNING
         assert weak.sentence.startswith(
-            "2,000 units show an effect of 37.6 % with a power of 80.0 %, more than"
+            "2,000 units show an effect of 37.6 % with a power of 80 %, more than"
         )
         # Four times the units halve it.
         more = checked(world, "enough_power", replace(spec, target_sample_size=8000))

@@ -328,7 +328,8 @@ def _grid(x: Span, y: Span, days: Sequence[datetime], form: Callable[[float], st
         f'<text x="{x.start - 8}" y="{y.at(each) + 4}" text-anchor="end">{escape(form(each))}</text>'
         for each in ticks(y.low, y.high, 5)
     )
-    by_hour = len(days) > 1 and days[1].timestamp() - days[0].timestamp() < 80_000
+    alone = len(days) == 1 and days[0].timestamp() % 86_400 != 0
+    by_hour = alone or (len(days) > 1 and days[1].timestamp() - days[0].timestamp() < 80_000)
     names = []
     for place, day in enumerate(days):
         at = x.at(day.timestamp())

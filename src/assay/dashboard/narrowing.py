@@ -1,5 +1,6 @@
 """What an address narrows the result to: everything until one moment, the members of one segment, or both."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,10 +17,11 @@ _OFFERED = 200
 
 
 class Choice(NamedTuple):
-    """A segment that the result may be narrowed to: how the address names it, and its name."""
+    """A segment that the result may be narrowed to: how our addresses name it, its name, its other names."""
 
     value: str
     name: str
+    also: tuple[str, ...]
 
 
 def kept(visit: Visit) -> dict[str, str]:
@@ -45,10 +47,22 @@ def choices(tx: ReadTx, experiment: Experiment) -> list[Choice]:
     if experiment.unit != "user_id":
         return []
     rows = tx.execute(
-        select(Segment.id, Segment.name).order_by(Segment.name, Segment.id).limit(_OFFERED)
+        select(Segment.id, Segment.key, Segment.name).order_by(Segment.name, Segment.id).limit(_OFFERED)
     ).all()
-    names = [name for _, name in rows]
+    names = [name for _, _, name in rows]
     return [
-        Choice(name if names.count(name) == 1 and not name.strip().isdigit() else str(number), name)
-        for number, name in rows
+        Choice(
+            name if names.count(name) == 1 and not name.strip().isdigit() else str(number),
+            name,
+            (str(number), key),
+        )
+        for number, key, name in rows
     ]
+
+
+def chosen(visit: Visit, offered: Sequence[Choice]) -> Choice | None:
+    """The segment that the address names, by id, key or name as links from elsewhere do; None: another."""
+    given = kept(visit).get("segment")
+    return next((each for each in offered if given in each.also), None) or next(
+        (each for each in offered if given == each.value), None
+    )

@@ -91,6 +91,7 @@ def shown(visit: Visit) -> Response:
         items = launch.examined(parts.database, parts.store, experiment.id, visit.now) if looked else []
         return render(visit, "draft.html", **_frame(visit, experiment, layer), items=items)
     report = narrowing.snapshot(visit).report
+    chosen = narrowing.chosen(visit, segments)
     whole = visit.kept_report(key) if report.question.segment else None
     event_type = report.primary.metric.event_type or "signup"
     decision = report.decision
@@ -120,7 +121,8 @@ def shown(visit: Visit) -> Response:
         age=wording.ago(report.computed_at, visit.now),
         kept=kept,
         as_of=report.question.end,
-        part=next((each.name for each in segments if each.value == kept.get("segment")), kept.get("segment")),
+        chosen=chosen,
+        part=chosen.name if chosen else kept.get("segment"),
         of_units=None if whole is None else whole.total_units,
         segments=segments,
         sequential=report.spec.analysis.is_sequential,

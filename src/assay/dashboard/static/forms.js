@@ -101,6 +101,20 @@ function fit(metric) {
   }
 }
 
+// A guardrail that is read the wrong way lets harm pass: whoever makes one says which way is better.
+function ask(metric) {
+  const better = metric.querySelector("[data-metric-direction]");
+  if (!better || "chosen" in better.dataset) return;
+  const guards = metric.querySelector("[data-metric-role]").value === "guardrail";
+  const blank = better.querySelector('option[value=""]');
+  if (guards && !blank) better.prepend(new Option("choose …", "", false, true));
+  if (!guards && blank) {
+    blank.remove();
+    better.value = "increase";
+  }
+  better.required = guards;
+}
+
 // Of the analysis, only the fields that the method chosen reads.
 function suit(form) {
   const chosen = form.querySelector("[data-method]:checked")?.value;
@@ -116,6 +130,8 @@ document.addEventListener("change", (event) => {
   event.target.closest?.("[data-fold]")?.querySelector(".changed")?.removeAttribute("hidden");
   const metric = event.target.closest?.("[data-metric]");
   if (metric) fit(metric);
+  if (event.target.matches?.("[data-metric-direction]")) event.target.dataset.chosen = "";
+  if (event.target.matches?.("[data-metric-role]")) ask(metric);
   if (event.target.matches?.("select[data-operator]")) {
     const value = event.target.closest(".test-line").querySelector("input[name$=-value]");
     value.disabled = ["exists", "not_exists", "missing"].includes(event.target.value);

@@ -14,7 +14,7 @@ from assay.reports.judging import planned_units
 from assay.reports.report import Health, MetricReport
 from assay.reports.spec import ExperimentSpec, MetricType
 from assay.reports.strata import comparable
-from assay.reports.wording import percent
+from assay.reports.wording import percent, setting
 from assay.stats import (
     Baseline,
     Design,
@@ -240,11 +240,11 @@ def enough_power(spec: ExperimentSpec, metrics: Sequence[MetricReport], units: M
     largest = max(lifts)
     inputs["detectable_effect"] = largest
     inputs["power"] = spec.power
-    said = f"{size:,} units show an effect of {percent(largest)} with a power of {percent(spec.power)}"
+    said = f"{size:,} units show an effect of {percent(largest)} with a power of {setting(spec.power)}"
     if wanted is not None and largest > wanted:
         return Finding(
             Health.WARNING,
-            f"{said}, more than the {percent(wanted)} worth finding: plan more units, or expect no answer "
+            f"{said}, more than the {setting(wanted)} worth finding: plan more units, or expect no answer "
             "where the effect is smaller.",
             inputs,
         )
