@@ -315,7 +315,8 @@ def test_a_list_that_is_named_stays_a_list(house: House) -> None:
     deleted = house.ask("DELETE", "/segments/vip")
     assert (deleted.status_code, deleted.json()["code"]) == (409, "segment_in_use")
     assert (
-        "as vip, by the condition of experiment e, segment 2: change that first" in deleted.json()["detail"]
+        "as vip, by the condition of experiment e, segment other: change that first"
+        in deleted.json()["detail"]
     )
     assert house.ask("PATCH", "/segments/vip", {"rules": {"a": 1}}).status_code == 409
     assert house.ask("GET", "/segments/vip").json()["rules"] is None

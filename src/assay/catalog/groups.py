@@ -4,8 +4,8 @@ A list's name is the segment's key, and what is looked for in it is the value of
 is. So a list may hold ids of accounts as well as of users, and a condition may leave a list out.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
@@ -57,27 +57,51 @@ def listed(tx: ReadTx, rules: Iterable[Rules]) -> list[Segment]:
     return list(tx.scalars(select(Segment).where(Segment.key.in_(keys)).order_by(Segment.id)))
 
 
+class Namer(NamedTuple):
+    """An experiment, in its status, or a segment whose rule names a list; `reference` is its key or id."""
+
+    noun: str
+    reference: str
+    name: str
+    status: str | None = None
+
+
 def expect_unnamed(tx: ReadTx, segment: Segment, instead: str) -> None:
-    """Raises `Conflict` where a condition names the segment's list; `instead` says what to do first."""
-    users = list(_namers(tx, segment.key))
+    """Raises `Conflict` where a condition that counts names the list; `instead` says what to do first."""
+    users = [
+        f"experiment {each.reference}" if each.status else f"segment {each.name}"
+        for each in namers(tx, segment.key)
+        if each.status != Status.ARCHIVED
+    ]
     if users:
         more = f" and {len(users) - 5} more" if len(users) > 5 else ""
         raise Conflict(
-            f"The list of segment {segment.id} is named, as {segment.key}, by the condition of "
+            f"The list of segment {segment.name} is named, as {segment.key}, by the condition of "
             f"{', '.join(users[:5])}{more}: {instead}",
             code="segment_in_use",
         )
 
 
-def _namers(tx: ReadTx, key: str) -> Iterator[str]:
-    """Experiments that are not archived, and segments, whose rules name the list."""
-    experiments = select(Experiment.key, Experiment.condition).where(
-        Experiment.condition.is_not(None), Experiment.status != Status.ARCHIVED
+def namers(tx: ReadTx, key: str) -> list[Namer]:
+    """Experiments in any state, the newest first, and segments, whose rules name the list with this key."""
+    experiments = select(Experiment.key, Experiment.name, Experiment.status, Experiment.condition).where(
+        Experiment.condition.is_not(None)
     )
-    for named, rule in tx.execute(experiments.order_by(Experiment.id)):
-        if any(each == key for each, _ in groups_read(rule)):
-            yield f"experiment {named}"
-    segments = select(Segment.id, Segment.rules).where(Segment.rules.is_not(None))
-    for number, rule in tx.execute(segments.order_by(Segment.id)):
-        if any(each == key for each, _ in groups_read(rule)):
-            yield f"segment {number}"
+    segments = select(Segment.id, Segment.name, Segment.rules).where(Segment.rules.is_not(None))
+    return [
+        *(
+            Namer("experiment", row.key, row.name, row.status)
+            for row in tx.execute(experiments.order_by(Experiment.id.desc()))
+            if names(row.condition, key)
+        ),
+        *(
+            Namer("segment", str(row.id), row.name)
+            for row in tx.execute(segments.order_by(Segment.id))
+            if names(row.rules, key)
+        ),
+    ]
+
+
+def names(rule: Rules, key: str) -> bool:
+    """Whether a rule, which was accepted before, names the list with this key."""
+    return rule is not None and any(each == key for each, _ in groups_read(rule))

@@ -224,7 +224,7 @@ def expect_free(tx: ReadTx, segment: Segment) -> None:
     if users:
         names = ", ".join(each.key for each in users[:5])
         raise Conflict(
-            f"Segment {segment.id} is attached to {names}: take it off first, "
+            f"Segment {segment.name} is attached to {names}: take it off first, "
             "or those experiments would open to everybody.",
             code="segment_in_use",
         )

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from starlette.responses import Response
 
-from assay.catalog import segments
+from assay.catalog import groups, segments
 from assay.catalog.checks import parse
 from assay.catalog.database import ReadTx
-from assay.catalog.tables import Experiment, ExperimentSegment, Segment
+from assay.catalog.tables import Experiment, ExperimentSegment, Segment, Template
 from assay.catalog.uploads import Upload
 from assay.dashboard import targeting
 from assay.dashboard.experiments import number
@@ -28,6 +28,22 @@ class Typed(NamedTuple):
     key: str
     description: str
     rule: Targeting
+
+
+class Use(NamedTuple):
+    """An experiment, in its status, or a segment that a segment decides for; `how`, where not attached."""
+
+    name: str
+    address: str
+    how: str
+    status: str | None
+
+
+class Uses(NamedTuple):
+    """Whatever depends on a segment, and the templates that experiments with it begin with."""
+
+    by: Sequence[Use]
+    templates: Sequence[Template]
 
 
 def listed(visit: Visit) -> Response:
@@ -52,14 +68,14 @@ def shown(visit: Visit, problem: AssayError | None = None) -> Response:
     skip = number(visit.query, "skip")
     with visit.parts.database.reading() as tx:
         row = segments.find(tx, visit.place["segment"])
-        users = _users(tx, row)
+        uses = _uses(tx, row)
         listed_users = segments.members(tx, row, skip=skip, limit=_MEMBERS)
     return render(
         visit,
         "segment.html",
         status=problem.status if problem else 200,
         segment=row,
-        experiments=users,
+        uses=uses,
         members=listed_users,
         skip=skip,
         limit=_MEMBERS,
@@ -111,9 +127,9 @@ def delete(visit: Visit) -> Response:
     """Remove a segment that nothing depends on, after a question."""
     with visit.parts.database.reading() as tx:
         row = segments.find(tx, visit.place["segment"])
-        users = _users(tx, row)
+        uses = _uses(tx, row)
     if visit.method == "GET":
-        return render(visit, "segment_delete.html", segment=row, experiments=users, problem="")
+        return render(visit, "segment_delete.html", segment=row, uses=uses, problem="")
     try:
         with visit.parts.database.writing(visit.actor, visit.now) as write:
             segments.remove(write, segments.find(write, str(row.id)))
@@ -123,7 +139,7 @@ def delete(visit: Visit) -> Response:
             "segment_delete.html",
             status=error.status,
             segment=row,
-            experiments=users,
+            uses=uses,
             problem=error.detail,
         )
     return go(visit, link("segments"))
@@ -160,9 +176,27 @@ def _put(visit: Visit, user_ids: Sequence[str], *, keep: bool) -> None:
         raise
 
 
-def _users(tx: ReadTx, row: Segment) -> list[Experiment]:
+def _uses(tx: ReadTx, row: Segment) -> Uses:
     links = select(ExperimentSegment.experiment_id).where(ExperimentSegment.segment_id == row.id)
-    return list(tx.scalars(select(Experiment).where(Experiment.id.in_(links)).order_by(Experiment.id.desc())))
+    attached = select(Experiment).where(Experiment.id.in_(links)).order_by(Experiment.id.desc())
+    return Uses(
+        [
+            *(
+                Use(each.name, link("experiments", each.key), "", each.status)
+                for each in tx.scalars(attached)
+            ),
+            *(
+                Use(each.name, link(f"{each.noun}s", each.reference), "names its list", each.status)
+                for each in groups.namers(tx, row.key)
+            ),
+        ],
+        [
+            each
+            for each in tx.scalars(select(Template).order_by(Template.name))
+            if {row.id, str(row.id), row.key}.intersection(each.body.get("segments") or ())
+            or groups.names(each.body.get("condition"), row.key)
+        ],
+    )
 
 
 def _typed(visit: Visit) -> Typed:
