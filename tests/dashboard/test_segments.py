@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from assay.catalog import experiments, lifecycle, segments, templates
 from assay.catalog.checks import parse
 from assay.catalog.database import Actor
 from assay.catalog.inputs import ExperimentCreate
+from assay.catalog.tables import Experiment, Segment
 from assay.stores.base import utc_now
 from dashboard.conftest import House
 from dashboard.test_result_page import words
@@ -81,3 +83,40 @@ def test_what_is_used_is_not_deleted_and_the_page_says_by_whom(used: House) -> N
     ) in words(answer.text)
     token = used.token("/ui/segments/2/delete")
     assert used.ask("POST", "/ui/segments/2/delete", {"csrf": token}).status_code == 303
+
+
+def test_a_rule_that_is_not_understood_any_more_is_said_where_it_counts(used: House) -> None:
+    broken, wrong = {"$or": {"plan": "pro"}}, {"tags": {"$size": True}}
+    with used.stores.database.writing(Actor("test"), utc_now()) as tx:
+        tx.record("experiment.edit", "experiment", 2)
+        again = {"version": Experiment.version + 1}  # as an earlier version stored them
+        tx.execute(update(Experiment).where(Experiment.key == "inside").values(condition=wrong, **again))
+        attached = segments.create(tx, parse(segments.SegmentInput, {"name": "Broken", "rules": {"a": 1}}))
+        given = {
+            "key": "under",
+            "name": "Under",
+            "metrics": ["buy"],
+            "segments": [attached.id],
+            "status": "running",
+        }
+        experiments.create(tx, parse(ExperimentCreate, given))
+        tx.execute(update(Segment).where(Segment.id == attached.id).values(rules=broken, version=2))
+    used.sign_in("editor")
+    draft = used.ask("GET", "/ui/experiments/inside")
+    assert "The condition is not understood by this version of Assay. Until it is saved anew" in words(
+        draft.text
+    )
+    assert "What is wrong: condition.tags.$size must be a number" in words(draft.text)
+    assert '<a href="/ui/experiments/inside/edit">Write it anew</a>' in draft.text
+    under = used.ask("GET", "/ui/experiments/under")
+    assert "The rule of the segment Broken is not understood" in words(under.text)
+    assert f'<a href="/ui/segments/{attached.id}/edit">Write it anew</a>' in under.text
+    segment = used.ask("GET", f"/ui/segments/{attached.id}")
+    assert "The rule is not understood by this version of Assay." in words(segment.text)
+    assert "not understood" not in used.ask("GET", "/ui/experiments/outside").text
+    for form in ("/ui/experiments/inside/edit", f"/ui/segments/{attached.id}/edit", "/ui/segments/1"):
+        assert used.ask("GET", form).status_code == 200, "what mends it opens, and the others go on"
+    token = used.token("/ui/segments/2/delete")
+    assert used.ask("POST", "/ui/segments/2/delete", {"csrf": token}).status_code == 303
+    used.sign_in("viewer")
+    assert "Write it anew" not in used.ask("GET", "/ui/experiments/under").text

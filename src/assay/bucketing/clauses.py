@@ -81,7 +81,10 @@ def attributes_read(document: Mapping[str, Any]) -> Iterator[str]:
 def naming(
     document: Mapping[str, Any], name: Callable[[str, str], str], path: str = "condition"
 ) -> dict[str, Any]:
-    """The same condition with each list that it names called what `name` says of it and its path."""
+    """The same condition with each list that it names called what `name` says of it and its path.
+
+    What is stored may have a shape that is refused by now: there it names nothing, and stays as it is.
+    """
     return {
         key: _naming_logic(key, value, name, f"{path}.{key}")
         if key in _LOGIC
@@ -91,7 +94,7 @@ def naming(
 
 
 def groups_read(document: Mapping[str, Any], path: str = "condition") -> list[tuple[str, str]]:
-    """The lists that a condition, which was accepted before, names with `$inGroup`; each with its path."""
+    """The lists that a condition, which was accepted once, names with `$inGroup`; each with its path."""
     found: list[tuple[str, str]] = []
 
     def note(group: str, where: str) -> str:
@@ -107,8 +110,14 @@ _LOGIC = frozenset({"$and", "$or", "$nor", "$not"})
 
 def _naming_logic(operator: str, given: Any, name: Callable[[str, str], str], path: str) -> Any:
     if operator == "$not":
-        return naming(given, name, path)
-    return [naming(each, name, f"{path}[{at}]") for at, each in enumerate(given)]
+        return _naming_condition(given, name, path)
+    if not isinstance(given, list):
+        return given
+    return [_naming_condition(each, name, f"{path}[{at}]") for at, each in enumerate(given)]
+
+
+def _naming_condition(given: Any, name: Callable[[str, str], str], path: str) -> Any:
+    return naming(given, name, path) if isinstance(given, Mapping) else given
 
 
 def _naming_tests(given: Any, name: Callable[[str, str], str], path: str) -> Any:
@@ -122,14 +131,14 @@ def _naming_tests(given: Any, name: Callable[[str, str], str], path: str) -> Any
 
 def _naming_test(operator: str, given: Any, name: Callable[[str, str], str], path: str) -> Any:
     match operator:
-        case "$inGroup" | "$notInGroup":
+        case "$inGroup" | "$notInGroup" if isinstance(given, str):
             return name(given, path)
         case "$not" | "$size":
             return _naming_tests(given, name, path)
-        case "$all" | "$alli":
+        case "$all" | "$alli" if isinstance(given, list):
             return [_naming_tests(each, name, f"{path}[{at}]") for at, each in enumerate(given)]
         case "$elemMatch" if is_operators(given) and not given.keys() <= _LOGIC - {"$not"}:
             return _naming_tests(given, name, path)
         case "$elemMatch":
-            return naming(given, name, path)
+            return _naming_condition(given, name, path)
     return given

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, cast, get_args
 from markupsafe import Markup
 from starlette.responses import Response, StreamingResponse
 
-from assay.bucketing.ruleset import Status
+from assay.bucketing.ruleset import Segment, Status
 from assay.catalog import layers
-from assay.catalog.editing import find
+from assay.catalog.editing import LIVE, find
 from assay.catalog.tables import Experiment, Layer
 from assay.dashboard import charts, experiment_fields, narrowing, sections, wording
 from assay.dashboard.breakdown import known_attributes
@@ -37,6 +37,14 @@ from assay.reports.wording import spread
 
 #: Characters of a statement's parameter that are shown.
 _LONGEST = 500
+
+
+class Refused(NamedTuple):
+    """A rule that is stored and not accepted any more: why, where it is written anew, and whose it is."""
+
+    why: str
+    address: str
+    segment: Segment | None = None
 
 
 class Wait(NamedTuple):
@@ -213,9 +221,26 @@ def _frame(visit: Visit, experiment: Experiment, layer: Layer | None) -> dict[st
         "variants": present,
         "running": running_for(experiment.started_at, experiment.ended_at, visit.now),
         "steps": [(name, STEPS[name].button) for name in steps],
+        "refused": _refused(visit, experiment),
         "split": charts.allocation([(each.name, each.allocation, each.enabled) for each in present]),
         "winner": next((each.name for each in experiment.variants if each.id == experiment.winner_id), None),
     }
+
+
+def _refused(visit: Visit, experiment: Experiment) -> list[Refused]:
+    """Stored rules that this version does not accept any more, and by which it therefore lets nobody in."""
+    served = visit.parts.published.ruleset.by_id.get(experiment.id)
+    if served is None or experiment.status not in {Status.DRAFT, *LIVE}:
+        return []
+    own = [Refused(served.refused, link("experiments", experiment.key, "edit"))] if served.refused else []
+    return [
+        *own,
+        *(
+            Refused(each.refused, link("segments", each.id, "edit"), each)
+            for each in served.segments
+            if each.refused
+        ),
+    ]
 
 
 def _left(report: Report) -> str:

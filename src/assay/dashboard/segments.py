@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from starlette.responses import Response
 
+from assay.bucketing.conditions import compile_condition
 from assay.catalog import groups, segments
 from assay.catalog.checks import parse
 from assay.catalog.database import ReadTx
@@ -75,6 +76,7 @@ def shown(visit: Visit, problem: AssayError | None = None) -> Response:
         "segment.html",
         status=problem.status if problem else 200,
         segment=row,
+        refused=_refused(row),
         uses=uses,
         members=listed_users,
         skip=skip,
@@ -174,6 +176,15 @@ def _put(visit: Visit, user_ids: Sequence[str], *, keep: bool) -> None:
     except AssayError:
         upload.discard()
         raise
+
+
+def _refused(row: Segment) -> str:
+    """Why the stored rule is not accepted any more; empty where it is."""
+    try:
+        compile_condition(row.rules or {}, "rules")
+    except Invalid as error:
+        return error.detail
+    return ""
 
 
 def _uses(tx: ReadTx, row: Segment) -> Uses:
