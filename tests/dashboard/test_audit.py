@@ -17,12 +17,13 @@ from assay.catalog import (
     users,
     variants,
 )
+from assay.catalog.audit import Subject
 from assay.catalog.checks import parse
 from assay.catalog.database import RECORDED, Actor
 from assay.catalog.editing import find
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, VariantInput
 from assay.catalog.tables import AuditEntry
-from assay.dashboard.differences import changes
+from assay.dashboard.differences import changes, ids_in
 from assay.stores.base import utc_now
 from dashboard.conftest import House
 from dashboard.test_result_page import words
@@ -167,6 +168,13 @@ def test_a_list_of_things_with_names_is_compared_one_by_one() -> None:
         ("Variants · b", "Key: b\nAllocation: 50 %", "nothing"),
         ("Variants · c", "nothing", "Key: c\nAllocation: 0 %"),
     ]
+
+
+def test_what_a_look_found_names_the_variant() -> None:
+    recorded = {"information_fraction": 0.5, "crossed": [{"metric": "buy", "treatment_id": 7}]}
+    assert list(ids_in(recorded)) == [("variant", 7)]
+    found = changes(recorded, {("variant", 7): Subject("green", "g")})
+    assert [each.after for each in found] == ["50 %", "• Metric: buy\n  Variant: green"]
 
 
 def test_a_hostile_name_stays_text(house: House) -> None:
