@@ -10,6 +10,7 @@ from assay.catalog import (
     definitions,
     documents,
     experiments,
+    holdouts,
     layers,
     overrides,
     segments,
@@ -17,6 +18,7 @@ from assay.catalog import (
     users,
 )
 from assay.catalog.checks import parse
+from assay.catalog.database import RECORDED
 from assay.catalog.editing import find
 from assay.errors import AssayError, Invalid, NotFound
 from catalog.conftest import HALVES, Catalog
@@ -140,3 +142,32 @@ def test_a_long_list_of_members_is_stored_whole_and_once(catalog: Catalog) -> No
     members = catalog.compiled(experiment).segments[0].members
     assert members is not None
     assert (len(members), "user 30000" in members) == (30_001, True)
+
+
+def test_the_audit_log_is_filtered_by_every_noun_and_knows_names(catalog: Catalog) -> None:
+    experiment = catalog.create(key="e", name="Prices")
+    with catalog.write() as tx:
+        holdouts.create(tx, parse(holdouts.HoldoutInput, {"name": "Hold", "share": 0.05}))
+        kept = layers.create(tx, parse(layers.LayerInput, {"name": "Page"})).id
+        gone = layers.create(tx, parse(layers.LayerInput, {"name": "Old"}))
+        layers.remove(tx, gone)
+    catalog.edit("e", name="Prices, again")
+    with catalog.read() as tx:
+        found = {noun: [each.action for each in audit.page(tx, noun=noun)[0]] for noun in RECORDED}
+        wanted = [
+            ("experiment", experiment),
+            ("layer", kept),
+            ("layer", gone.id),
+            ("layer", 999),
+            ("user", 1),
+        ]
+        names = audit.subjects(tx, wanted)
+    assert found["holdout"] == ["experiment.create"]
+    assert found["layer"] == ["layer.delete", "layer.create", "layer.create"]
+    assert found["experiment"] == ["experiment.edit", "experiment.create", "experiment.create"]
+    assert not found["template"]
+    assert names == {
+        ("experiment", experiment): ("Prices, again", "e"),
+        ("layer", kept): ("Page", "page"),
+        ("layer", gone.id): ("Old", None),
+    }
