@@ -122,7 +122,7 @@ def build(
 def _installation(settings: Settings, stores: Stores, since: datetime) -> dashboard.Installation:
     written, lag, held = stores.written(), stores.lag(), stores.assignments.held()
     figures = (
-        ("Runs since", f"{since:%-d %b %Y, %H:%M} UTC", "When this process was ready for its first page."),
+        ("Runs since", since, "When this process was ready for its first page."),
         ("Events waiting", f"{lag.rows:,}", "Rows of the log that are not in the event store yet."),
         ("Longest wait", f"{lag.seconds:.1f} s", "Age of the oldest of them: how far results are behind."),
         ("Assignments in memory", f"{held.entries:,}", "Answered without asking the disk."),
@@ -154,7 +154,7 @@ def _setup(settings: Settings) -> Iterator[tuple[str, str, str]]:
     period = int(settings.report_refresh * 1_000_000)
     yield (
         "Reports by the schedule",
-        f"every {span(period)}" if period else "never",
+        f"every {span(period)}".replace("every 1 ", "every ") if period else "never",
         f"Of each running experiment; kept for {settings.report_history} days.",
     )
 

@@ -23,10 +23,10 @@ class Standing(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One number of the installation, ready to be read."""
+    """One number of the installation, ready to be read, or a moment."""
 
     name: str
-    value: str
+    value: str | datetime
     about: str
 
 

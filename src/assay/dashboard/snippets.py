@@ -1,6 +1,7 @@
 """The calls that connect an application, ready to be copied, for one experiment of this installation."""
 
 import json
+from collections.abc import Mapping
 from typing import NamedTuple
 
 #: Characters that a page shows beside each other, even a narrow one with some scrolling.
@@ -86,8 +87,8 @@ def _growthbook(origin: str, key: str, *, configured: bool) -> str:
     )
 
 
-def _in_each_language(address: str, document: object, name: str) -> tuple[tuple[str, str], ...]:
-    short, long = json.dumps(document), json.dumps(document, indent=2)
+def _in_each_language(address: str, document: Mapping[str, object], name: str) -> tuple[tuple[str, str], ...]:
+    short, long = json.dumps(document), _by_field(document)
     given = short if len(short) <= _LONGEST_LINE else _indented(long, 2)
     return (
         (
@@ -113,6 +114,12 @@ def _in_each_language(address: str, document: object, name: str) -> tuple[tuple[
             ),
         ),
     )
+
+
+def _by_field(document: Mapping[str, object]) -> str:
+    """JSON, and Python and JavaScript alike, with a line for each field."""
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
+    return f"{{\n{lines}\n}}"
 
 
 def _indented(text: str, by: int) -> str:

@@ -185,6 +185,11 @@ for (const form of document.querySelectorAll("form[data-at-once]")) {
 }
 // A page that comes back from the browser's memory may have a form that was sent before.
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+// On a narrow screen the bar of pages is wider than the window: the present one is brought into view.
+const bar = document.querySelector(".top nav");
+const here = bar?.querySelector("[aria-current]");
+if (here) bar.scrollLeft = here.offsetLeft - bar.offsetLeft - (bar.clientWidth - here.offsetWidth) / 2;
+
 // What is wrong in a folded part is unfolded by the server; what the browser finds wrong, here.
 document.addEventListener("invalid", (event) => {
   for (let fold = event.target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
