@@ -1,5 +1,6 @@
 """What all tests share: Hypothesis profiles, and real servers for those that need one."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,3 +72,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: leave it out of each search for garbage."""
+    gc.collect()
+    gc.freeze()
