@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assay.catalog import definitions, experiments, users
+from assay.catalog import definitions, experiments, layers, users
 from assay.catalog.checks import parse
 from assay.catalog.database import Actor
 from assay.catalog.editing import find
@@ -163,3 +163,24 @@ def test_groups_of_users_stand_behind_their_gate(house: House, tmp_path: Path) -
     assert re.search(r"No sign that groups differ\.|The groups differ\.|Not tested\.", said)
     assert re.search(r"AT 200 ", said)
     assert house.ask("GET", "/ui/experiments/short/breakdown?attribute=" + "x" * 300).status_code == 422
+
+
+def test_without_units_nothing_is_said_to_have_passed(house: House) -> None:
+    document = {
+        "key": "nobody",
+        "name": "Nobody yet",
+        "status": "running",
+        "variants": [{"name": "control", "allocation": 0.5}, {"name": "treatment", "allocation": 0.5}],
+        "metrics": ["purchase"],
+        "layer": {"key": "pages"},
+    }
+    with house.stores.database.writing(Actor("anna"), utc_now()) as tx:
+        layers.create(tx, parse(layers.LayerInput, {"key": "pages", "name": "Checkout pages"}))
+        experiments.create(tx, parse(ExperimentCreate, document))
+    house.sign_in("viewer")
+    said = words(house.ask("GET", "/ui/experiments/nobody").text)
+    assert "Nobody is in yet, so nothing can be checked." in said
+    assert "passed" not in said
+    assert "Not checked" in words(house.ask("GET", "/ui/experiments/nobody/headline").text)
+    assert re.search("In the layer Checkout pages ?; no prerequisites", said)
+    assert said.count("Checkout pages") == 1

@@ -35,6 +35,16 @@ def test_percent_and_ranges() -> None:
     assert wording.lift_range(Interval(-0.0432, 0.2261)) == "−4.3 % to +22.6 %"
     assert wording.lift_range(Interval(None, 0.2)) == "unbounded to +20.0 %"
     assert wording.lift_range(None) == "no bounded interval"
+    assert wording.lift(0.1064, Interval(-0.0432, 0.2261)) == "+10.6 %"
+    assert wording.lift(0.63042, None) == wording.lift(0.63042, Interval(None, 2.0)) == "+63 %"
+    assert wording.lift(None, None) == "–"
+
+
+def test_a_sentence_below_its_verdict() -> None:
+    assert wording.without("Keep running: so far it is even.", "Keep running") == "So far it is even."
+    assert wording.without("Ship blue: it raises buys.", "Ship it") == "Ship blue: it raises buys."
+    kept = wording.kept("by 5 % (95 % interval +1 % to +9 %, p = 0.03)")
+    assert kept.replace("\N{NO-BREAK SPACE}", "_") == "by 5_% (95_% interval +1_% to +9_%, p_=_0.03)"
 
 
 @pytest.mark.parametrize(

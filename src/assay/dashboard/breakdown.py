@@ -14,7 +14,6 @@ from assay.dashboard.pages import Visit, render
 from assay.dashboard.scorecard import STRIP
 from assay.reports.report import Gate, Group, GroupedMetric, GroupEffect
 from assay.reports.spec import Direction
-from assay.reports.wording import spread
 
 #: Users that are looked at for names of attributes.
 _SEEN = 100
@@ -91,7 +90,7 @@ def _block(of: GroupedMetric, gate: Gate) -> Block:
 
 def _row(of: GroupedMetric, gate: Gate, each: GroupEffect, span: charts.Span) -> Row:
     found = each.numbers
-    lift = wording.percent(found.lift, spread(found.lift_interval), signed=True)
+    lift = wording.lift(found.lift, found.lift_interval)
     around = wording.lift_range(found.lift_interval)
     said, tone = _outcome(of, gate, each)
     name = _name(each.group)

@@ -18,7 +18,6 @@ from assay.events.timestamps import EPOCH
 from assay.eventstore.base import SeriesPoint
 from assay.reports.question import Grain
 from assay.reports.report import MetricReport, Point, Report, Trend
-from assay.reports.wording import spread
 
 
 class Plot(NamedTuple):
@@ -80,7 +79,7 @@ def _effects(report: Report, of: MetricReport, trend: Trend) -> Iterator[Plot]:
                 continue
             numbers = numbers_of(each)
             ends = numbers.lift_interval
-            lift = wording.percent(numbers.lift, spread(ends), signed=True)
+            lift = wording.lift(numbers.lift, ends)
             around = wording.lift_range(ends)
             shown = charts.Estimate(numbers.lift, ends.low if ends else None, ends.high if ends else None)
             marks.append(charts.Moment(point.end, shown, f"{_moment(point.end)}\nLift {lift}\n{around}"))

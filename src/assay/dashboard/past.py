@@ -22,7 +22,6 @@ from assay.reports import history
 from assay.reports.judging import information, is_last, planned_units
 from assay.reports.question import Question
 from assay.reports.spec import ExperimentSpec, Role
-from assay.reports.wording import spread
 from assay.stats import Interval
 from assay.stats.boundaries import spent_by
 
@@ -200,7 +199,7 @@ def _row(metric: Document, each: Document, span: charts.Span) -> Row:
     said, tone = _outcome(metric, each)
     arms = {arm["variant_id"]: _value(metric, arm) for arm in metric["variants"]}
     ends = _ends(each["lift"])
-    lift = wording.percent(each["lift"]["value"], spread(ends), signed=True)
+    lift = wording.lift(each["lift"]["value"], ends)
     around = wording.lift_range(ends)
     evidence, about = _evidence(each)
     saved = each.get("variance_reduction")

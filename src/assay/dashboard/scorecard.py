@@ -261,8 +261,7 @@ def _row(report: Report, of: MetricReport, each: Comparison, span: charts.Span) 
     control, treatment = of.arm(each.control.id), of.arm(each.treatment.id)
     share = is_share(metric)
     why: Reason | Why | None = report.blank(of) or found.reason or found.lift_reason
-    # Where the interval has no two ends, the lift is no better known than that it is about as large.
-    lift = wording.percent(found.lift, spread(found.lift_interval) or found.lift, signed=True)
+    lift = wording.lift(found.lift, found.lift_interval)
     around = wording.lift_range(found.lift_interval)
     saved = judged.variance_reduction if judged is not None else None
     return Row(

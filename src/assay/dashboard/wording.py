@@ -56,6 +56,11 @@ def points_range(interval: Interval | None) -> str:
     return f"{low} to {high} points"
 
 
+def lift(value: float | None, interval: Interval | None) -> str:
+    """`+3.4 %`, as exact as its interval; without two ends no better known than that it is about as large."""
+    return percent(value, spread(interval) or value, signed=True)
+
+
 def lift_range(interval: Interval | None) -> str:
     """`−1.2 % to +3.4 %`; an open end is said."""
     if interval is None:
