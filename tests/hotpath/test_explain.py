@@ -126,7 +126,7 @@ def test_an_assignment_of_later_is_not_on_record_yet(play: Play) -> None:
 
 def test_what_is_not_known_any_more_is_said(play: Play) -> None:
     async def journey(client: httpx2.AsyncClient) -> list[str]:
-        segment = (await told(client, "POST", "/segments", json={"name": "s"}))["id"]
+        segment = (await told(client, "POST", "/segments", json={"name": "Staff"}))["id"]
         await running(client, key="price", segments=[segment])
         moment = await now()
         await told(client, "POST", f"/segments/{segment}/users", json={"user_ids": ["ann", "bob"]})
@@ -134,7 +134,7 @@ def test_what_is_not_known_any_more_is_said(play: Play) -> None:
         return notes
 
     (note,) = play(journey)
-    assert note.startswith("The list of segment 1 was changed in bulk at 2")
+    assert note.startswith("The list of segment Staff was changed in bulk at 2")
 
 
 def test_a_list_that_a_condition_names_is_explained_as_it_was(play: Play) -> None:

@@ -247,7 +247,7 @@ def test_group_sequential__without_a_plan_has_numbers_and_says_why(world: World)
     found = own(report)
     assert (found.numbers.difference, found.numbers.interval) == (pytest.approx(0.08), None)
     assert found.significant is None
-    assert "set target_sample_size" in report.decision.sentence
+    assert "set a target sample size" in report.decision.sentence
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.4), (0.499999,), (0.5,), (0.7,)])

@@ -241,7 +241,7 @@ def test_band__without_a_plan_is_none_and_says_what_to_set(world: World) -> None
     document = timeseries(report, PURCHASE, trends.trend(world.store, report, PURCHASE, "day"))
     assert document["points"][-1]["comparisons"][0]["interval"] is None
     assert document["points"][-1]["comparisons"][0]["difference"] == pytest.approx(0.125)
-    assert "target_sample_size" in document["band"]["sentence"]
+    assert "Set a target sample size." in document["band"]["sentence"]
 
 
 def test_silent_metric__says_so(world: World) -> None:

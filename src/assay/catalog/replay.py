@@ -160,12 +160,12 @@ def _segment(
     rules = row.rules if row is not None else None
     listed = row is not None and tx.get(SegmentMember, (number, row.list, user_id)) is not None
     if row is None:
-        notes.append(f"Segment {number} was deleted since; its list is not known any more.")
+        notes.append(f"Segment {reference['name']} was deleted since; its list is not known any more.")
     for entry in _later(tx, at, AuditEntry.noun == "segment", AuditEntry.noun_id == number):
         if "rules" in entry.changes:
             rules = entry.changes["rules"]["from"]
         if entry.action in _IN_BULK:
-            notes.append(_bulk_note(number, entry.at))
+            notes.append(_bulk_note(reference["name"], entry.at))
         elif entry.user_id == user_id:
             listed = entry.action == "segment.remove_member"
     groups = _groups(tx, rules, at, notes)
@@ -195,7 +195,7 @@ def _members(tx: ReadTx, row: Segment, at: datetime, notes: list[str]) -> rulese
     back: set[str] = set()
     for entry in _later(tx, at, AuditEntry.noun == "segment", AuditEntry.noun_id == row.id):
         if entry.action in _IN_BULK:
-            notes.append(_bulk_note(row.id, entry.at))
+            notes.append(_bulk_note(row.name, entry.at))
         elif entry.user_id is not None:
             left, joined = (back, gone) if entry.action == "segment.remove_member" else (gone, back)
             left.add(entry.user_id)
@@ -204,9 +204,9 @@ def _members(tx: ReadTx, row: Segment, at: datetime, notes: list[str]) -> rulese
     return members if not gone and not back else (members or ruleset.Members(())).changed(gone, back)
 
 
-def _bulk_note(segment_id: int, at: datetime) -> str:
+def _bulk_note(segment: str, at: datetime) -> str:
     return (
-        f"The list of segment {segment_id} was changed in bulk at {documents.iso(at)}; what it held before "
+        f"The list of segment {segment} was changed in bulk at {documents.iso(at)}; what it held before "
         "is not known, and what it holds since is shown."
     )
 

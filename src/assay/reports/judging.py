@@ -337,7 +337,7 @@ def _waiting(spec: ExperimentSpec) -> str:
     if planned_units(spec) is None and not spec.analysis.look_dates:
         return (
             "The group-sequential test needs a planned number of units to know how much information is in: "
-            "set target_sample_size."
+            "set a target sample size."
         )
     if not spec.looks:
         return "No look has been made yet: the verdict comes with the first."

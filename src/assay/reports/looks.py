@@ -92,7 +92,7 @@ _WHY_NOT: Final[Mapping[bool, str]] = {
     False: "Nobody is in the experiment yet, so there is nothing to look at.",
     True: (
         "Nothing says how much information is planned, so the look would have no limit: set "
-        "target_sample_size, analysis.planned_units or analysis.look_dates."
+        "a target sample size, planned units or the dates of the looks."
     ),
 }
 

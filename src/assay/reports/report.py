@@ -316,7 +316,7 @@ _BANDS = {
     ),
     BandKind.NONE: (
         "There is no band: a group-sequential test without a planned number of units has no limits. Set "
-        "target_sample_size."
+        "a target sample size."
     ),
 }
 
