@@ -64,7 +64,8 @@ def open_reader(path: str | Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA cache_size = -16384")
-    connection.execute("PRAGMA mmap_size = 268435456")
+    # No `mmap_size`: after each commit of the writer the whole file would be unmapped, of which every core
+    # has to hear; a look-up beside a busy writer took four times as long.
     return connection
 
 
