@@ -84,7 +84,7 @@ def test_a_first_run_by_calls_shows_what_has_arrived(server: Server, reader: Rea
     expect(arrived.last).to_contain_text("signup of user-1")
     page.get_by_role("link", name="See its result").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("My first experiment")
-    expect(page.locator(".verdict")).to_contain_text("from 1 units")
+    expect(page.locator(".verdict")).to_contain_text("from 1 unit")
     expect(page.locator("section", has=page.get_by_role("heading", name="Health"))).to_contain_text("Not yet")
 
 

@@ -141,6 +141,30 @@ def test_whom_the_installation_lets_read_reads_and_changes_nothing(house_with: C
     )
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["sign-in?x=%ff", "experiments?q=%ed%a0%80", f"audit?{'x&' * 5000}"],
+    ids=["no UTF-8", "half a letter", "too many fields"],
+)
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_an_address_that_cannot_be_read_is_said_on_a_page(
+    house: House, path: str, *, signed_in: bool
+) -> None:
+    if signed_in:
+        house.sign_in()
+    answer = house.ask("GET", f"/ui/{path}")
+    assert answer.status_code == 400
+    assert "cannot be read as a form" in answer.text
+    assert ("Sign out" in answer.text) is signed_in
+
+
+def test_nowhere_is_nowhere_whatever_is_asked_of_it(house: House) -> None:
+    house.sign_in()
+    answer = house.ask("GET", "/ui/nowhere?x=%ff")
+    assert answer.status_code == 404
+    assert "This page does not exist." in answer.text
+
+
 def test_static_files_are_kept_for_ever_and_only_ours(house: House) -> None:
     house.sign_in()
     page = house.ask("GET", "/ui/experiments").text

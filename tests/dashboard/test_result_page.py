@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assay.catalog import definitions, experiments, layers, users
+from assay.catalog import definitions, experiments, layers, lifecycle, users
 from assay.catalog.checks import parse
 from assay.catalog.database import Actor
 from assay.catalog.editing import find
@@ -184,3 +184,9 @@ def test_without_units_nothing_is_said_to_have_passed(house: House) -> None:
     assert "Not checked" in words(house.ask("GET", "/ui/experiments/nobody/headline").text)
     assert re.search("In the layer Checkout pages ?; no prerequisites", said)
     assert said.count("Checkout pages") == 1
+    with house.stores.database.writing(Actor("anna"), utc_now()) as tx:
+        lifecycle.stop(tx, find(tx, "nobody"))
+    ended = words(house.ask("GET", "/ui/experiments/nobody").text)
+    assert "Nobody was in, so nothing can be checked." in ended
+    assert "Connect the application" in said
+    assert "Connect the application" not in ended

@@ -41,8 +41,10 @@ def test_percent_and_ranges() -> None:
 
 
 def test_a_sentence_below_its_verdict() -> None:
-    assert wording.without("Keep running: so far it is even.", "Keep running") == "So far it is even."
-    assert wording.without("Ship blue: it raises buys.", "Ship it") == "Ship blue: it raises buys."
+    assert wording.without("Keep running: so far it is even.", "Keep running", ["a"]) == "So far it is even."
+    assert wording.without("Ship blue: it raises buys.", "Ship it", []) == "Ship blue: it raises buys."
+    named = wording.without("Keep running: iOS_new does better.", "Keep running", ["old", "iOS_new"])
+    assert named == "iOS_new does better."
     kept = wording.kept("by 5 % (95 % interval +1 % to +9 %, p = 0.03)")
     assert kept.replace("\N{NO-BREAK SPACE}", "_") == "by 5_% (95_% interval +1_% to +9_%, p_=_0.03)"
 

@@ -87,7 +87,8 @@ def test_three_printed_calls_lead_to_a_first_result(server: Server, tmp_path: Pa
     program = {"curl": "curl", "JavaScript": "node"}.get(language)
     if program is not None and shutil.which(program) is None:
         pytest.skip(f"there is no {program} on this machine")
-    found = calls(server.url, "first-experiment", "signup")
+    # A name that a shell, or a careless quotation mark, would take for more than text.
+    found = calls(server.url, "first-experiment", 'it\'s "a" $(touch sign) `up` \\n')
     for step in (found.create, found.assign, found.track):
         _run(language, dict(step)[language], server.key, tmp_path)
     with server.client() as client:

@@ -158,7 +158,7 @@ class Dashboard:
                 allowed |= route.methods or set()
         if allowed:
             return Response("This page takes " + " and ".join(sorted(allowed - {"HEAD"})), 405)
-        visit = self._visit(request, self._session(request), Form())
+        visit = self._visit(request, self._session(request))
         if visit.session is None and not visit.rights:
             return _to_sign_in(request)
         return refusal(visit, NotFound("This page does not exist."))
@@ -166,7 +166,7 @@ class Dashboard:
     def _endpoint(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             session = self._session(request)
-            visit = self._visit(request, session, Form())
+            visit = self._visit(request, session)
             try:
                 return await self._serve(page, request, session)
             except AssayError as error:
@@ -182,7 +182,7 @@ class Dashboard:
         if request.method == "POST":
             _same_site(request)
             form = _form(await _body(request, self._parts.max_body))
-        visit = self._visit(request, session, form)
+        visit = self._visit(request, session, _form(request.url.query.encode()), form)
         if page.right is not None:
             if page.right not in visit.rights:
                 if session is None:
@@ -205,7 +205,10 @@ class Dashboard:
         session = self._sessions.open(cookie, self._parts.published.keys, self._parts.clock())
         return session if session is not None and Right.READ in RIGHTS[session.key.role] else None
 
-    def _visit(self, request: Request, session: Session | None, form: Form) -> Visit:
+    def _visit(
+        self, request: Request, session: Session | None, query: Form | None = None, form: Form | None = None
+    ) -> Visit:
+        """One visit; without `query` and `form`, for a page that says what is wrong with them."""
         cookies = _cookies(request)
         theme = cookies.get("assay_theme", "")
         url = request.url
@@ -218,8 +221,8 @@ class Dashboard:
             url=url.path + (f"?{url.query}" if url.query else ""),
             origin=_origin(request),
             place=request.path_params if "path_params" in request.scope else {},
-            query=_form(url.query.encode()),
-            form=form,
+            query=query or Form(),
+            form=form or Form(),
             partial="hx-request" in request.headers and "hx-boosted" not in request.headers,
             theme=theme if theme in {"light", "dark"} else "",
             cookies=cookies,

@@ -126,7 +126,7 @@ def _headline(report: Report) -> Headline:
     checks, verdict = sifted(report), wording.VERDICTS[report.decision.verdict]
     return Headline(
         verdict,
-        wording.without(report.decision.sentence, verdict[0]),
+        wording.without(report.decision.sentence, verdict[0], (each.name for each in report.variants)),
         checks.mark,
         " ".join(check.sentence for check in checks.worries),
         report.total_units,

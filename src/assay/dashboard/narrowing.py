@@ -17,11 +17,11 @@ _OFFERED = 200
 
 
 class Choice(NamedTuple):
-    """A segment that the result may be narrowed to: how our addresses name it, its name, its other names."""
+    """A segment that the result may be narrowed to: its key, its name and its id."""
 
     value: str
     name: str
-    also: tuple[str, ...]
+    number: str
 
 
 def kept(visit: Visit) -> dict[str, str]:
@@ -43,26 +43,17 @@ def snapshot(visit: Visit, *, sql: bool = False) -> Snapshot:
 
 
 def choices(tx: ReadTx, experiment: Experiment) -> list[Choice]:
-    """The segments that the result can be narrowed to: by name, or by id where a name would be mistaken."""
+    """The segments that the result can be narrowed to."""
     if experiment.unit != "user_id":
         return []
     rows = tx.execute(
         select(Segment.id, Segment.key, Segment.name).order_by(Segment.name, Segment.id).limit(_OFFERED)
     ).all()
-    names = [name for _, _, name in rows]
-    return [
-        Choice(
-            name if names.count(name) == 1 and not name.strip().isdigit() else str(number),
-            name,
-            (str(number), key),
-        )
-        for number, key, name in rows
-    ]
+    return [Choice(key, name, str(number)) for number, key, name in rows]
 
 
 def chosen(visit: Visit, offered: Sequence[Choice]) -> Choice | None:
     """The segment that the address names, by id, key or name as links from elsewhere do; None: another."""
     given = kept(visit).get("segment")
-    return next((each for each in offered if given in each.also), None) or next(
-        (each for each in offered if given == each.value), None
-    )
+    named = ((each, name) for name in ("number", "value", "name") for each in offered)
+    return next((each for each, name in named if given == getattr(each, name)), None)

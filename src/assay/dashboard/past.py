@@ -114,6 +114,7 @@ def shown(visit: Visit) -> Response:
         experiment=experiment,
         entry=_entry(row),
         decision=document["decision"],
+        names=list(names.values()),
         worries=[each for each in health if each["health"] != "ok"],
         well=sum(each["health"] == "ok" for each in health),
         units=[(names.get(int(arm), ""), count) for arm, count in document["units"].items()],

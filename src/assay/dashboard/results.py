@@ -138,7 +138,7 @@ def shown(visit: Visit) -> Response:
         checks=sifted(report),
         metric=metric_of(report, visit.query.get("metric")).metric,
         calls=None
-        if report.total_units or report.question.is_narrowed
+        if report.total_units or report.question.is_narrowed or experiment.status not in LIVE
         else calls(
             visit.origin,
             experiment.key,

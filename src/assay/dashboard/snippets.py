@@ -94,8 +94,9 @@ def _in_each_language(address: str, document: Mapping[str, object], name: str) -
         (
             "curl",
             (
-                f'curl -H "Authorization: Bearer $KEY" \\\n  -H "Content-Type: application/json" \\\n'
-                f"  -d '{given}' \\\n  {address}"
+                'curl -H "Authorization: Bearer $KEY" \\\n  -H "Content-Type: application/json" \\\n'
+                # A quote ends what the shell takes as it stands: what it says is written beside it.
+                "  -d '" + given.replace("'", "'\\''") + f"' \\\n  {address}"
             ),
         ),
         (

@@ -81,10 +81,12 @@ def amount_range(interval: Interval | None, *, share: bool) -> str:
     return f"{low} to {high}"
 
 
-def without(sentence: str, verdict: str) -> str:
-    """A sentence below its verdict, which it need not say again."""
+def without(sentence: str, verdict: str, names: Iterable[str]) -> str:
+    """A sentence below its verdict, which it need not say again; `names` are written as they are."""
     rest = sentence.removeprefix(f"{verdict}: ")
-    return rest if rest == sentence else rest[:1].upper() + rest[1:]
+    if rest == sentence or rest.startswith(tuple(names)):
+        return rest
+    return rest[:1].upper() + rest[1:]
 
 
 _LAST_SPACE = re.compile(r"(?<=[\d…]) (?=%|points\b)|(?<=\bp) (?=[=<>])|(?<=\bp [=<>]) ")
