@@ -117,6 +117,28 @@ def test_warnings(catalog: Catalog, fields: dict[str, Any], name: str, field: st
     assert words in item["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"minimum_detectable_effect": 10}, "a lift of 1,000 % with a chance of 80 %"),
+        ({"minimum_detectable_effect": 1.005}, "a lift of 100.5 % with"),
+        ({"minimum_detectable_effect": 0.000533}, "a lift of 0.0533 % with"),
+        ({"power": 0.9999}, "with a chance of 99.99 %, provided"),
+        ({"power": 0.95}, "with a chance of 95 %, provided"),
+        (
+            {
+                "metrics": [{"event_type": "buy", "type": "sum"}],
+                "minimum_detectable_effect": 500,
+                "target_sample_size": 100_000,
+            },
+            "at most 28,200 times the mean.",
+        ),
+    ],
+)
+def test_numbers_of_a_plan_are_written_out(catalog: Catalog, fields: dict[str, Any], words: str) -> None:
+    assert words in examined(catalog, catalog.create(**{**GOOD, **fields}))["power"]["sentence"]
+
+
 def test_sentences_are_for_people_who_do_not_know_the_fields(catalog: Catalog) -> None:
     with catalog.write() as tx:
         segments.create(tx, parse(segments.SegmentInput, {"name": "Staff", "key": "our_staff"}))

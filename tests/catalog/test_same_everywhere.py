@@ -151,6 +151,9 @@ def test_the_audit_log_is_filtered_by_every_noun_and_knows_names(catalog: Catalo
         kept = layers.create(tx, parse(layers.LayerInput, {"name": "Page"})).id
         gone = layers.create(tx, parse(layers.LayerInput, {"name": "Old"}))
         layers.remove(tx, gone)
+        for purge in (False, True):
+            ended = holdouts.create(tx, parse(holdouts.HoldoutInput, {"name": "Over", "share": 0.05}))
+            experiments.remove(tx, ended, purge=purge)
     catalog.edit("e", name="Prices, again")
     with catalog.read() as tx:
         found = {noun: [each.action for each in audit.page(tx, noun=noun)[0]] for noun in RECORDED}
@@ -162,9 +165,10 @@ def test_the_audit_log_is_filtered_by_every_noun_and_knows_names(catalog: Catalo
             ("user", 1),
         ]
         names = audit.subjects(tx, wanted)
-    assert found["holdout"] == ["experiment.create"]
+    ended = ["experiment.purge", "experiment.create", "experiment.delete", "experiment.create"]
+    assert found["holdout"] == [*ended, "experiment.create"]
     assert found["layer"] == ["layer.delete", "layer.create", "layer.create"]
-    assert found["experiment"] == ["experiment.edit", "experiment.create", "experiment.create"]
+    assert found["experiment"] == ["experiment.edit", *found["holdout"], "experiment.create"]
     assert not found["template"]
     assert names == {
         ("experiment", experiment): ("Prices, again", "e"),

@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -23,7 +24,7 @@ from assay.catalog.database import RECORDED, Actor
 from assay.catalog.editing import find
 from assay.catalog.inputs import ExperimentCreate, ExperimentEdit, VariantInput
 from assay.catalog.tables import AuditEntry
-from assay.dashboard.differences import changes, ids_in
+from assay.dashboard.differences import changes, ids_in, said
 from assay.stores.base import utc_now
 from dashboard.conftest import House
 from dashboard.test_result_page import words
@@ -150,6 +151,102 @@ def test_the_filter_finds_what_it_says(told: House, noun: str, says: list[str]) 
     found = [text for text, _ in entries(told, f"/ui/audit?noun={noun}")]
     assert len(found) == len(says)
     assert all(text.startswith(begin) for text, begin in zip(found, says, strict=True)), found
+
+
+def test_a_purged_or_deleted_holdout_stays_under_holdouts(told: House) -> None:
+    with told.stores.database.writing(Actor("ann"), utc_now()) as tx:
+        draft = {"key": "brief", "name": "Hold all", "share": 0.1}
+        experiments.remove(tx, holdouts.create(tx, parse(holdouts.HoldoutInput, draft)))
+        experiments.remove(tx, find(tx, "hold"), purge=True)
+    told.sign_in()
+    found = [text for text, _ in entries(told, "/ui/audit?noun=holdout")]
+    begins = [
+        "Experiment: purge · Hold five (deleted)",
+        "Experiment: delete · Hold all (deleted)",
+        "Experiment: create · Hold all (deleted)",
+        "Experiment: create · Hold five (deleted)",
+    ]
+    assert [each[: len(begin)] for each, begin in zip(found, begins, strict=True)] == begins
+
+
+def test_a_noun_that_nothing_is_filed_under_filters_nothing(told: House) -> None:
+    told.sign_in()
+    assert entries(told, "/ui/audit?noun=bogus") == entries(told)
+    assert "noun=bogus" not in told.ask("GET", "/ui/audit?noun=bogus&skip=1").text
+
+
+def test_a_users_own_attributes_are_no_ids_of_ours(house: House) -> None:
+    with house.stores.database.writing(Actor("ann"), utc_now()) as tx:
+        users.create(tx, users.parse_user({"id": "u1", "layer_id": 10**30, "plan": "nothing"}))
+    house.sign_in()
+    said_of_it = unescape(entry(house, "User: create")[0])
+    assert f"layer_id {10**30}" in said_of_it
+    assert 'plan "nothing"' in said_of_it
+
+
+def between(field: str, before: Any, after: Any, **more: Any) -> list[tuple[str, str]]:
+    """How a change of a field reads."""
+    found = changes({field: {"from": before, "to": after}}, **more)
+    return [(unescape(each.before), unescape(each.after)) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("field", "before", "after", "reads"),
+    [
+        ("traffic_allocation", 0.33333, 0.333331, ("33.333 %", "33.3331 %")),
+        ("traffic_allocation", 1 / 3, 1, ("33.33 %", "100 %")),
+        ("traffic_allocation", 1 / 3, 0.3333333333333334, ("0.3333333333333333", "0.3333333333333334")),
+        ("significance_level", 0.00001, 0.00002, ("0.001 %", "0.002 %")),
+        ("significance_level", 0.05, 0.00001, ("5 %", "0.001 %")),
+        ("ship_probability", 0.95, 0.999, ("95 %", "99.9 %")),
+        ("ship_loss", 0.01, 0.0005, ("1 %", "0.05 %")),
+        ("false_trip_rate", 0.001, 0.0001, ("0.1 %", "0.01 %")),
+        ("margin", 1e-7, 4e-7, ("0.0000001", "0.0000004")),
+        ("margin", 1234.5678912, 1e-300, ("1,234.567891", "1e-300")),
+        ("margin", -0.5, 1e22, ("-0.5", "1e+22")),
+        ("tags", ["a, b"], ["a", "b"], ('"a, b"', "a, b")),
+        ("tags", ["nothing", ""], [], ('"nothing", ""', "nothing")),
+        ("description", "", "nothing", ("nothing", '"nothing"')),
+        ("starts", True, "yes", ("true", "yes")),
+        ("config", {"x": 0.1}, {"x": 0.10000001}, ('{"x": 0.1}', '{"x": 0.10000001}')),
+        ("ended_at", None, "2024-99-99T00:00:00Z", ("nothing", "2024-99-99T00:00:00Z")),
+        ("ended_at", None, "0001-01-01T00:00:00+14:00", ("nothing", "0001-01-01T00:00:00+14:00")),
+    ],
+)
+def test_a_change_reads_as_one(field: str, before: Any, after: Any, reads: tuple[str, str]) -> None:
+    assert between(field, before, after) == [reads]
+
+
+def test_things_of_one_name_are_told_apart_by_their_ids() -> None:
+    names = {("layer", each): Subject("Page", "page") for each in (1, 2)}
+    assert between("layer_id", 1, 2, names=names) == [("1", "2")]
+
+
+def test_what_is_not_shown_is_no_change() -> None:
+    things = [{"id": 1, "key": "a", "config": {}}], [{"id": 2, "key": "a", "config": None}]
+    assert between("variants", *things) == []
+    assert between("owner", None, "") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reads"),
+    [(5, "5", ("5", '"5"')), (True, "true", ("true", '"true"')), ("", {}, ('""', "{}"))],
+)
+def test_an_attribute_that_changed_its_type_did_change(
+    before: Any, after: Any, reads: tuple[str, str]
+) -> None:
+    assert between("plan", before, after, attributes=True) == [reads]
+
+
+def test_one_of_several_leaves_out_only_what_it_is_called_by() -> None:
+    metric = {"key": "revenue", "type": "revenue", "event_type": "revenue"}
+    assert said([metric], "metrics") == "• revenue\n  Type: revenue\n  Event type: revenue"
+
+
+@pytest.mark.parametrize("field", ["config", "condition", "rules"])
+def test_documents_of_the_applications_own_hold_no_ids_of_ours(field: str) -> None:
+    recorded = {"variants": {"from": None, "to": [{"key": "a", field: {"layer_id": 5}}]}, "layer_id": 3}
+    assert list(ids_in(recorded)) == [("layer", 3)]
 
 
 def test_a_list_of_things_with_names_is_compared_one_by_one() -> None:

@@ -83,13 +83,19 @@ def subjects(tx: ReadTx, wanted: Iterable[Known]) -> dict[Known, Subject]:
 
 
 def _about(noun: str) -> ColumnElement[bool]:
-    """Entries of the noun, and of actions upon it; a holdout is an experiment with a purpose of its own."""
+    """Entries of the noun, and of actions upon it; a holdout is an experiment with a purpose of its own.
+
+    Whether one that is gone was a holdout, its last entry says.
+    """
     about = or_(AuditEntry.noun == noun, AuditEntry.action.startswith(f"{noun}.", autoescape=True))
     if noun == "holdout":
-        return or_(
-            about,
-            AuditEntry.experiment_id.in_(select(Experiment.id).where(Experiment.holdout.is_not(None))),
+        present = select(Experiment.id).where(Experiment.holdout.is_not(None))
+        ended = select(AuditEntry.experiment_id).where(
+            AuditEntry.noun == "experiment",
+            AuditEntry.action.in_(["experiment.delete", "experiment.purge"]),
+            AuditEntry.changes["holdout"].as_string().is_not(None),
         )
+        return or_(about, AuditEntry.experiment_id.in_(present), AuditEntry.experiment_id.in_(ended))
     return about
 
 

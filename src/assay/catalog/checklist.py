@@ -3,8 +3,10 @@
 Only the control plane loads this room: it computes with `assay.stats`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple, TypedDict
 
 from sqlalchemy import select
@@ -166,7 +168,7 @@ def _judged(experiment: Experiment, spread: float, inputs: dict[str, Any]) -> It
     else:
         inputs["largest_spread"] = spread
         enough = spread >= 1
-        says = f"{says} the standard deviation over units is at most {spread:.3g} times the mean."
+        says = f"{says} the standard deviation over units is at most {_three_digits(spread)} times the mean."
     return (
         _fine("power", says, inputs)
         if enough
@@ -403,8 +405,16 @@ def _fine(name: str, sentence: str, inputs: dict[str, Any]) -> Item:
 
 
 def _percent(share: float) -> str:
-    """`11.2 %`, `0.0533 %`."""
-    return f"{percent(share):.3g} %"
+    """`11.2 %`, `0.0533 %`, `1,000 %`; `99.99 %`, because nearly all is not all."""
+    shown = percent(share)
+    least = min(shown, 100 - shown) if shown < 100 else shown
+    decimals = 1 if least <= 0 else max(1, 2 - math.floor(math.log10(least)))
+    return f"{shown:,.{decimals}f}".rstrip("0").rstrip(".") + " %"
+
+
+def _three_digits(value: float) -> str:
+    """`2.79`, `27,900`."""
+    return f"{Decimal(f'{value:.3g}'):,f}"
 
 
 def _s(count: int) -> str:

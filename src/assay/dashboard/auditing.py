@@ -47,6 +47,7 @@ class Entry(NamedTuple):
 def log(visit: Visit) -> Response:
     """Everything that was changed in this installation."""
     noun, actor, skip = visit.query.get("noun"), visit.query.get("actor"), number(visit.query, "skip")
+    noun = noun if noun in RECORDED else ""
     with visit.parts.database.reading() as tx:
         rows, total = audit.page(tx, noun=noun or None, actor=actor or None, skip=skip, limit=_PAGE)
         entries = _entries(visit, tx, rows)
@@ -92,7 +93,7 @@ def _entries(
 ) -> list[Entry]:
     """The entries with names for ids; what the whole page is `within` is not named again."""
     about = {row.id: [each for each in _about(row) if each != within] for row in rows}
-    inside = [each for row in rows for each in ids_in(row.changes or {})]
+    inside = [each for row in rows if not _is_of_attributes(row) for each in ids_in(row.changes or {})]
     names = audit.subjects(tx, [*inside, *(each for known in about.values() for each in known)])
     return [
         Entry(
@@ -109,13 +110,17 @@ def _entries(
 
 def _changes(row: AuditEntry, names: Mapping[Known, Subject]) -> list[Change]:
     """What an entry changed; what came or went as a whole has one side."""
-    attributes = row.noun == "user" and row.action != "user.erase"
-    found = changes(row.changes or {}, names, attributes=attributes)
+    found = changes(row.changes or {}, names, attributes=_is_of_attributes(row))
     if row.action.endswith(".create"):
         return [each._replace(before="") for each in found]
     if row.action.endswith((".delete", ".purge")):
         return [each._replace(after="") for each in found]
     return found
+
+
+def _is_of_attributes(row: AuditEntry) -> bool:
+    """Whether the names and values of an entry are the application's own."""
+    return row.noun == "user" and row.action != "user.erase"
 
 
 def _about(row: AuditEntry) -> Iterable[Known]:
