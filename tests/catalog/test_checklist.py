@@ -71,6 +71,12 @@ def test_the_power_is_that_of_the_statistics(catalog: Catalog) -> None:
         ({"hypothesis": ""}, "plan", "hypothesis", "Write down a hypothesis"),
         ({"target_sample_size": None}, "power", "target_sample_size", "There is no planned sample, so"),
         (
+            {"significance_level": 0.5, "power": 0.5},
+            "power",
+            "power",
+            "A power of 50 % is what chance alone gives at a significance level of 50 %",
+        ),
+        (
             {"minimum_detectable_effect": None},
             "power",
             "minimum_detectable_effect",

@@ -145,7 +145,15 @@ def _power(experiment: Experiment) -> Item:
         )
     pair = planned * (control + others[0])
     design = _design(experiment, ratio=others[0] / control)
-    smallest = detectable(Baseline(1.0, 1.0), pair, power=experiment.power, design=design).difference or 0.0
+    smallest = detectable(Baseline(1.0, 1.0), pair, power=experiment.power, design=design).difference
+    if not smallest:
+        return _warning(
+            "power",
+            "power",
+            f"A power of {_percent(experiment.power)} is what chance alone gives at a significance level of "
+            f"{_percent(experiment.significance_level)}: choose one well above it.",
+            inputs,
+        )
     return _judged(experiment, effect / smallest, inputs)
 
 

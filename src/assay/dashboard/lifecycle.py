@@ -13,6 +13,7 @@ from assay.catalog.tables import Experiment
 from assay.dashboard.pages import Visit, go, link, render
 from assay.errors import AssayError, NotFound
 from assay.reports import launch
+from assay.reports.wording import setting
 
 
 class Step(NamedTuple):
@@ -138,7 +139,7 @@ def _judged(experiment: Experiment) -> str:
         )
     return (
         "No sample size is planned: a fixed-horizon test that is read again and again errs more often than "
-        f"its level of {experiment.significance_level * 100.0:.3g} % says. Plan one with the calculator."
+        f"its level of {setting(experiment.significance_level)} says. Plan one with the calculator."
     )
 
 
