@@ -1,5 +1,6 @@
 """What an address narrows the result to: everything until one moment, the members of one segment, or both."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,10 +18,11 @@ _OFFERED = 200
 
 
 class Choice(NamedTuple):
-    """A segment that the result may be narrowed to: its key, its name and its id."""
+    """A segment that the result may be narrowed to: how our addresses name it, its name, key and id."""
 
     value: str
     name: str
+    key: str
     number: str
 
 
@@ -43,17 +45,27 @@ def snapshot(visit: Visit, *, sql: bool = False) -> Snapshot:
 
 
 def choices(tx: ReadTx, experiment: Experiment) -> list[Choice]:
-    """The segments that the result can be narrowed to."""
+    """The segments that the result can be narrowed to: by name, or by key where a name might be mistaken.
+
+    The answer says which segment it is about by what it was asked for.
+    """
     if experiment.unit != "user_id":
         return []
     rows = tx.execute(
-        select(Segment.id, Segment.key, Segment.name).order_by(Segment.name, Segment.id).limit(_OFFERED)
+        select(Segment.id, Segment.key, Segment.name).order_by(Segment.name, Segment.id).limit(_OFFERED + 1)
     ).all()
-    return [Choice(key, name, str(number)) for number, key, name in rows]
+    uses = Counter(each for _, key, name in rows for each in {key, name})
+
+    def clear(name: str) -> bool:
+        return len(rows) <= _OFFERED and uses[name] == 1 and not name.strip().isdigit()
+
+    return [
+        Choice(name if clear(name) else key, name, key, str(number)) for number, key, name in rows[:_OFFERED]
+    ]
 
 
 def chosen(visit: Visit, offered: Sequence[Choice]) -> Choice | None:
     """The segment that the address names, by id, key or name as links from elsewhere do; None: another."""
     given = kept(visit).get("segment")
-    named = ((each, name) for name in ("number", "value", "name") for each in offered)
-    return next((each for each, name in named if given == getattr(each, name)), None)
+    named = ((each, by) for by in ("number", "key", "name") for each in offered)
+    return next((each for each, by in named if given == getattr(each, by)), None)
