@@ -1,7 +1,9 @@
 """Agreement with scipy, statsmodels and tea-tasting on generated inputs."""
 
+import gc
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -147,6 +149,14 @@ def test_fisher_and_contingency__scipy(n: int, m: int, data: st.DataObject, side
             method: Any = name
             ours = s.contingency(s.Count(n, x), s.Count(m, y), method=method, correction=correction)
             assert np.isclose(ours.p_value, oracle.pvalue, rtol=1e-7, atol=1e-12)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_to_collect() -> Iterator[None]:
+    """One oracle collects garbage whenever it is asked: all that a long run has left, unless frozen."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @settings(max_examples=100, deadline=None)
