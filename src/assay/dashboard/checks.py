@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from assay.catalog.editing import LIVE
 from assay.reports.report import Check, Health, Report
 
 _WORST = (Health.FAILED, Health.WARNING, Health.UNKNOWN)
 #: What every experiment lacks at first and gets by going on: no fault while it is under way.
 _IN_TIME = frozenset({"planned_sample", "enough_units", "enough_days"})
-_UNDER_WAY = frozenset({"running", "paused"})
 
 
 class Sifted(NamedTuple):
@@ -30,7 +30,7 @@ def sifted(report: Report) -> Sifted:
     if not report.total_units:
         failed = [each for each in off if each.health is Health.FAILED]
         return Sifted(failed, (), (), nothing=True, mark=str(Health.FAILED if failed else Health.UNKNOWN))
-    going = report.spec.status in _UNDER_WAY
+    going = report.spec.status in LIVE
     waiting = [each for each in off if going and each.name in _IN_TIME and each.health is Health.WARNING]
     worries = [each for each in off if each not in waiting]
     states = {each.health for each in worries}
